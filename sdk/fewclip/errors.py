@@ -1,0 +1,90 @@
+"""Every error fewclip raises on purpose. No torch here, and no logic.
+
+FewclipError
+├── InputError (ValueError)          the caller's input is at fault; CLI exit status 2
+│   ├── DataError                    a folder, CSV, dict or list of images
+│   │   └── ImageError               one image cannot be read
+│   ├── ClassNameError               unknown, duplicate, empty or too long class names
+│   ├── OptionError                  an unknown option or a value out of range
+│   ├── BackboneError                a backbone that is unknown, unsupported or unreachable
+│   ├── ArtifactError                a saved or exported folder that is broken or tampered with
+│   │   └── FormatVersionError       ... or made by a version this one does not know
+│   ├── CheckpointError              a checkpoint that does not belong to this run
+│   └── GateError                    an export that does not answer as the trained model does
+├── MissingExtraError (ImportError)  an optional dependency is not installed; CLI exit status 2
+└── StoppedError                     a long job was stopped on request; what is kept is said
+
+A message says what was wrong, what was received, and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class FewclipError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InputError(FewclipError, ValueError):
+    """The caller's input is at fault, and the message says how to mend it."""
+
+
+class DataError(InputError):
+    """A data set cannot be used as it is."""
+
+
+class ImageError(DataError):
+    """One image cannot be read."""
+
+
+class ClassNameError(InputError):
+    """A class name is unknown, given twice, empty or too long."""
+
+
+class OptionError(InputError):
+    """An option is unknown or its value out of range."""
+
+
+class BackboneError(InputError):
+    """A backbone is unknown, unsupported or out of reach."""
+
+
+class ArtifactError(InputError):
+    """A saved or exported folder is missing files, broken or changed since it was written."""
+
+
+class FormatVersionError(ArtifactError):
+    """A folder was written in a format that this version does not know."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint belongs to another run, or is broken."""
+
+
+class GateError(InputError):
+    """An exported model does not answer as the trained one does; nothing was written."""
+
+
+class MissingExtraError(FewclipError, ImportError):
+    """An optional dependency is missing.
+
+    Args:
+        what: what needs it, for people ("adapting a model").
+        extra: the extra that brings it ("train").
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the '{extra}' extra: pip install 'fewclip[{extra}]'")
+        self.extra = extra
+
+
+class StoppedError(FewclipError):
+    """A long job was stopped on request (Ctrl-C, Cancel).
+
+    Args:
+        message: what was stopped and how to go on.
+        checkpoint: folder of the checkpoint that was kept, if any.
+    """
+
+    def __init__(self, message: str, checkpoint: str | None = None) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
