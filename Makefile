@@ -1,0 +1,72 @@
+# Everything runs in .venv, which is made from requirements.lock when it is missing or older.
+# Linux x86-64 with Python 3.11 is what CI tests.
+
+PYTHON ?= python3
+OUT ?= fewclip-demo
+# Test processes, and threads in each: two cores are shared by two processes of one thread.
+TEST_JOBS ?= 2
+TEST_FLAGS ?= -n $(TEST_JOBS) --dist loadfile
+TEST_THREADS ?= 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_ENV := OMP_NUM_THREADS=$(TEST_THREADS) BENTOML_DO_NOT_TRACK=True GRADIO_ANALYTICS_ENABLED=False
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-quick lint format bench app screenshots lock clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+install: $(STAMP)  ## make .venv
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fewclip needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "could not make $(VENV): on Debian and Ubuntu 'apt-get install python3-venv', then make again" >&2; exit 1; }
+	@echo "Installing into $(VENV) (several minutes and about 6 GB the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## adapt CLIP to two small data sets, offline, in minutes
+	$(BIN)/fewclip demo --out $(OUT)
+
+test: $(STAMP)  ## every test
+	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS)
+
+test-quick: $(STAMP)  ## the tests that take less than five seconds each
+	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS) -m "not slow"
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## speed, memory, fidelity: prints tables
+	$(BIN)/python -m benchmarks.run
+
+app: $(STAMP)  ## the page, on http://127.0.0.1:7860
+	$(BIN)/fewclip app
+
+screenshots: $(STAMP)  ## pictures of the page for the documentation (needs Chromium)
+	$(BIN)/python -m benchmarks.screenshots
+
+# Only the platform that CI tests has every package, hence the markers.
+GPU_ONLY := ; platform_system == "Linux" and platform_machine == "x86_64"
+lock:  ## resolve pyproject.toml afresh into requirements.lock
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@{ echo "# Exact versions that make installs and CI tests. Made by: make lock"; \
+	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
+	  | sed -E 's/^((nvidia-|cuda-|triton|onnxruntime-gpu).*)$$/\1 $(GPU_ONLY)/'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock && rm -rf $(VENV)-lock
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,93 @@
+"""fewclip: a few photos per class in, a deployed classifier out. The facade, and nothing else.
+
+    import fewclip
+
+    clf = fewclip.adapt("photos/", method="skip-tuning", shots=16)
+    clf.predict(["a.jpg"])
+
+Every name is looked up when it is first used, so that `import fewclip` costs milliseconds and
+serving an exported model never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewclip.adapting import adapt
+    from fewclip.backbone import list_backbones as backbones
+    from fewclip.classifier import Classifier, load, zero_shot
+    from fewclip.decide import Prediction
+    from fewclip.errors import (
+        ArtifactError,
+        BackboneError,
+        CheckpointError,
+        ClassNameError,
+        DataError,
+        FewclipError,
+        FormatVersionError,
+        GateError,
+        ImageError,
+        InputError,
+        MissingExtraError,
+        OptionError,
+        StoppedError,
+    )
+    from fewclip.methods import list_methods as methods
+    from fewclip.report import Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactError",
+    "BackboneError",
+    "CheckpointError",
+    "ClassNameError",
+    "Classifier",
+    "DataError",
+    "FewclipError",
+    "FormatVersionError",
+    "GateError",
+    "ImageError",
+    "InputError",
+    "MissingExtraError",
+    "OptionError",
+    "Prediction",
+    "Report",
+    "StoppedError",
+    "__version__",
+    "adapt",
+    "backbones",
+    "load",
+    "methods",
+    "zero_shot",
+]
+
+# Name -> (module, attribute there). What is not listed is an error class.
+_HOMES = {
+    "Classifier": ("fewclip.classifier", "Classifier"),
+    "Prediction": ("fewclip.decide", "Prediction"),
+    "Report": ("fewclip.report", "Report"),
+    "adapt": ("fewclip.adapting", "adapt"),
+    "backbones": ("fewclip.backbone", "list_backbones"),
+    "load": ("fewclip.classifier", "load"),
+    "zero_shot": ("fewclip.classifier", "zero_shot"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'fewclip' has no attribute {name!r}")
+    if name == "methods":
+        # The sub-package of this name is callable: importing it binds `fewclip.methods` to it,
+        # whoever imports it first.
+        return importlib.import_module("fewclip.methods")
+    module, attribute = _HOMES.get(name, ("fewclip.errors", name))
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
