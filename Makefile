@@ -58,14 +58,17 @@ app: $(STAMP)  ## the page, on http://127.0.0.1:7860
 screenshots: $(STAMP)  ## pictures of the page for the documentation (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots
 
-# Only the platform that CI tests has every package, hence the markers.
-GPU_ONLY := ; platform_system == "Linux" and platform_machine == "x86_64"
+# GPU packages exist for Linux x86-64 alone; elsewhere ONNX Runtime's plain wheel takes their place.
+ON_LINUX := ; platform_system == "Linux" and platform_machine == "x86_64"
+ELSEWHERE := ; platform_system != "Linux" or platform_machine != "x86_64"
 lock:  ## resolve pyproject.toml afresh into requirements.lock
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@{ echo "# Exact versions that make installs and CI tests. Made by: make lock"; \
+	@{ echo "# The exact versions that make installs and CI tests. Made by: make lock"; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
-	  | sed -E 's/^((nvidia-|cuda-|triton|onnxruntime-gpu).*)$$/\1 $(GPU_ONLY)/'; } > requirements.lock.new
+	  | sed -E -e 's/^onnxruntime-gpu(==.*)$$/onnxruntime\1 $(ELSEWHERE)\nonnxruntime-gpu\1/' \
+	  | sed -E -e '/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|onnxruntime-gpu).*)$$/\1 $(ON_LINUX)/'; \
+	} > requirements.lock.new
 	mv requirements.lock.new requirements.lock && rm -rf $(VENV)-lock
 
 clean:  ## remove .venv and caches
