@@ -8,6 +8,8 @@ behaviour from it, so that they cannot disagree.
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -180,8 +182,15 @@ def _triple(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _plain(value: Any) -> Any:
+    """JSON's own types: numpy's numbers become Python's, and what is not finite becomes null."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
     return value

@@ -1,0 +1,209 @@
+"""Logits -> answers: fusion of heads, temperature, top-k, known. The only place; no torch.
+
+What torch and ONNX Runtime hand over as logits becomes an answer here and nowhere else, so that
+a trained model and its export cannot disagree about anything but rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewclip.contract import Calibration, HeadSpec
+from fewclip.errors import OptionError
+
+ACCEPTED = 0.95  # share of the own validation images that the 'unknown' threshold lets through
+
+_TEMPERATURES = (0.05, 20.0)
+
+Floats = NDArray[np.float64]
+
+
+class Score(NamedTuple):
+    """One class and its calibrated probability, 0..1."""
+
+    label: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        label: the most probable class.
+        score: its calibrated probability, 0..1.
+        top: the most probable classes, best first.
+        known: False when the image looks like none of the classes.
+    """
+
+    label: str
+    score: float
+    top: tuple[Score, ...]
+    known: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types: {"label", "score", "known", "top": [{"label", "score"}]}."""
+        return {
+            "label": self.label,
+            "score": self.score,
+            "known": self.known,
+            "top": [entry._asdict() for entry in self.top],
+        }
+
+
+def probabilities(
+    logits_itm: ArrayLike, logits_cat: ArrayLike | None, head: HeadSpec, temperature: float = 1.0
+) -> Floats:
+    """Probabilities over the current classes.
+
+    q = softmax(itm) over all. With DePT the trained classes' share of q is redistributed among
+    them by softmax((1 - lambda) * itm + lambda * cat); added classes keep q. Then
+    p ~ p ** (1 / temperature), which leaves the order as it is.
+
+    Args:
+        logits_itm: (B, M).
+        logits_cat: (B, columns of the CAT head), None without DePT.
+
+    Returns:
+        (B, M) float64; rows sum to 1.
+    """
+    return np.exp(_log_softmax(_log_probabilities(logits_itm, logits_cat, head) / temperature))
+
+
+def known_score(logits_itm: ArrayLike, logits_cat: ArrayLike | None, head: HeadSpec) -> Floats:
+    """How much each image looks like one of the classes: (B,) float64, higher is more known.
+
+    The best ITM logit: a similarity to the nearest class, which does not fall when similar
+    classes share the probability, and does not jump when a class is added.
+    """
+    best: Floats = np.asarray(logits_itm, dtype=np.float64).max(axis=1)
+    return best
+
+
+def decide(
+    logits_itm: ArrayLike,
+    logits_cat: ArrayLike | None,
+    labels: Sequence[str],
+    head: HeadSpec,
+    calibration: Calibration,
+    top_k: int = 5,
+) -> list[Prediction]:
+    """One answer per row of logits.
+
+    Args:
+        logits_itm: (B, M).
+        logits_cat: (B, columns of the CAT head), None without DePT.
+        labels: the M classes, in the order of the logits.
+        top_k: how many classes to name, at most M are.
+
+    Raises:
+        OptionError: `top_k` is not a number from 1 on.
+    """
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
+    rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
+    threshold = -math.inf if calibration.threshold is None else calibration.threshold
+    known = known_score(logits_itm, logits_cat, head) >= threshold
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
+    predictions = []
+    for row, order, is_known in zip(rows, best, known, strict=True):
+        top = tuple(Score(labels[i], float(row[i])) for i in order)
+        predictions.append(Prediction(top[0].label, top[0].score, top, bool(is_known)))
+    return predictions
+
+
+def fit_calibration(
+    logits_itm: ArrayLike, logits_cat: ArrayLike | None, labels: ArrayLike, head: HeadSpec
+) -> Calibration:
+    """Learn temperature and 'unknown' threshold from validation images kept out of training.
+
+    Args:
+        logits_itm: (B, M).
+        logits_cat: (B, columns of the CAT head), None without DePT.
+        labels: (B,) integer class of each image.
+    """
+    truth = np.asarray(labels, dtype=np.int64)
+    if truth.size == 0:
+        return Calibration()
+    log_p = _log_probabilities(logits_itm, logits_cat, head)
+    return Calibration(
+        temperature=_fit_temperature(log_p, truth),
+        threshold=_fit_threshold(known_score(logits_itm, logits_cat, head)),
+        n=int(truth.size),
+    )
+
+
+def _log_probabilities(
+    logits_itm: ArrayLike, logits_cat: ArrayLike | None, head: HeadSpec
+) -> Floats:
+    """Natural logarithm of the probabilities before calibration, (B, M)."""
+    itm = np.asarray(logits_itm, dtype=np.float64)
+    log_q = _log_softmax(itm)
+    trained = list(head.trained)
+    if logits_cat is None or head.dept_weight is None or not trained:
+        return log_q
+    cat = np.asarray(logits_cat, dtype=np.float64)[:, [head.columns[i] for i in trained]]
+    fused = (1 - head.dept_weight) * itm[:, trained] + head.dept_weight * cat
+    share = _log_sum(log_q[:, trained])  # (B, 1)
+    log_q[:, trained] = share + _log_softmax(fused)
+    return log_q
+
+
+def _log_sum(x: Floats) -> Floats:
+    top = x.max(axis=1, keepdims=True)
+    total: Floats = top + np.log(np.exp(x - top).sum(axis=1, keepdims=True))
+    return total
+
+
+def _log_softmax(x: Floats) -> Floats:
+    return x - _log_sum(x)
+
+
+def _fit_temperature(log_p: Floats, truth: NDArray[np.int64]) -> float:
+    """The temperature of least negative log-likelihood, held near 1 while images are few.
+
+    A handful of images that are all right would ask for boundless confidence; a prior worth one
+    image (log-normal around 1) bounds it, and fades as images are added.
+    """
+    rows = np.arange(len(truth))
+
+    def loss(log_t: float) -> float:
+        fit = -_log_softmax(log_p / math.exp(log_t))[rows, truth].sum()
+        return float(fit + log_t**2 / 2)
+
+    return math.exp(_minimum(loss, math.log(_TEMPERATURES[0]), math.log(_TEMPERATURES[1])))
+
+
+def _minimum(f: Callable[[float], float], low: float, high: float, steps: int = 40) -> float:
+    """Golden-section search for the minimum of a function with one valley."""
+    ratio = (math.sqrt(5) - 1) / 2
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    at_a, at_b = f(a), f(b)
+    for _ in range(steps):
+        if at_a < at_b:
+            high, b, at_b = b, a, at_a
+            a = high - ratio * (high - low)
+            at_a = f(a)
+        else:
+            low, a, at_a = a, b, at_b
+            b = low + ratio * (high - low)
+            at_b = f(b)
+    return (low + high) / 2
+
+
+def _fit_threshold(scores: Floats) -> float:
+    """A bound that `ACCEPTED` of the scores reach.
+
+    It lies between two scores, not on one, so that rounding in another runtime does not turn the
+    very image that set it into a stranger. With fewer than 20 images it lies below them all.
+    """
+    ordered = np.sort(scores)
+    refused = int((1 - ACCEPTED) * len(ordered) + 1e-9)
+    below = ordered[refused - 1] if refused else ordered[0] - ordered.std()
+    return float((below + ordered[refused]) / 2)

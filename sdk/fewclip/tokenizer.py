@@ -1,0 +1,152 @@
+"""CLIP's byte-pair tokenizer: class prompts -> token ids. The only copy, and no torch.
+
+Equal to `open_clip.get_tokenizer` with two deliberate deviations: a text that is too long is
+refused by name (there: cut in silence), and "<end_of_text>" inside a text is ordinary text
+(there: a control token, so that a class name could move the position that is read).
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import html
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import ftfy
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
+
+from fewclip.errors import ArtifactError, ClassNameError, MissingExtraError
+
+START = "<start_of_text>"
+END = "<end_of_text>"
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+VOCABULARY_SIZE = 49408
+
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+_WORD_END = "</w>"
+
+
+class Tokenizer:
+    """Texts -> token ids.
+
+    Attributes:
+        start, end: ids of the tokens around every text; `end` is the largest id, and where a text
+            tower reads its answer.
+    """
+
+    def __init__(self, bpe: tokenizers.Tokenizer) -> None:
+        start, end = bpe.token_to_id(START), bpe.token_to_id(END)
+        if start is None or end is None:
+            raise ArtifactError(f"not a CLIP tokenizer: it lacks {START} or {END}")
+        self.start: int = start
+        self.end: int = end
+        self._bpe = bpe
+
+    @classmethod
+    @functools.lru_cache(maxsize=1)
+    def from_open_clip(cls) -> Tokenizer:
+        """The tokenizer of all CLIP models, from the vocabulary that open_clip ships.
+
+        Raises:
+            MissingExtraError: open_clip is not installed.
+        """
+        spec = importlib.util.find_spec("open_clip")
+        if spec is None or not spec.submodule_search_locations:
+            raise MissingExtraError("building CLIP's tokenizer", "train")
+        path = Path(spec.submodule_search_locations[0]) / VOCABULARY
+        return cls(_build(gzip.decompress(path.read_bytes()).decode()))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Read `save`'s output (the `tokenizer.json` format of the tokenizers library).
+
+        Raises:
+            ArtifactError: no such file, or not a CLIP tokenizer.
+        """
+        try:
+            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+        except ArtifactError:
+            raise
+        except Exception as error:  # the library raises nothing narrower
+            raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `tokenizer.json`."""
+        Path(path).write_text(self._bpe.to_str(), encoding="utf-8")
+
+    def encode(self, texts: Sequence[str], context_length: int) -> NDArray[np.int64]:
+        """Token ids of each text: start, text, end, zeros.
+
+        Returns:
+            (n, context_length) int64.
+
+        Raises:
+            ClassNameError: a text takes more tokens than fit; none is ever cut.
+        """
+        rows = np.zeros((len(texts), context_length), dtype=np.int64)
+        for row, text in zip(rows, texts, strict=True):
+            ids = self.ids(text)
+            length = len(ids) + 2
+            if length > context_length:
+                raise ClassNameError(
+                    f"{shortened(text)!r} takes {length} tokens but the backbone reads "
+                    f"{context_length}; shorten the class name, or give it a shorter phrase "
+                    "(classes={label: phrase})"
+                )
+            row[:length] = [self.start, *ids, self.end]
+        return rows
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one text alone, without start and end."""
+        ids: list[int] = self._bpe.encode(clean(text), add_special_tokens=False).ids
+        return ids
+
+
+def clean(text: str) -> str:
+    """Mend broken unicode and HTML entities, one space between words, lower case; as open_clip."""
+    try:
+        mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+        mended.encode()
+    except UnicodeEncodeError as error:  # lone surrogates, as file names that are not UTF-8 have
+        raise ClassNameError(f"{text!r} is not valid text ({error.reason}); rename it") from error
+    return " ".join(mended.split()).lower()
+
+
+def shortened(text: str, limit: int = 80) -> str:
+    """A text for a message: whole, or its start and its length."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def _build(vocabulary: str) -> tokenizers.Tokenizer:
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_order)
+    # The file's first line is a header; it holds more merges than CLIP uses.
+    lines = vocabulary.split("\n")[1 : VOCABULARY_SIZE - 2 * len(symbols) - 1]
+    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    words = [*symbols, *(s + _WORD_END for s in symbols), *(a + b for a, b in merges), START, END]
+    ids = {word: i for i, word in enumerate(words)}
+    bpe = tokenizers.Tokenizer(
+        models.BPE(vocab=ids, merges=merges, end_of_word_suffix=_WORD_END, fuse_unk=False)
+    )
+    # `clean` has done this and more; it is for other readers of tokenizer.json.
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, ids[START]), (END, ids[END])]
+    )
+    return bpe
+
+
+def _byte_order(symbol: str) -> tuple[bool, int]:
+    """CLIP numbers printable bytes first, then the others under their stand-ins from 256 on."""
+    return ord(symbol) >= 256, ord(symbol)
