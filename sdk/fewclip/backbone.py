@@ -1,0 +1,350 @@
+"""CLIP's two towers, split so that a method pays only for what it changes. Loading is in `loading.py`.
+
+A plain forward pass computes a lot that nobody reads. The interface here leaves it out, exactly
+(losses and gradients keep their values up to float rounding):
+
+- Text is causal and only the EOT position is read, so positions after the longest EOT of a class
+  set are never computed, and the tokens that all prompts share are computed once for all classes:
+  a class set in flight is a `TextHidden`, one shared prefix and a suffix per class.
+- In the last block of either tower only one row is read (CLS, or EOT): queries, MLP and output run
+  for that row alone.
+- Blocks run from any `start` to any `stop`, so what lies below a trained block runs once.
+
+Learned context vectors and deep prompts enter as arguments; the towers know no method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewclip.contract import Preprocess
+from fewclip.tokenizer import Tokenizer
+
+EOT_TOKEN = 49407
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassPrompts:
+    """Tokenised class prompts, cut after the longest EOT, with their common start split off.
+
+    Attributes:
+        prefix: (p,) int64, the longest common token prefix, ending before any EOT; p >= 1.
+        suffix: (M, t) int64, what follows, padded with 0.
+        eot: (M,) int64, position of the EOT within `suffix`.
+    """
+
+    prefix: Tensor
+    suffix: Tensor
+    eot: Tensor
+
+    @classmethod
+    def split(cls, tokens: np.ndarray) -> ClassPrompts:
+        """Split (M, context) int64 token rows."""
+        eot = tokens.argmax(axis=1)
+        same = (tokens == tokens[:1]).all(axis=0)
+        shared = int(np.argmin(same)) if not same.all() else tokens.shape[1]
+        p = min(shared, int(eot.min()))
+        suffix = tokens[:, p : int(eot.max()) + 1]
+        return cls(
+            *(torch.from_numpy(np.ascontiguousarray(x)) for x in (tokens[0, :p], suffix, eot - p))
+        )
+
+    def to(self, device: torch.device) -> ClassPrompts:
+        return ClassPrompts(self.prefix.to(device), self.suffix.to(device), self.eot.to(device))
+
+    def __len__(self) -> int:
+        return self.suffix.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextHidden:
+    """A class set inside the text tower; G is 1, or the batch where each image has its own prompts.
+
+    Attributes:
+        prefix: (G, p, w) shared by all classes.
+        suffix: (G, M, t, w) per class.
+        eot: (M,) int64, row of the EOT within `suffix`.
+        per_image: whether G is a batch of images, so that features are (G, M, D).
+    """
+
+    prefix: Tensor
+    suffix: Tensor
+    eot: Tensor
+    per_image: bool = False
+
+    def select(self, classes: Tensor) -> TextHidden:
+        """The same for some classes only: `classes` (m,) int64."""
+        return dataclasses.replace(self, suffix=self.suffix[:, classes], eot=self.eot[classes])
+
+
+class Backbone(nn.Module):
+    """An open_clip ViT CLIP behind the interface above.
+
+    Args:
+        clip: the open_clip model, in eval mode, float32, checked by `loading.check_supported`.
+        name: as the user gave it; resolves again at load.
+        weights_hash: sha256 over the weights.
+        preprocess: what its images look like.
+        method_defaults: method name -> options measured to suit this backbone.
+    """
+
+    def __init__(
+        self,
+        clip: Any,
+        *,
+        name: str,
+        weights_hash: str,
+        preprocess: Preprocess,
+        method_defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.name = name
+        self.hash = weights_hash
+        self.preprocess = preprocess
+        self.method_defaults = dict(method_defaults or {})
+        self.requires_grad_(False)
+
+    @property
+    def image_depth(self) -> int:
+        return len(self.clip.visual.transformer.resblocks)
+
+    @property
+    def text_depth(self) -> int:
+        return len(self.clip.transformer.resblocks)
+
+    @property
+    def image_width(self) -> int:
+        return int(self.clip.visual.class_embedding.shape[0])
+
+    @property
+    def text_width(self) -> int:
+        return int(self.clip.token_embedding.weight.shape[1])
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.clip.visual.proj.shape[1])
+
+    @property
+    def context_length(self) -> int:
+        return int(self.clip.positional_embedding.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.clip.logit_scale.device
+        return device
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """exp(logit_scale), a scalar; never trained here."""
+        scale: Tensor = self.clip.logit_scale.exp()
+        return scale
+
+    # ---- image tower -------------------------------------------------------------------------
+
+    def image_embed(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1 + patches, w), what enters block 0."""
+        visual = self.clip.visual
+        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, w)
+        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        x: Tensor = visual.ln_pre(torch.cat([cls, patches], 1) + visual.positional_embedding)
+        return x
+
+    def append_image_prompts(self, x: Tensor, prompts: Tensor) -> Tensor:
+        """(B, T, w) -> (B, T + n, w): prompts (n, w) go last, without position, through `ln_pre`."""
+        new = self.clip.visual.ln_pre(prompts).expand(len(x), -1, -1)
+        return torch.cat([x, new.to(x.dtype)], 1)
+
+    def image_blocks(self, x: Tensor, start: int, stop: int, deep: Sequence[Tensor] = ()) -> Tensor:
+        """Blocks `start .. stop-1` on (B, T, w); `deep[k-1]` (n, w) overwrites the last n rows
+        at the input of block k >= 1."""
+        for k in range(start, stop):
+            x = _run_rows(self.clip.visual.transformer.resblocks[k], _overwrite_last(x, k, deep))
+        return x
+
+    def image_features(self, x: Tensor, start: int = 0, deep: Sequence[Tensor] = ()) -> Tensor:
+        """(B, T, w) at the input of block `start` -> (B, D), before L2 normalisation."""
+        visual, last = self.clip.visual, self.image_depth - 1
+        x = self.image_blocks(x, start, last, deep)
+        x = _run_one_row(visual.transformer.resblocks[last], _overwrite_last(x, last, deep))
+        features: Tensor = visual.ln_post(x[:, 0]) @ visual.proj
+        return features
+
+    # ---- text tower --------------------------------------------------------------------------
+
+    def tokenize(self, prompts: Sequence[str]) -> ClassPrompts:
+        """Prompts, one per class, as they stand.
+
+        Raises:
+            ClassNameError: a prompt has more tokens than the context length.
+        """
+        tokens = Tokenizer.from_open_clip().encode(prompts, self.context_length)
+        return ClassPrompts.split(tokens).to(self.device)
+
+    def embed_words(self, words: str) -> Tensor:
+        """(n, w) word embeddings of a phrase, without SOS, EOT and position."""
+        tokens = Tokenizer.from_open_clip().encode([words], self.context_length)[0]
+        inside = torch.from_numpy(tokens[1 : int(tokens.argmax())]).to(self.device)
+        embedding: Tensor = self.clip.token_embedding(inside)
+        return embedding
+
+    def text_embed(self, prompts: ClassPrompts, context: Tensor | None = None) -> TextHidden:
+        """What enters block 0; `context` (n, w), or (B, n, w) per image, stands at positions 1..n."""
+        embed, positions = self.clip.token_embedding, self.clip.positional_embedding
+        p, t = len(prompts.prefix), prompts.suffix.shape[1]
+        prefix = embed(prompts.prefix)[None]  # (1, p, w)
+        if context is not None:
+            prefix = _overwrite_context(prefix, context)
+        prefix = prefix + positions[:p]
+        suffix = (embed(prompts.suffix) + positions[p : p + t])[None]  # (1, M, t, w)
+        per_image = context is not None and context.dim() == 3
+        suffix = suffix.expand(len(prefix), -1, -1, -1)
+        return TextHidden(prefix, suffix, prompts.eot, per_image)
+
+    def text_blocks(
+        self, hidden: TextHidden, start: int, stop: int, deep: Sequence[Tensor] = ()
+    ) -> TextHidden:
+        """Blocks `start .. stop-1`; `deep[k-1]` (n, w) overwrites positions 1..n at block k >= 1."""
+        for k in range(start, stop):
+            block = self.clip.transformer.resblocks[k]
+            prefix = _deep_context(hidden.prefix, k, deep)
+            g, m, t, w = hidden.suffix.shape
+            normed_prefix, normed_suffix = block.ln_1(prefix), block.ln_1(hidden.suffix)
+            q, keys, values = _project(block.attn, normed_prefix)
+            mixed_prefix = F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+            q, k_s, v_s = _project(block.attn, normed_suffix.reshape(g * m, t, w))
+            k_all, v_all = _join(keys, k_s, m), _join(values, v_s, m)
+            mask = _suffix_mask(t, prefix.shape[1], prefix.device)
+            mixed = F.scaled_dot_product_attention(q, k_all, v_all, attn_mask=mask)
+            suffix = _finish(block, hidden.suffix.reshape(g * m, t, w), mixed)
+            hidden = dataclasses.replace(
+                hidden,
+                prefix=_finish(block, prefix, mixed_prefix),
+                suffix=suffix.reshape(g, m, t, w),
+            )
+        return hidden
+
+    def text_features(
+        self, hidden: TextHidden, start: int = 0, deep: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """`hidden` at block `start` -> (M, D), or (B, M, D) per image, before L2 normalisation."""
+        last = self.text_depth - 1
+        hidden = self.text_blocks(hidden, start, last, deep)
+        block = self.clip.transformer.resblocks[last]
+        prefix = _deep_context(hidden.prefix, last, deep)
+        g, m, t, w = hidden.suffix.shape
+        rows = hidden.suffix[:, torch.arange(m, device=hidden.eot.device), hidden.eot]  # (G, M, w)
+        keys, values = _project_keys(block.attn, block.ln_1(prefix))
+        k_s, v_s = _project_keys(block.attn, block.ln_1(hidden.suffix).reshape(g * m, t, w))
+        q = _project_queries(block.attn, block.ln_1(rows).reshape(g * m, 1, w))
+        causal = torch.arange(t, device=rows.device) <= hidden.eot[:, None]  # (M, t)
+        shared = torch.ones(m, prefix.shape[1], dtype=torch.bool, device=rows.device)
+        mask = torch.cat([shared, causal], 1).repeat(g, 1)[:, None, None]  # (G*M, 1, 1, p + t)
+        mixed = F.scaled_dot_product_attention(
+            q, _join(keys, k_s, m), _join(values, v_s, m), attn_mask=mask
+        )
+        out = _finish(block, rows.reshape(g * m, 1, w), mixed).reshape(g, m, w)
+        features: Tensor = self.clip.ln_final(out) @ self.clip.text_projection
+        return features if hidden.per_image else features[0]
+
+    def encode_tokens(
+        self, tokens: Tensor, context: Tensor | None = None, deep: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """(n, context) int64 token rows -> (n, D), nothing shared or cut: the form that exports.
+
+        Same numbers as `text_features`; rows need no common prefix, only the n context positions.
+        """
+        x = self.clip.token_embedding(tokens)  # (n, T, w)
+        if context is not None:
+            x = _overwrite_context(x, context)
+        x = x + self.clip.positional_embedding
+        for k, block in enumerate(self.clip.transformer.resblocks):
+            x = _run_rows(block, _deep_context(x, k, deep), causal=True)
+        rows = x[torch.arange(x.shape[0], device=x.device), tokens.argmax(-1)]
+        features: Tensor = self.clip.ln_final(rows) @ self.clip.text_projection
+        return features
+
+
+# ---- one residual block, in parts ------------------------------------------------------------
+
+
+def _heads(x: Tensor, attn: nn.MultiheadAttention) -> Tensor:
+    b, t, w = x.shape
+    return x.reshape(b, t, attn.num_heads, w // attn.num_heads).transpose(1, 2)
+
+
+def _project(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, w) -> queries, keys, values (B, heads, T, w / heads)."""
+    q, k, v = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
+    return _heads(q, attn), _heads(k, attn), _heads(v, attn)
+
+
+def _project_queries(attn: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    w = x.shape[-1]
+    return _heads(F.linear(x, attn.in_proj_weight[:w], attn.in_proj_bias[:w]), attn)
+
+
+def _project_keys(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    w = x.shape[-1]
+    k, v = F.linear(x, attn.in_proj_weight[w:], attn.in_proj_bias[w:]).chunk(2, dim=-1)
+    return _heads(k, attn), _heads(v, attn)
+
+
+def _finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    """Residual, MLP, residual: x (B, T, w), mixed (B, heads, T, w / heads) from attention."""
+    attended = block.attn.out_proj(mixed.transpose(1, 2).reshape(x.shape))
+    x = x + block.ls_1(attended)
+    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return out
+
+
+def _run_rows(block: Any, x: Tensor, *, causal: bool = False) -> Tensor:
+    q, k, v = _project(block.attn, block.ln_1(x))
+    return _finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+
+
+def _run_one_row(block: Any, x: Tensor) -> Tensor:
+    """The block's output for row 0 only: (B, T, w) -> (B, 1, w)."""
+    normed = block.ln_1(x)
+    k, v = _project_keys(block.attn, normed)
+    q = _project_queries(block.attn, normed[:, :1])
+    return _finish(block, x[:, :1], F.scaled_dot_product_attention(q, k, v))
+
+
+def _join(shared: Tensor, own: Tensor, m: int) -> Tensor:
+    """Prefix keys (G, h, p, d) in front of each class's own (G*M, h, t, d)."""
+    g, h, p, d = shared.shape
+    spread = shared[:, None].expand(g, m, h, p, d).reshape(g * m, h, p, d)
+    return torch.cat([spread, own], 2)
+
+
+def _suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
+    """(t, p + t) bool: a suffix row sees the whole prefix and the suffix up to itself."""
+    rows = torch.arange(t, device=device)[:, None] + p
+    return torch.arange(p + t, device=device)[None] <= rows
+
+
+def _overwrite_context(x: Tensor, context: Tensor) -> Tensor:
+    """Positions 1..n of (G or 1, T, w) replaced by context (n, w) or (G, n, w)."""
+    context = context if context.dim() == 3 else context.expand(len(x), -1, -1)
+    g, n = context.shape[:2]
+    x = x.expand(g, -1, -1)
+    return torch.cat([x[:, :1], context.to(x.dtype), x[:, 1 + n :]], 1)
+
+
+def _deep_context(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
+    return _overwrite_context(x, deep[k - 1]) if 1 <= k <= len(deep) else x
+
+
+def _overwrite_last(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
+    if not 1 <= k <= len(deep):
+        return x
+    new = deep[k - 1].expand(len(x), -1, -1)
+    return torch.cat([x[:, : -new.shape[1]], new.to(x.dtype)], 1)

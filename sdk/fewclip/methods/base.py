@@ -1,0 +1,243 @@
+"""What a method is: trainable parameters, a loss for a batch, an inference head. Never a loop.
+
+A method is one file in this package. Its frozen `Options` dataclass holds its hyper-parameters;
+the trainer in `fewclip.trainer` asks for parameter groups, how to draw batches, the frozen part of
+the images' way (`frozen_inputs`, computed once per epoch in large batches), and a loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.errors import OptionError
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """Hyper-parameters that every method has.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step.
+        warmup_epochs, warmup_lr: constant rate of the first epochs; 0 epochs for none.
+        momentum, weight_decay: of SGD.
+    """
+
+    epochs: int = 10
+    batch_size: int = 4
+    warmup_epochs: int = 1
+    warmup_lr: float = 1e-5
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for field, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0)):
+            value = getattr(self, field)
+            self.check(isinstance(value, int) and value >= low, field, f"a whole number >= {low}")
+        rates = [f.name for f in dataclasses.fields(self) if f.name.endswith("lr")]
+        for field in (*rates, "weight_decay"):
+            self.check(getattr(self, field) >= 0, field, "a number >= 0")
+        self.check(0 <= self.momentum < 1, "momentum", "in [0, 1)")
+
+    def check(self, holds: bool, field: str, wanted: str) -> None:
+        """Raise OptionError naming the field when `holds` is False."""
+        if not holds:
+            raise OptionError(f"option {field} must be {wanted}, got {getattr(self, field)!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Parameters that share a learning rate; names are stable, they stand in saved models."""
+
+    params: Mapping[str, nn.Parameter]
+    lr: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """How batches are drawn: `size` images, all of one class where `same_class`."""
+
+    size: int
+    same_class: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """A batch on its way to the loss, features before L2 normalisation.
+
+    Attributes:
+        image: (B, D).
+        text: (M, D), or (B, M, D) where text features depend on the image.
+        labels: (B,) int64 into M; a method that drops classes renumbers them.
+    """
+
+    image: Tensor
+    text: Tensor
+    labels: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassBank:
+    """A class set ready for inference: text features (M, D), or the prompts where they depend on
+    the image."""
+
+    prompts: ClassPrompts
+    features: Tensor | None
+
+
+def cosine_logits(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """s * cos: image (B, D), text (M, D) or (B, M, D) -> (B, M)."""
+    image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+    if text.dim() == 3:
+        return scale * torch.einsum("bd,bmd->bm", image, text)
+    return scale * image @ text.T
+
+
+class Method(nn.Module):
+    """Base of all methods: frozen towers, a plain template, no training.
+
+    Args:
+        backbone: loaded for this method alone; a method may train its weights.
+        options: this method's `Options`.
+        template: prompt with one `{}`.
+        n_classes: classes of the training set.
+        generator: the only source of randomness for initial values.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    trains: ClassVar[bool] = True
+    dept_ready: ClassVar[bool] = True  # prompt and adapter methods
+    per_image_text: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        options: Any,
+        *,
+        template: str,
+        n_classes: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.options = options
+        self.template = template
+        self.n_classes = n_classes
+
+    # ---- training ----------------------------------------------------------------------------
+
+    def prepare(self, phrases: Sequence[str]) -> None:
+        """Compute once what training needs of the class set: prompts, frozen text features."""
+        self.prompts = self.tokenize(phrases)
+
+    def groups(self) -> list[Group]:
+        """Trainable parameters by learning rate."""
+        return []
+
+    def batch_plan(self, shots: int) -> BatchPlan:
+        """`shots`: images of the largest class."""
+        return BatchPlan(self.options.batch_size)
+
+    def frozen_inputs(self, pixels: Tensor) -> Inputs:
+        """(B, 3, H, W) -> what `outputs` takes; computed without gradient, once per epoch."""
+        return (self.backbone.image_features(self.backbone.image_embed(pixels)),)
+
+    def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
+        """Features of a batch and of the classes it is compared with."""
+        raise NotImplementedError
+
+    def regulariser(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+        """Named loss terms besides the cross-entropy."""
+        return {}
+
+    def loss(self, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
+        """Named terms; their sum is minimised. labels (B,) int64."""
+        out = self.outputs(inputs, labels)
+        logits = cosine_logits(out.image, out.text, self.backbone.logit_scale)
+        return {"ce": F.cross_entropy(logits, out.labels), **self.regulariser(out, inputs)}
+
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        """Called after epoch `epoch` of 0 .. epochs-1."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs besides the trained parameters."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take `state`'s tensors back."""
+
+    # ---- inference ---------------------------------------------------------------------------
+
+    def prompt(self, phrase: str) -> str:
+        """The text that is tokenised for a class."""
+        return self.template.replace("{}", phrase)
+
+    def tokenize(self, phrases: Sequence[str]) -> ClassPrompts:
+        return self.backbone.tokenize([self.prompt(phrase) for phrase in phrases])
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D), before L2 normalisation."""
+        return self.backbone.image_features(self.backbone.image_embed(pixels))
+
+    def text_features(self, prompts: ClassPrompts) -> Tensor:
+        """(M, D), before L2 normalisation."""
+        return self.backbone.text_features(self.backbone.text_embed(prompts))
+
+    def text_from_tokens(self, tokens: Tensor) -> Tensor:
+        """(n, context) int64 rows of `prompt`s -> (n, D): `text_features` in its exportable form."""
+        return self.backbone.encode_tokens(tokens)
+
+    def bank(self, phrases: Sequence[str]) -> ClassBank:
+        """Any class set, seen in training or not, computed once."""
+        prompts = self.tokenize(phrases)
+        return ClassBank(prompts, None if self.per_image_text else self.text_features(prompts))
+
+    def text_for(self, bank: ClassBank, image: Tensor) -> Tensor:
+        """(M, D), or (B, M, D) for image features (B, D)."""
+        if bank.features is None:
+            raise NotImplementedError
+        return bank.features
+
+    def logits(self, image: Tensor, bank: ClassBank) -> tuple[Tensor, Tensor | None]:
+        """Image features (B, D) -> ITM logits (B, M), and CAT logits (B, n_classes) with DePT."""
+        text = self.text_for(bank, image)
+        return cosine_logits(image, text, self.backbone.logit_scale), None
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """All groups' parameters by name."""
+        return {name: p for group in self.groups() for name, p in group.params.items()}
+
+
+def tower_parameters(
+    backbone: Backbone, image_from: int, text_from: int
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """(image, text) parameters from the given blocks up: blocks, final norm and projection."""
+    clip = backbone.clip
+
+    def pick(
+        tower: Any, blocks: Any, start: int, prefix: str, tail: tuple[str, ...]
+    ) -> dict[str, nn.Parameter]:
+        chosen = {
+            f"{prefix}transformer.resblocks.{k}.{n}": p
+            for k in range(start, len(blocks))
+            for n, p in blocks[k].named_parameters()
+        }
+        own = dict(tower.named_parameters())
+        chosen |= {f"{prefix}{n}": own[n] for n in own if n.split(".")[0] in tail}
+        return chosen
+
+    image = pick(
+        clip.visual, clip.visual.transformer.resblocks, image_from, "visual.", ("ln_post", "proj")
+    )
+    text = pick(clip, clip.transformer.resblocks, text_from, "", ("ln_final", "text_projection"))
+    return image, text

@@ -1,0 +1,81 @@
+"""CoOp: learned context vectors in front of every class name, shared by all classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
+
+INIT_STD = 0.02
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CoOpOptions(MethodOptions):
+    """Defaults of the DePT code's runs.
+
+    Attributes:
+        lr: base learning rate.
+        n_ctx: context vectors; with `context` its number of tokens counts instead.
+        context: words whose embeddings the context starts from; empty for a random start.
+    """
+
+    lr: float = 0.0035
+    n_ctx: int = 16
+    context: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(isinstance(self.n_ctx, int) and self.n_ctx >= 1, "n_ctx", "a whole number >= 1")
+
+
+class CoOp(Method):
+    """Zhou, Yang, Loy, Liu, "Learning to Prompt for Vision-Language Models", IJCV 2022,
+    arXiv 2109.01134. Prompt: `[SOS] context NAME . [EOT]`; both towers frozen."""
+
+    name: ClassVar[str] = "coop"
+    Options: ClassVar[type[MethodOptions]] = CoOpOptions
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        options: Any,
+        *,
+        template: str,
+        n_classes: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(
+            backbone, options, template=template, n_classes=n_classes, generator=generator
+        )
+        self.context = start_context(backbone, options.n_ctx, options.context, generator)
+
+    def prompt(self, phrase: str) -> str:
+        """Each `X` holds the place of a context vector."""
+        return "X " * len(self.context) + phrase + "."
+
+    def groups(self) -> list[Group]:
+        return [Group({"context": self.context}, self.options.lr)]
+
+    def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
+        return Outputs(inputs[0], self.text_features(self.prompts), labels)
+
+    def text_features(self, prompts: ClassPrompts) -> Tensor:
+        return self.backbone.text_features(self.backbone.text_embed(prompts, self.context))
+
+    def text_from_tokens(self, tokens: Tensor) -> Tensor:
+        return self.backbone.encode_tokens(tokens, self.context)
+
+
+def start_context(
+    backbone: Backbone, n_ctx: int, words: str, generator: torch.Generator
+) -> nn.Parameter:
+    """(n, w) context vectors: the embeddings of `words`, or random with std 0.02."""
+    if words:
+        return nn.Parameter(backbone.embed_words(words).clone())
+    random = torch.randn(n_ctx, backbone.text_width, generator=generator)
+    return nn.Parameter((INIT_STD * random).to(backbone.device))

@@ -1,0 +1,130 @@
+"""DePT on top of any prompt or adapter method; it does not know which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewclip.backbone import ClassPrompts
+from fewclip.methods.base import (
+    BatchPlan,
+    ClassBank,
+    Group,
+    Inputs,
+    Method,
+    Outputs,
+    cosine_logits,
+)
+
+NEW_LR_MULTIPLIER = 6.5
+
+
+class DePT(Method):
+    """Zhang, Wu, Gao, Shen, Song, "DePT: Decoupled Prompt Tuning", CVPR 2024, arXiv 2309.07439.
+
+    A channel-wise adjusted linear classifier (CAT head) takes up what is specific to the base
+    classes, so that the prompts (ITM head) keep what new classes share. Loss
+    `(1 - lambda) * L_ITM + lambda * L_CAT` plus the wrapped method's regulariser, unscaled.
+
+    Args:
+        inner: the wrapped method; it is trained along.
+        dept_weight: lambda.
+        generator: for the linear classifier's start (uniform in +-1/sqrt(D)).
+    """
+
+    name: ClassVar[str] = "dept"
+    dept_ready: ClassVar[bool] = False
+
+    def __init__(self, inner: Method, dept_weight: float, generator: torch.Generator) -> None:
+        super().__init__(
+            inner.backbone,
+            inner.options,
+            template=inner.template,
+            n_classes=inner.n_classes,
+            generator=generator,
+        )
+        self.inner = inner
+        self.dept_weight = dept_weight
+        d, m = inner.backbone.embed_dim, inner.n_classes
+        bound = d**-0.5
+        start = [torch.ones(d), torch.zeros(d), torch.ones(d), torch.zeros(d)]
+        start += [(2 * torch.rand(s, generator=generator) - 1) * bound for s in ((m, d), (m,))]
+        (
+            self.image_gamma,
+            self.image_beta,
+            self.text_gamma,
+            self.text_beta,
+            self.weight,
+            self.bias,
+        ) = (nn.Parameter(x.to(inner.backbone.device)) for x in start)
+
+    def prepare(self, phrases: Sequence[str]) -> None:
+        self.inner.prepare(phrases)
+
+    def groups(self) -> list[Group]:
+        names = ("image_gamma", "image_beta", "text_gamma", "text_beta", "weight", "bias")
+        own = {f"dept.{name}": getattr(self, name) for name in names}
+        return [*self.inner.groups(), Group(own, NEW_LR_MULTIPLIER * self.options.lr)]
+
+    def batch_plan(self, shots: int) -> BatchPlan:
+        return self.inner.batch_plan(shots)
+
+    def frozen_inputs(self, pixels: Tensor) -> Inputs:
+        return self.inner.frozen_inputs(pixels)
+
+    def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
+        return self.inner.outputs(inputs, labels)
+
+    def loss(self, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
+        out = self.inner.outputs(inputs, labels)
+        logits = cosine_logits(out.image, out.text, self.backbone.logit_scale)
+        rows = torch.arange(len(labels), device=labels.device)
+        own = out.text[rows, out.labels] if out.text.dim() == 3 else out.text[out.labels]
+        cat = torch.cat([self.text_gamma * own + self.text_beta, self._image_rows(out.image)])
+        cat_logits = F.linear(cat, self.weight, self.bias)  # (2B, M)
+        return {
+            "itm": (1 - self.dept_weight) * F.cross_entropy(logits, out.labels),
+            "cat": self.dept_weight * F.cross_entropy(cat_logits, torch.cat([out.labels] * 2)),
+            **self.inner.regulariser(out, inputs),
+        }
+
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        self.inner.after_epoch(epoch, epochs)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.inner.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.inner.load_state(state)
+
+    def prompt(self, phrase: str) -> str:
+        return self.inner.prompt(phrase)
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        return self.inner.image_features(pixels)
+
+    def text_features(self, prompts: ClassPrompts) -> Tensor:
+        return self.inner.text_features(prompts)
+
+    def text_from_tokens(self, tokens: Tensor) -> Tensor:
+        return self.inner.text_from_tokens(tokens)
+
+    def bank(self, phrases: Sequence[str]) -> ClassBank:
+        return self.inner.bank(phrases)
+
+    def text_for(self, bank: ClassBank, image: Tensor) -> Tensor:
+        return self.inner.text_for(bank, image)
+
+    def cat_logits(self, image: Tensor) -> Tensor:
+        """Image features (B, D) -> (B, n_classes) over the trained classes."""
+        return F.linear(self._image_rows(image), self.weight, self.bias)
+
+    def logits(self, image: Tensor, bank: ClassBank) -> tuple[Tensor, Tensor | None]:
+        return self.inner.logits(image, bank)[0], self.cat_logits(image)
+
+    def _image_rows(self, image: Tensor) -> Tensor:
+        return self.image_gamma * image + self.image_beta

@@ -1,0 +1,41 @@
+"""Full fine-tuning of both towers: the papers' FT baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from torch import Tensor
+
+from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs, tower_parameters
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuneOptions(MethodOptions):
+    """Defaults of the Skip Tuning code's base-to-new runs."""
+
+    lr: float = 1e-5
+    warmup_epochs: int = 0
+
+
+class FineTune(Method):
+    """Both towers but the embeddings, the patch convolution, `ln_pre` and `logit_scale`.
+
+    The FT baseline of Wu et al., "Skip Tuning", CVPR 2025, arXiv 2412.11509.
+    """
+
+    name: ClassVar[str] = "fine-tune"
+    Options: ClassVar[type[MethodOptions]] = FineTuneOptions
+    dept_ready: ClassVar[bool] = False
+
+    def groups(self) -> list[Group]:
+        image, text = tower_parameters(self.backbone, 0, 0)
+        return [Group({**text, **image}, self.options.lr)]
+
+    def frozen_inputs(self, pixels: Tensor) -> Inputs:
+        return (self.backbone.image_embed(pixels),)
+
+    def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
+        return Outputs(
+            self.backbone.image_features(inputs[0]), self.text_features(self.prompts), labels
+        )

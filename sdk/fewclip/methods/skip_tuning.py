@@ -1,0 +1,157 @@
+"""Skip Tuning: full fine-tuning of the upper blocks with shorter and narrower gradient flows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewclip.backbone import Backbone
+from fewclip.errors import OptionError
+from fewclip.methods.base import (
+    BatchPlan,
+    Group,
+    Inputs,
+    Method,
+    MethodOptions,
+    Outputs,
+    tower_parameters,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SkipTuningOptions(MethodOptions):
+    """The paper's base-to-new setting, tuned there for ViT-B/16 with OpenAI's weights.
+
+    Attributes:
+        omega: first trained block; one number for both towers, or (image, text) where they differ
+            in depth; None for half of each tower.
+        top_ratio: share of the classes that CSkip always keeps.
+        max_top: at most so many are always kept.
+        lam: scale of the exponential density that the others are kept by.
+        image_lr, text_lr: base learning rates of the towers.
+        same_class: batches hold images of one class.
+    """
+
+    epochs: int = 20
+    image_lr: float = 5e-6
+    text_lr: float = 2e-5
+    warmup_lr: float = 1e-6
+    omega: int | tuple[int, int] | None = None
+    top_ratio: float = 0.5
+    max_top: int = 50
+    lam: float = 0.3
+    same_class: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.omega, Sequence):
+            object.__setattr__(self, "omega", tuple(self.omega))
+        parts = self.omega if isinstance(self.omega, tuple) else (self.omega or 0,) * 2
+        self.check(
+            len(parts) == 2 and all(isinstance(k, int) and k >= 0 for k in parts),
+            "omega",
+            "a block number >= 0, or two of them (image, text)",
+        )
+        self.check(0 < self.top_ratio <= 1, "top_ratio", "in (0, 1]")
+        self.check(self.max_top >= 1, "max_top", "a whole number >= 1")
+        self.check(self.lam > 0, "lam", "a number > 0")
+
+
+class SkipTuning(Method):
+    """Wu, Zhang, Zeng, Gao, Song, Shen, "Skip Tuning: Pre-trained Vision-Language Models are
+    Effective and Efficient Adapters Themselves", CVPR 2025, arXiv 2412.11509.
+
+    LSkip (layer-wise): what enters block omega is frozen, so training starts there. CSkip
+    (class-wise): each step compares with the classes nearest to the batch; the mask over the ranks
+    is drawn once per run. Two deviations from the official code where it degenerates: a single
+    optional rank is kept, and so are the labels of the batch.
+    """
+
+    name: ClassVar[str] = "skip-tuning"
+    Options: ClassVar[type[MethodOptions]] = SkipTuningOptions
+    dept_ready: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        options: Any,
+        *,
+        template: str,
+        n_classes: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(
+            backbone, options, template=template, n_classes=n_classes, generator=generator
+        )
+        halves = (backbone.image_depth // 2, backbone.text_depth // 2)
+        omega = options.omega if options.omega is not None else halves
+        self.image_from, self.text_from = (omega, omega) if isinstance(omega, int) else omega
+        if self.image_from >= backbone.image_depth or self.text_from >= backbone.text_depth:
+            raise OptionError(
+                f"omega is {omega}, but the towers have {backbone.image_depth} (image) and "
+                f"{backbone.text_depth} (text) blocks; omega must leave at least one to train"
+            )
+        uniform = torch.rand(n_classes, generator=generator)
+        self.mask = reserve_mask(uniform, options.top_ratio, options.lam, options.max_top)
+
+    @torch.no_grad()
+    def prepare(self, phrases: Sequence[str]) -> None:
+        super().prepare(phrases)
+        start = self.backbone.text_embed(self.prompts)
+        self.hidden = self.backbone.text_blocks(start, 0, self.text_from)
+        self.prototypes = F.normalize(self.backbone.text_features(start), dim=-1)
+
+    def groups(self) -> list[Group]:
+        image, text = tower_parameters(self.backbone, self.image_from, self.text_from)
+        return [Group(text, self.options.text_lr), Group(image, self.options.image_lr)]
+
+    def batch_plan(self, shots: int) -> BatchPlan:
+        size = self.options.batch_size
+        return BatchPlan(size, same_class=self.options.same_class and shots >= size)
+
+    def frozen_inputs(self, pixels: Tensor) -> Inputs:
+        return (self.backbone.image_blocks(self.backbone.image_embed(pixels), 0, self.image_from),)
+
+    def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
+        image = self.backbone.image_features(inputs[0], self.image_from)
+        kept = kept_classes(image.detach(), self.prototypes, labels, self.mask)
+        text = self.backbone.text_features(self.hidden.select(kept), self.text_from)
+        return Outputs(image, text, torch.searchsorted(kept, labels))
+
+    def state(self) -> dict[str, Tensor]:
+        return {"reserve_mask": self.mask.to(torch.uint8)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.mask = state["reserve_mask"].bool()
+
+
+def reserve_mask(uniform: Tensor, top_ratio: float, lam: float, max_top: int) -> Tensor:
+    """CSkip's Bernoulli mask over ranks: uniform (M,) draws in [0, 1) -> (M,) bool."""
+    m = len(uniform)
+    top = min(math.ceil(top_ratio * m), max_top, m)
+    keep = torch.ones(m)
+    if m - top > 1:
+        density = torch.exp(-torch.linspace(0, 5, m - top) / lam) / lam
+        keep[top:] = (density - density.min()) / (density.max() - density.min())
+    mask = uniform < keep
+    mask[:top] = True
+    return mask
+
+
+def kept_classes(image: Tensor, prototypes: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """CSkip: the classes a batch is compared with, ascending.
+
+    image (B, D) before normalisation, prototypes (M, D) normalised, labels (B,), mask (M,) over
+    ranks -> (m,) int64, the batch's labels among them.
+    """
+    sim = F.normalize(image.float(), dim=-1) @ prototypes.float().T  # (B, M)
+    rows = torch.arange(len(labels), device=labels.device)
+    sim[rows, labels] = 2.0  # above every cosine
+    ranked = sim.amax(0).argsort(descending=True, stable=True)
+    return torch.cat([ranked[mask.to(ranked.device)], labels]).unique()

@@ -1,0 +1,217 @@
+"""The product's methods, trainer step and backbone against the authors' own numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import golden
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewclip import methods
+from fewclip.methods.base import Method
+from fewclip.methods.skip_tuning import SkipTuning, kept_classes, reserve_mask
+from fewclip.trainer import learning_rate, make_optimizer, train_step
+
+# Parameter of ours -> name in the official code, where a start value or gradient is compared.
+DEPT_NAMES = {
+    "dept.image_gamma": "film_lp_img.scale",
+    "dept.image_beta": "film_lp_img.bias",
+    "dept.text_gamma": "film_lp_text.scale",
+    "dept.text_beta": "film_lp_text.bias",
+    "dept.weight": "linear_probe_proj.weight",
+    "dept.bias": "linear_probe_proj.bias",
+}
+OFFICIAL = {"context": "prompt_learner.ctx", **DEPT_NAMES}
+
+
+def make(name: str, meta: Any, **options: Any) -> Method:
+    torch.manual_seed(0)
+    options = methods.make_options(name, options)
+    method = methods.build(
+        name,
+        golden.backbone(meta["arch"]),
+        options,
+        template=meta["template"],
+        phrases=meta["classes"],
+        generator=torch.Generator().manual_seed(0),
+    )
+    return method
+
+
+def start_as_official(method: Method, meta: Any, official: dict[str, str]) -> None:
+    """Random starts are drawn by name, as the oracle's README tells."""
+    parameters = method.trained_parameters()
+    for ours, theirs in official.items():
+        if ours in parameters and meta.get("init", {}).get(theirs, "").startswith("draw"):
+            parameters[ours].data.copy_(golden.initial(theirs, tuple(parameters[ours].shape)))
+
+
+def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> dict[str, np.ndarray]:
+    """All steps through the trainer's step; losses, terms, and step 0's gradient norms."""
+    method.prepare(meta["classes"])
+    optimizer = make_optimizer(method)
+    losses, terms = [], []
+    norms: dict[str, float] = {}
+    for step, labels in enumerate(arrays["labels"]):
+        with torch.no_grad():
+            inputs = method.frozen_inputs(golden.images(f"train{step}", len(labels)))
+        found = train_step(method, optimizer, inputs, torch.from_numpy(labels))
+        if step == 0:
+            norms = {n: float(p.grad.norm()) for n, p in method.trained_parameters().items()}
+        losses.append(sum(float(t) for t in found.values()))
+        terms.append([float(t) for t in found.values()])
+    return {"losses": np.array(losses), "terms": np.array(terms), "norms": norms}  # type: ignore
+
+
+@torch.no_grad()
+def evaluate(method: Method, names: list[str], fuse: float | None = None) -> np.ndarray:
+    image = method.image_features(golden.images("eval", 8))
+    itm, cat = method.logits(image, method.bank(names))
+    if fuse is not None:
+        assert cat is not None
+        return ((1 - fuse) * itm + fuse * cat).numpy()
+    return itm.numpy()
+
+
+def check_norms(norms: dict[str, float], meta: Any, official: dict[str, str]) -> None:
+    theirs = meta["grad_norms_step0"]
+    for ours, name in official.items():
+        if name in theirs:
+            assert norms[ours] == pytest.approx(theirs[name], rel=1e-4), ours
+    assert {official[n] for n in norms} == set(theirs)
+
+
+def tower_name(ours: str) -> str:
+    return (
+        "image_encoder." + ours.removeprefix("visual.")
+        if ours.startswith("visual.")
+        else "text_encoder." + ours
+    )
+
+
+PROMPT_ROWS = {
+    "coop": ("coop", {"n_ctx": 4}),
+    "kgcoop": ("kgcoop", {}),
+    "dept_coop": ("coop+dept", {"n_ctx": 4}),
+    "dept_kgcoop": ("kgcoop+dept", {}),
+}
+
+
+@pytest.mark.parametrize("file", PROMPT_ROWS)
+def test_golden_prompt_methods(file: str) -> None:
+    arrays, meta = golden.read(file)
+    name, options = PROMPT_ROWS[file]
+    method = make(name, meta, lr=meta["lr"], **options)
+    start_as_official(method, meta, OFFICIAL)
+    found = run(method, arrays, meta)
+    check_norms(found["norms"], meta, OFFICIAL)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found["losses"], arrays["losses"], rtol=1e-5)
+    base = evaluate(method, meta["classes"], meta["dept_weight"])
+    np.testing.assert_allclose(base, arrays["logits_eval"], atol=1e-4)
+    new = evaluate(method, meta["new_classes"])
+    np.testing.assert_allclose(new, arrays["logits_new_eval"], atol=1e-4)
+
+
+def test_golden_fine_tune() -> None:
+    arrays, meta = golden.read("fine_tune")
+    method = make("fine-tune", meta, lr=meta["lr"])
+    found = run(method, arrays, meta)
+    official = {name: tower_name(name) for name in method.trained_parameters()}
+    check_norms(found["norms"], meta, official)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found["losses"], arrays["losses"], rtol=1e-5)
+    np.testing.assert_allclose(evaluate(method, meta["classes"]), arrays["logits_eval"], atol=1e-4)
+
+
+@pytest.fixture
+def skip() -> tuple[SkipTuning, dict[str, np.ndarray], Any]:
+    arrays, meta = golden.read("skip_tuning")
+    method = make(
+        "skip-tuning",
+        meta,
+        omega=meta["start_layer"],
+        top_ratio=meta["top_ratio"],
+        lam=meta["lam"],
+        max_top=meta["max_top"],
+        text_lr=meta["text_lr"],
+        image_lr=meta["image_lr"],
+    )
+    assert isinstance(method, SkipTuning)
+    method.mask = reserve_mask(
+        torch.from_numpy(arrays["uniform"]), meta["top_ratio"], meta["lam"], meta["max_top"]
+    )
+    return method, arrays, meta
+
+
+def test_golden_skip_tuning_before_training(skip: Any) -> None:
+    """Hidden states before block omega, zero-shot features and logits, and the mask over ranks."""
+    method, arrays, meta = skip
+    assert np.array_equal(method.mask.numpy(), arrays["reserve_mask"])
+    method.prepare(meta["classes"])
+    with torch.no_grad():
+        eval_images = golden.images("eval", 8)
+        (hidden,) = method.frozen_inputs(eval_images)
+        np.testing.assert_allclose(
+            hidden.transpose(0, 1).numpy(), arrays["image_hidden_eval"], atol=1e-5
+        )
+        prefix, suffix = method.hidden.prefix[0], method.hidden.suffix[0]
+        for m, end in enumerate(method.hidden.eot.tolist()):
+            own = torch.cat([prefix, suffix[m, : end + 1]]).numpy()
+            np.testing.assert_allclose(own, arrays["text_hidden"][: len(own), m], atol=1e-5)
+        text = method.text_features(method.prompts)
+        np.testing.assert_allclose(text.numpy(), arrays["text_features"], atol=1e-5)
+        image = method.image_features(eval_images)
+        np.testing.assert_allclose(image.numpy(), arrays["image_features_eval"], atol=1e-5)
+    np.testing.assert_allclose(
+        evaluate(method, meta["classes"]), arrays["logits_eval_before"], atol=1e-4
+    )
+
+
+def test_golden_skip_tuning_training(skip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, arrays, meta = skip
+    kept: list[np.ndarray] = []
+
+    def record(*args: Any) -> torch.Tensor:
+        classes = kept_classes(*args)
+        kept.append(np.isin(np.arange(len(meta["classes"])), classes.numpy()))
+        return classes
+
+    monkeypatch.setattr("fewclip.methods.skip_tuning.kept_classes", record)
+    found = run(method, arrays, meta)
+    official = {name: tower_name(name) for name in method.trained_parameters()}
+    check_norms(found["norms"], meta, official)  # type: ignore[arg-type]
+    assert np.array_equal(np.array(kept), arrays["kept_classes"])
+    np.testing.assert_allclose(found["losses"], arrays["losses"], rtol=1e-5)
+    np.testing.assert_allclose(
+        evaluate(method, meta["classes"]), arrays["logits_eval_after"], atol=1e-4
+    )
+
+
+def test_golden_learning_rates() -> None:
+    arrays, _ = golden.read("skip_tuning")
+    options = SkipTuning.Options()
+    for epoch, (text, image) in enumerate(arrays["lr_per_epoch"]):
+        for base, wanted in ((options.text_lr, text), (options.image_lr, image)):  # type: ignore
+            found = learning_rate(base, epoch, options.epochs, options)
+            assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_golden_cskip() -> None:
+    arrays, cases = golden.read("cskip")
+    for k, case in enumerate(cases):
+        uniform = torch.from_numpy(arrays[f"uniform_{k}"])
+        mask = reserve_mask(uniform, case["top_ratio"], case["lam"], case["max_top"])
+        labels = torch.from_numpy(arrays[f"labels_{k}"])
+        features = torch.from_numpy(arrays[f"features_{k}"])
+        prototypes = F.normalize(torch.from_numpy(arrays[f"prototypes_{k}"]), dim=-1)
+        kept = kept_classes(features, prototypes, labels, mask)
+        wanted = (
+            np.flatnonzero(arrays[f"kept_{k}"])
+            if arrays[f"kept_{k}"].dtype == bool
+            else arrays[f"kept_{k}"]
+        )
+        assert np.array_equal(kept.numpy(), wanted), case
+        renumbered = torch.searchsorted(kept, labels)
+        assert np.array_equal(renumbered.numpy(), arrays[f"new_labels_{k}"]), case
