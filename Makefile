@@ -27,8 +27,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "could not make $(VENV): on Debian and Ubuntu 'apt-get install python3-venv', then make again" >&2; exit 1; }
 	@echo "Installing into $(VENV) (several minutes and about 6 GB the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## adapt CLIP to two small data sets, offline, in minutes
@@ -63,7 +63,7 @@ ON_LINUX := ; platform_system == "Linux" and platform_machine == "x86_64"
 ELSEWHERE := ; platform_system != "Linux" or platform_machine != "x86_64"
 lock:  ## resolve pyproject.toml afresh into requirements.lock
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(VENV)-lock/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@{ echo "# The exact versions that make installs and CI tests. Made by: make lock"; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
 	  | sed -E -e 's/^onnxruntime-gpu(==.*)$$/onnxruntime\1 $(ELSEWHERE)\nonnxruntime-gpu\1/' \
