@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewclip.adapting import adapt
-    from fewclip.backbone import list_backbones as backbones
+    from fewclip.loading import list_backbones as backbones
     from fewclip.classifier import Classifier, load, zero_shot
     from fewclip.decide import Prediction
     from fewclip.errors import (
@@ -70,7 +70,7 @@ _HOMES = {
     "Prediction": ("fewclip.decide", "Prediction"),
     "Report": ("fewclip.report", "Report"),
     "adapt": ("fewclip.adapting", "adapt"),
-    "backbones": ("fewclip.backbone", "list_backbones"),
+    "backbones": ("fewclip.loading", "list_backbones"),
     "load": ("fewclip.classifier", "load"),
     "zero_shot": ("fewclip.classifier", "zero_shot"),
 }

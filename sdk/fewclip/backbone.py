@@ -1,4 +1,4 @@
-"""CLIP's two towers, split so that a method pays only for what it changes. Loading is in `loading.py`.
+"""CLIP's two towers, split so that a method pays only for what it changes. Not loading.
 
 A plain forward pass computes a lot that nobody reads. The interface here leaves it out, exactly
 (losses and gradients keep their values up to float rounding):
@@ -158,7 +158,7 @@ class Backbone(nn.Module):
         return x
 
     def append_image_prompts(self, x: Tensor, prompts: Tensor) -> Tensor:
-        """(B, T, w) -> (B, T + n, w): prompts (n, w) go last, without position, through `ln_pre`."""
+        """(B, T, w) -> (B, T + n, w): prompts (n, w) last, without position, past `ln_pre`."""
         new = self.clip.visual.ln_pre(prompts).expand(len(x), -1, -1)
         return torch.cat([x, new.to(x.dtype)], 1)
 
@@ -196,7 +196,7 @@ class Backbone(nn.Module):
         return embedding
 
     def text_embed(self, prompts: ClassPrompts, context: Tensor | None = None) -> TextHidden:
-        """What enters block 0; `context` (n, w), or (B, n, w) per image, stands at positions 1..n."""
+        """What enters block 0; `context` (n, w), or (B, n, w) per image, at positions 1..n."""
         embed, positions = self.clip.token_embedding, self.clip.positional_embedding
         p, t = len(prompts.prefix), prompts.suffix.shape[1]
         prefix = embed(prompts.prefix)[None]  # (1, p, w)
@@ -211,7 +211,7 @@ class Backbone(nn.Module):
     def text_blocks(
         self, hidden: TextHidden, start: int, stop: int, deep: Sequence[Tensor] = ()
     ) -> TextHidden:
-        """Blocks `start .. stop-1`; `deep[k-1]` (n, w) overwrites positions 1..n at block k >= 1."""
+        """Blocks `start .. stop-1`; `deep[k-1]` (n, w) overwrites positions 1..n at block k."""
         for k in range(start, stop):
             block = self.clip.transformer.resblocks[k]
             prefix = _deep_context(hidden.prefix, k, deep)

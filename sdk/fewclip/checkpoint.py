@@ -74,31 +74,9 @@ def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
     Raises:
         CheckpointError: it is broken, or belongs to a run with other data or settings.
     """
-    from safetensors import SafetensorError, safe_open
-
-    file = folder / STATE_FILE
-    if not file.is_file():
+    found = _read(folder)
+    if found is None:
         return None
-    parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "momentum": {}, "state": {}}
-    try:
-        with safe_open(file, framework="pt") as handle:
-            header = json.loads((handle.metadata() or {})[HEADER])
-            for key in handle.keys():  # noqa: SIM118  (not a dict)
-                part, _, name = key.partition("/")
-                parts[part][name] = handle.get_tensor(key)
-        found = Checkpoint(
-            run=header["run"],
-            epochs_done=int(header["epochs_done"]),
-            history=tuple(header["history"]),
-            resumed_from=tuple(header["resumed_from"]),
-            parameters=parts["parameters"],
-            momentum=parts["momentum"],
-            state=parts["state"],
-        )
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint {file} cannot be read ({error}); delete {folder} to start afresh"
-        ) from error
     wanted = json.loads(json.dumps(run))
     differing = sorted(k for k in {*wanted, *found.run} if wanted.get(k) != found.run.get(k))
     if differing:
@@ -112,9 +90,47 @@ def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
     return found
 
 
+def read_run(folder: Path) -> Mapping[str, Any]:
+    """What run a checkpoint belongs to; empty where there is none.
+
+    Raises:
+        CheckpointError: it is broken.
+    """
+    found = _read(folder)
+    return {} if found is None else found.run
+
+
+def _read(folder: Path) -> Checkpoint | None:
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / STATE_FILE
+    if not file.is_file():
+        return None
+    parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "momentum": {}, "state": {}}
+    try:
+        with safe_open(file, framework="pt") as handle:
+            header = json.loads((handle.metadata() or {})[HEADER])
+            for key in handle.keys():  # noqa: SIM118  (not a dict)
+                part, _, name = key.partition("/")
+                parts[part][name] = handle.get_tensor(key)
+        return Checkpoint(
+            run=header["run"],
+            epochs_done=int(header["epochs_done"]),
+            history=tuple(header["history"]),
+            resumed_from=tuple(header["resumed_from"]),
+            parameters=parts["parameters"],
+            momentum=parts["momentum"],
+            state=parts["state"],
+        )
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {file} cannot be read ({error}); delete {folder} to start afresh"
+        ) from error
+
+
 def remove(folder: Path) -> None:
     """Delete a checkpoint folder; nothing happens where there is none."""
-    if (folder / STATE_FILE).exists() or not any(folder.glob("*") if folder.is_dir() else ()):
+    if (folder / STATE_FILE).exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -196,7 +196,7 @@ def wrap(
     )
 
 
-def check_supported(clip: nn.Module, name: str) -> None:
+def check_supported(clip: Any, name: str) -> None:
     """The conditions behind the exact speed-ups, and the parts that methods reach for."""
     from open_clip.model import CLIP
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
@@ -209,7 +209,7 @@ def check_supported(clip: nn.Module, name: str) -> None:
     visual: Any = clip.visual
     if not isinstance(visual, VisionTransformer):
         refuse(f"its image tower is a {type(visual).__name__}, not a ViT of residual blocks")
-    blocks = [*visual.transformer.resblocks, *clip.transformer.resblocks]  # type: ignore
+    blocks = [*visual.transformer.resblocks, *clip.transformer.resblocks]
     if any(type(block) is not ResidualAttentionBlock for block in blocks):
         refuse("its blocks are not plain pre-norm residual attention blocks")
     if not all(block.attn.batch_first and block.attn.dropout == 0 for block in blocks):
@@ -218,11 +218,11 @@ def check_supported(clip: nn.Module, name: str) -> None:
         refuse("its image tower does not read the CLS token after the final norm")
     if not isinstance(visual.patch_dropout, nn.Identity) and visual.patch_dropout.prob > 0:
         visual.patch_dropout = nn.Identity()
-    if clip.text_pool_type != "argmax" or clip.attn_mask is None:  # type: ignore[attr-defined]
+    if clip.text_pool_type != "argmax" or clip.attn_mask is None:
         refuse("its text tower is not causal with the EOT token read")
     if not isinstance(clip.text_projection, nn.Parameter) or visual.proj is None:
         refuse("its projections are not plain matrices")
-    if clip.logit_bias is not None or clip.logit_scale.dim() != 0:  # type: ignore[operator]
+    if clip.logit_bias is not None or clip.logit_scale.dim() != 0:
         refuse("it was trained with a sigmoid loss (logit bias)")
     if clip.vocab_size != EOT_TOKEN + 1:
         refuse(f"its vocabulary has {clip.vocab_size} words, CLIP's BPE has {EOT_TOKEN + 1}")

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,34 @@ from fewclip import checkpoint as checkpoints
 from fewclip.contract import Preprocess
 from fewclip.errors import OptionError, StoppedError
 from fewclip.methods.base import BatchPlan, Method, MethodOptions
-from fewclip.preprocess import augment_many
+from fewclip.preprocess import WORKERS, augment
 
-Pixels = Callable[[int], np.ndarray]  # training image -> (H, W, 3) uint8
 CHUNK = 256  # images whose frozen part is computed at once
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """The images to train on.
+
+    Attributes:
+        pixels: index -> decoded (H, W, 3) uint8; called from several threads.
+        labels: class of each image.
+        preprocess: of the backbone.
+    """
+
+    pixels: Callable[[int], np.ndarray]
+    labels: Sequence[int]
+    preprocess: Preprocess
+
+    def views(self, wanted: Sequence[int], seed: int, epoch: int) -> Tensor:
+        """(n, 3, H, W) float32, augmented; (seed, epoch, image) fixes each view."""
+
+        def view(i: int) -> np.ndarray:
+            rng = np.random.default_rng([seed, epoch, 1, i])
+            return augment(self.pixels(i), self.preprocess, rng)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            return torch.from_numpy(np.stack(list(pool.map(view, wanted))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +79,7 @@ class History:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """'auto' -> 'bf16' on a GPU that computes in it, 'fp32' everywhere else: by rule, not by timing.
+    """'auto' -> 'bf16' on a GPU that computes in it, else 'fp32': by rule, never by timing.
 
     Raises:
         OptionError: an unknown precision.
@@ -74,7 +99,7 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def learning_rate(base: float, epoch: int, epochs: int, options: MethodOptions) -> float:
-    """The rate of a whole epoch, counted from 0: constant warm-up, then a cosine that never ends."""
+    """The rate of a whole epoch, counted from 0: constant warm-up, then a cosine above 0."""
     if epoch < options.warmup_epochs:
         return options.warmup_lr
     return base * (1 + math.cos(math.pi * (epoch - options.warmup_epochs) / epochs)) / 2
@@ -140,9 +165,7 @@ def draw_batches(
 
 def train(
     method: Method,
-    pixels: Pixels,
-    labels: Sequence[int],
-    preprocess: Preprocess,
+    images: TrainingSet,
     *,
     epochs: int,
     seed: int,
@@ -155,8 +178,7 @@ def train(
     """Train `method` in place.
 
     Args:
-        method: prepared (`method.prepare`) for the classes that `labels` index.
-        pixels: image index -> decoded (H, W, 3) uint8.
+        method: prepared (`method.prepare`) for the classes that the images' labels index.
         precision: "fp32" or "bf16".
         run: what this run is; a checkpoint of another run is refused.
         checkpoint: folder that is continued from, and written after every epoch.
@@ -170,8 +192,10 @@ def train(
     device = method.backbone.device
     optimizer = make_optimizer(method)
     parameters = method.trained_parameters()
-    plan = method.batch_plan(int(np.bincount(np.asarray(labels)).max()))
-    done, losses, resumed = 0, [], []  # type: ignore[var-annotated]
+    plan = method.batch_plan(int(np.bincount(np.asarray(images.labels)).max()))
+    done = 0
+    losses: list[float] = []
+    resumed: list[int] = []
     if checkpoint is not None:
         found = checkpoints.load(checkpoint, run or {})
         if found is not None:
@@ -187,16 +211,13 @@ def train(
     if done == 0:
         keep()
     clock = _Clock(epochs)
-    method.train()
     try:
         for epoch in range(done, epochs):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(group["base_lr"], epoch, epochs, method.options)
-            batches = draw_batches(labels, plan, np.random.default_rng([seed, epoch, 0]))
+            batches = draw_batches(images.labels, plan, np.random.default_rng([seed, epoch, 0]))
             total = torch.zeros((), device=device)
-            prepared = _prepared(
-                method, pixels, labels, preprocess, batches, seed, epoch, precision
-            )
+            prepared = _prepared(method, images, batches, seed, epoch, precision)
             for step, (inputs, targets) in enumerate(prepared, 1):
                 if stop is not None and stop():
                     raise KeyboardInterrupt
@@ -215,37 +236,35 @@ def train(
             str(checkpoint) if checkpoint is not None else None,
         ) from None
     finally:
-        method.eval()
         method.requires_grad_(False)
     return History(tuple(losses), tuple(resumed))
 
 
 def _prepared(
     method: Method,
-    pixels: Pixels,
-    labels: Sequence[int],
-    preprocess: Preprocess,
+    images: TrainingSet,
     batches: list[np.ndarray],
     seed: int,
     epoch: int,
     precision: str,
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """Batches with their frozen part computed, many batches at once: each image passes the frozen
-    part of the network once per epoch, from a fresh augmentation that (seed, epoch, image) fixes."""
+    """Batches with their frozen part computed, many batches at once.
+
+    Each image passes the frozen part once per epoch, from a fresh augmentation that (seed, epoch,
+    image) fixes.
+    """
     device = method.backbone.device
     per_chunk = max(1, CHUNK // max(len(b) for b in batches))
     for first in range(0, len(batches), per_chunk):
         chunk = batches[first : first + per_chunk]
-        wanted = [int(i) for batch in chunk for i in batch]
-        rngs = [np.random.default_rng([seed, epoch, 1, i]) for i in wanted]
-        views = augment_many([pixels(i) for i in wanted], preprocess, rngs)
+        views = images.views([int(i) for batch in chunk for i in batch], seed, epoch)
         with torch.no_grad(), autocast(precision, device):
-            frozen = method.frozen_inputs(torch.from_numpy(views).to(device))
+            frozen = method.frozen_inputs(views.to(device))
         at = 0
         for batch in chunk:
             rows = slice(at, at + len(batch))
             at += len(batch)
-            targets = torch.tensor([labels[i] for i in batch], device=device)
+            targets = torch.tensor([images.labels[i] for i in batch], device=device)
             yield tuple(x[rows] for x in frozen), targets
 
 

@@ -194,7 +194,7 @@ class Method(nn.Module):
         return self.backbone.text_features(self.backbone.text_embed(prompts))
 
     def text_from_tokens(self, tokens: Tensor) -> Tensor:
-        """(n, context) int64 rows of `prompt`s -> (n, D): `text_features` in its exportable form."""
+        """(n, context) int64 token rows -> (n, D): `text_features` in the form that exports."""
         return self.backbone.encode_tokens(tokens)
 
     def bank(self, phrases: Sequence[str]) -> ClassBank:

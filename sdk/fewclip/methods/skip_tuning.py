@@ -91,7 +91,8 @@ class SkipTuning(Method):
         )
         halves = (backbone.image_depth // 2, backbone.text_depth // 2)
         omega = options.omega if options.omega is not None else halves
-        self.image_from, self.text_from = (omega, omega) if isinstance(omega, int) else omega
+        pair: tuple[int, int] = (omega, omega) if isinstance(omega, int) else omega
+        self.image_from, self.text_from = pair
         if self.image_from >= backbone.image_depth or self.text_from >= backbone.text_depth:
             raise OptionError(
                 f"omega is {omega}, but the towers have {backbone.image_depth} (image) and "
@@ -154,4 +155,5 @@ def kept_classes(image: Tensor, prototypes: Tensor, labels: Tensor, mask: Tensor
     rows = torch.arange(len(labels), device=labels.device)
     sim[rows, labels] = 2.0  # above every cosine
     ranked = sim.amax(0).argsort(descending=True, stable=True)
-    return torch.cat([ranked[mask.to(ranked.device)], labels]).unique()
+    kept: Tensor = torch.unique(torch.cat([ranked[mask.to(ranked.device)], labels]))  # type: ignore[no-untyped-call]
+    return kept

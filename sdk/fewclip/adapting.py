@@ -1,0 +1,211 @@
+"""Images -> Classifier: the one call that ties data, backbone, method, training and calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fewclip import checkpoint as checkpoints
+from fewclip import data as datasets
+from fewclip import decide
+from fewclip import methods as registry
+from fewclip.classifier import (
+    TEMPLATE,
+    Classifier,
+    check_template,
+    new_card,
+    resolve_device,
+    zero_shot_on,
+)
+from fewclip.contract import Calibration
+from fewclip.errors import OptionError
+from fewclip.loading import load_backbone
+from fewclip.progress import to_stderr
+from fewclip.report import Report
+from fewclip.trainer import History, Progress, TrainingSet, resolve_precision, train
+
+PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
+
+
+def adapt(
+    data: Any,
+    *,
+    method: str = "skip-tuning",
+    backbone: str | os.PathLike[str] = "micro",
+    shots: int | Literal["all"] = 16,
+    classes: Sequence[str] | Mapping[str, str] | None = None,
+    template: str = TEMPLATE,
+    val: str | float | os.PathLike[str] = "auto",
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    progress: bool | Callable[[Progress], None] = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> Classifier:
+    """Adapt CLIP to a few labelled images per class.
+
+    Args:
+        data: a folder with one sub-folder per class, or with train/ (val/, test/) of that shape;
+            a CSV with `image_path,label`; {label: [images]}; or [(image, label)]. An image is a
+            path, bytes, a PIL image or an RGB uint8 array.
+        method: see `fewclip.methods()`; "dept" is "kgcoop+dept".
+        backbone: "micro", an open_clip NAME/TAG, or a folder; see `fewclip.backbones()`.
+        shots: training images per class, or "all".
+        classes: which labels, in which order, or {label: phrase} where a label is not what one
+            would say.
+        template: prompt with one `{}` for the phrase.
+        val: images kept out of training for calibration, the 'unknown' threshold and the
+            before/after figures: "auto" (what `shots` left over, else one in five of a class with
+            8 or more), a fraction, a folder, or 0.
+        epochs: instead of the method's own number.
+        seed: of sampling, augmentation, batches and random starts.
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32", "bf16" or "auto" (by the hardware).
+        progress: True for a bar on stderr, False for silence, or a callable that takes a
+            `fewclip.trainer.Progress` after every step.
+        checkpoint: a folder that is written after every epoch and continued from when it holds
+            this very run; it is left there for the caller to delete once the model is saved.
+        stop: asked before every step; True ends training with StoppedError.
+        options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...).
+
+    Returns:
+        A calibrated Classifier; its card holds data summary, settings and before/after figures.
+
+    Raises:
+        DataError, OptionError, ClassNameError, BackboneError: the input is at fault.
+        CheckpointError: the checkpoint is another run's.
+        StoppedError: stopped on request; the checkpoint, if any, can be continued.
+    """
+    name = registry.resolve(method)
+    check_template(template)
+    place = resolve_device(device)
+    precision = _precision(precision, place, checkpoint)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise OptionError(f"seed must be a whole number >= 0, got {seed!r}")
+    given = options if epochs is None else {**options, "epochs": epochs}
+    registry.make_options(name, given)  # a wrong option is said before the long work
+
+    pool = datasets.read(data, classes=classes)
+    split = datasets.few_shot(pool, shots=shots, val=val, seed=seed)
+    if progress is True:
+        print(split.describe(), file=sys.stderr, flush=True)
+    tower = load_backbone(backbone, place)
+    chosen = registry.make_options(name, given, registry.backbone_defaults(name, tower))
+    phrases = {label: split.phrases[label] for label in split.classes}
+    before = _measure(zero_shot_on(tower, phrases, template), split)
+    generator = torch.Generator().manual_seed(seed)
+    tuned = registry.build(
+        name,
+        tower,
+        chosen,
+        template=template,
+        phrases=list(phrases.values()),
+        generator=generator,
+    )
+    history = History((), ())
+    if tuned.trains:
+        tuned.prepare(list(phrases.values()))
+        store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
+        run = {
+            "method": name,
+            "options": chosen,
+            "template": template,
+            "phrases": phrases,
+            "backbone": tower.hash,
+            "seed": seed,
+            "precision": precision,
+            "device": place.type,
+            "images": datasets.content_hash(split.train),
+        }
+        history = train(
+            tuned,
+            TrainingSet(store.get, [item.label for item in split.train], tower.preprocess),
+            epochs=chosen["epochs"],
+            seed=seed,
+            precision=precision,
+            run=run,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            progress=to_stderr() if progress is True else progress or None,
+            stop=stop,
+        )
+    card = new_card(
+        tuned,
+        name,
+        chosen,
+        phrases,
+        calibration=Calibration(),
+        seed=seed,
+        precision=precision,
+        data={"source": _source(data), **split.summary()},
+        training={
+            "phrases": phrases if tuned.trains else {},
+            "losses": list(history.losses),
+            "resumed_from_epochs": list(history.resumed_from),
+            "device": place.type,
+        },
+    )
+    validation = [(item.image, split.classes[item.label]) for item in split.val]
+    return _calibrated(Classifier(tuned, card, validation=validation), split, before)
+
+
+def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -> Classifier:
+    """Fit temperature and threshold on the validation images, and compare with zero-shot."""
+    if before is None:
+        return clf
+    itm, cat = clf.logits([item.image for item in split.val])
+    truth = [item.label for item in split.val]
+    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head)
+    proba = decide.probabilities(itm, cat, clf.card.head, calibration.temperature)
+    after = Report.from_predictions(proba, truth, clf.classes)
+    if after.accuracy < before.accuracy:
+        warnings.warn(
+            f"{clf.card.method} made things worse on the {len(truth)} images kept out of training: "
+            f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try more images, another "
+            "method, or keep zero-shot",
+            stacklevel=3,
+        )
+    metrics = {"before": _figures(before), "after": _figures(after)}
+    card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
+    return Classifier(clf.method, card, validation=clf.validation)
+
+
+def _measure(clf: Classifier, split: datasets.Split) -> Report | None:
+    if not split.val:
+        return None
+    proba = clf.predict_proba([item.image for item in split.val])
+    return Report.from_predictions(proba, [item.label for item in split.val], clf.classes)
+
+
+def _figures(report: Report) -> dict[str, float | int]:
+    return {
+        "accuracy": report.accuracy,
+        "macro_f1": report.macro_f1,
+        "ece": report.ece,
+        "n": report.n,
+    }
+
+
+def _precision(
+    precision: str, device: torch.device, checkpoint: str | os.PathLike[str] | None
+) -> str:
+    """'auto' continues in the precision that the checkpoint was begun in."""
+    resolved = resolve_precision(precision, device)
+    if precision == "auto" and checkpoint is not None:
+        begun = checkpoints.read_run(Path(checkpoint)).get("precision")
+        return str(begun or resolved)
+    return resolved
+
+
+def _source(data: Any) -> str | None:
+    """Where the images came from, when that was a place."""
+    return str(Path(data).resolve()) if isinstance(data, (str, os.PathLike)) else None

@@ -1,0 +1,439 @@
+"""The tuned model: predict, evaluate, edit the class set, save, load. Training is elsewhere.
+
+A Classifier never changes: `add_classes` and its like return a new one that shares the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fewclip import artifact, decide
+from fewclip import methods as registry
+from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
+from fewclip.errors import ArtifactError, BackboneError, ClassNameError, OptionError
+from fewclip.loading import load_backbone
+from fewclip.methods.base import Method
+from fewclip.preprocess import Image, preprocess
+
+if TYPE_CHECKING:
+    from fewclip.backbone import Backbone
+    from fewclip.report import Report
+    from fewclip_export import ExportReport
+
+BATCH = 64
+TEMPLATE = "a photo of a {}."
+Phrases = Sequence[str] | Mapping[str, str]
+
+
+class Classifier:
+    """A method, the classes it answers with, and the card that says both.
+
+    Args:
+        method: trained, or zero-shot.
+        card: its contract; `card.classes` are the labels, in the order of every logit axis.
+        validation: images and labels kept out of training, when this process has them; an export
+            proves itself on them.
+    """
+
+    def __init__(
+        self, method: Method, card: Card, *, validation: Sequence[tuple[Image, str]] = ()
+    ) -> None:
+        self.method = method.eval()
+        self.card = card
+        self.validation = tuple(validation)
+        with torch.inference_mode():
+            self._bank = method.bank([card.phrases[label] for label in card.classes])
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.method.backbone
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels, in the order of every class axis."""
+        return self.card.classes
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier({self.card.method} on {self.card.backbone['name']}, "
+            f"{len(self.classes)} classes)"
+        )
+
+    # ---- answers -----------------------------------------------------------------------------
+
+    def predict(self, images: Image | Sequence[Image], top_k: int = 5) -> list[decide.Prediction]:
+        """One Prediction per image, in order.
+
+        Args:
+            images: paths, bytes, PIL images or RGB uint8 arrays; a single one is a list of one.
+            top_k: how many classes each Prediction names.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        itm, cat = self.logits(images)
+        return decide.decide(itm, cat, self.classes, self.card.head, self.card.calibration, top_k)
+
+    def predict_proba(self, images: Image | Sequence[Image]) -> np.ndarray:
+        """(N, C) float64 calibrated probabilities; rows sum to 1."""
+        itm, cat = self.logits(images)
+        return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
+
+    def logits(
+        self, images: Image | Sequence[Image] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated.
+
+        Args:
+            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
+        """
+        itm, cat = [np.zeros((0, len(self.classes)), np.float32)], []
+        for pixels in self._batches(images):
+            with torch.inference_mode():
+                one, two = self.method.logits(self.method.image_features(pixels), self._bank)
+            itm.append(one.float().cpu().numpy())
+            if two is not None:
+                cat.append(two.float().cpu().numpy())
+        return np.concatenate(itm), np.concatenate(cat) if cat else None
+
+    def embed(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
+        """(N, D) float32 L2-normalised image features."""
+        parts = [np.zeros((0, self.backbone.embed_dim), np.float32)]
+        for pixels in self._batches(images):
+            with torch.inference_mode():
+                features = torch.nn.functional.normalize(self.method.image_features(pixels), dim=-1)
+            parts.append(features.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def evaluate(self, data: Any) -> Report:
+        """Accuracy, macro F1, per class, confusion and calibration on labelled images.
+
+        Args:
+            data: in any of the forms that `adapt` takes; its labels must be among the classes.
+
+        Raises:
+            ClassNameError: a label that this classifier does not know.
+            DataError: nothing to evaluate on.
+        """
+        from fewclip.data import read_labelled
+        from fewclip.report import Report
+
+        items, skipped = read_labelled(data, self.classes)
+        proba = self.predict_proba([item.image for item in items])
+        return Report.from_predictions(
+            proba, [item.label for item in items], self.classes, skipped=skipped
+        )
+
+    def _batches(self, images: Any) -> Any:
+        """(n, 3, H, W) tensors on the model's device."""
+        if not isinstance(images, np.ndarray) or images.ndim != 4:
+            images = as_list(images)
+        for first in range(0, len(images), BATCH):
+            part = images[first : first + BATCH]
+            if not isinstance(part, np.ndarray):
+                part = preprocess(part, self.card.preprocessing)
+            yield torch.from_numpy(np.ascontiguousarray(part)).to(self.backbone.device)
+
+    # ---- the class set -----------------------------------------------------------------------
+
+    def with_classes(self, names: Phrases) -> Classifier:
+        """The same model over exactly these classes, in this order; no training.
+
+        Args:
+            names: labels, or {label: phrase}. Classes seen in training keep what they learned;
+                others are told by their names alone.
+
+        Raises:
+            ClassNameError: no name, an empty, doubled or too long one.
+        """
+        told = names if isinstance(names, Mapping) else {}
+        seen = self.card.training.get("phrases", {})
+        known = {label: (phrase, column) for column, (label, phrase) in enumerate(seen.items())}
+        for label, column in zip(self.classes, self.card.head.columns, strict=True):
+            known[label] = (self.card.phrases[label], column)
+        phrases, columns = {}, []
+        for label, phrase in read_phrases(names).items():
+            old, column = known.get(label, (phrase, -1))
+            same = label not in told or phrase == old
+            phrases[label] = old if same else phrase
+            columns.append(column if same else -1)
+        head = dataclasses.replace(self.card.head, columns=tuple(columns))
+        return self._replace(classes=tuple(phrases), phrases=phrases, head=head)
+
+    def add_classes(self, names: Phrases) -> Classifier:
+        """The same model that also knows these classes, by their names; no training."""
+        new = read_phrases(names)
+        doubled = [label for label in new if label in self.classes]
+        if doubled:
+            raise ClassNameError(f"already among the classes: {', '.join(doubled)}")
+        phrases = {label: self.card.phrases[label] for label in self.classes} | new
+        head = self.card.head
+        head = dataclasses.replace(head, columns=(*head.columns, *(-1 for _ in new)))
+        return self._replace(classes=tuple(phrases), phrases=phrases, head=head)
+
+    def remove_classes(self, names: Sequence[str]) -> Classifier:
+        """The same model without these classes."""
+        names = [names] if isinstance(names, str) else list(names)
+        self._check_known(names)
+        kept = [i for i, label in enumerate(self.classes) if label not in names]
+        if not kept:
+            raise ClassNameError("no class would be left; keep at least one")
+        head = self.card.head
+        return self._replace(
+            classes=tuple(self.classes[i] for i in kept),
+            phrases={self.classes[i]: self.card.phrases[self.classes[i]] for i in kept},
+            head=dataclasses.replace(head, columns=tuple(head.columns[i] for i in kept)),
+        )
+
+    def rename_classes(self, names: Mapping[str, str]) -> Classifier:
+        """The same model answering with other labels: {old: new}; phrases stay as they are."""
+        self._check_known(list(names))
+        labels = [names.get(label, label) for label in self.classes]
+        read_phrases(labels)
+        phrases = {
+            new: self.card.phrases[old] for old, new in zip(self.classes, labels, strict=True)
+        }
+        return self._replace(classes=tuple(labels), phrases=phrases)
+
+    def set_unknown_threshold(self, threshold: float | None) -> Classifier:
+        """The same model with another bound on `decide.known_score`; None accepts everything."""
+        calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
+        return self._replace(calibration=calibration)
+
+    def _check_known(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self.classes]
+        if unknown:
+            raise ClassNameError(
+                f"not among the classes: {', '.join(unknown)}; there are: {', '.join(self.classes)}"
+            )
+
+    def _replace(self, **changes: Any) -> Classifier:
+        card = dataclasses.replace(self.card, **changes)
+        if {"classes", "phrases"} & set(changes):
+            return Classifier(self.method, card, validation=self.validation)
+        same = copy.copy(self)
+        same.card = card
+        return same
+
+    # ---- folders -----------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model folder, whole or not at all.
+
+        Raises:
+            InputError: something stands there already and `overwrite` is False.
+        """
+        from safetensors.torch import save_file
+
+        from fewclip.modelcard import model_card
+
+        tensors = {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
+        tensors |= {f"state/{k}": v for k, v in self.method.state().items()}
+        tensors["logit_scale"] = self.backbone.logit_scale
+        plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        card = dataclasses.replace(self.card, name=Path(path).resolve().name)
+
+        def fill(folder: Path) -> Card:
+            save_file(plain, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+            (folder / "README.md").write_text(model_card(card), "utf-8")
+            return card
+
+        artifact.write_folder(Path(path), fill, overwrite=overwrite)
+
+    def export_onnx(
+        self, path: str | os.PathLike[str], precision: str = "fp32", **options: Any
+    ) -> ExportReport:
+        """Write the ONNX folder, proven to answer as this model does.
+
+        Args:
+            precision: "fp32", "fp16" or "int8".
+            options: of `fewclip_export.export`.
+
+        Raises:
+            GateError: the exported model answers differently; nothing was written.
+            MissingExtraError: the 'export' extra is not installed.
+        """
+        from fewclip_export import export
+
+        return export(self, path, precision=precision, **options)
+
+
+def as_list(images: Any) -> list[Image]:
+    """One image or many -> a list."""
+    if isinstance(images, (list, tuple)):
+        return list(images)
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return list(images)
+    if isinstance(images, (str, bytes, os.PathLike, np.ndarray)) or hasattr(images, "getpixel"):
+        return [images]
+    return list(images)
+
+
+def read_phrases(names: Phrases) -> dict[str, str]:
+    """Labels, or {label: phrase} -> {label: phrase}; `_` in a label becomes a space.
+
+    Raises:
+        ClassNameError: no names, an empty or a doubled one.
+    """
+    if isinstance(names, str):
+        names = [names]
+    labels = [str(name) for name in names]
+    if not labels:
+        raise ClassNameError("no class names were given; give at least one")
+    if any(not label.strip() for label in labels):
+        raise ClassNameError(f"a class name is empty: {labels!r}")
+    doubled = sorted({label for label in labels if labels.count(label) > 1})
+    if doubled:
+        raise ClassNameError(f"given twice: {', '.join(doubled)}; each class needs its own name")
+    given = names if isinstance(names, Mapping) else {}
+    return {label: str(given.get(label) or label.replace("_", " ")) for label in labels}
+
+
+def check_template(template: str) -> str:
+    """A template holds exactly one `{}`."""
+    if template.count("{}") != 1:
+        raise OptionError(f"a template needs exactly one {{}} for the class, got {template!r}")
+    return template
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """'auto' -> the GPU when there is one, else the CPU.
+
+    Raises:
+        OptionError: a device that is unknown or not there.
+    """
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise OptionError(f"unknown device {device!r}; use 'auto', 'cpu' or 'cuda'") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device 'cuda' was asked for, but torch sees no GPU; use 'cpu' or 'auto'")
+    return found
+
+
+def new_card(
+    method: Method,
+    name: str,
+    options: Mapping[str, Any],
+    phrases: Mapping[str, str],
+    **fields: Any,
+) -> Card:
+    """The card of a classifier fresh from training, or of zero-shot."""
+    from fewclip import __version__
+
+    backbone = method.backbone
+    return Card(
+        kind="model",
+        name=name,
+        classes=tuple(phrases),
+        phrases=dict(phrases),
+        template=method.template,
+        preprocessing=backbone.preprocess,
+        method=name,
+        options=dict(options),
+        backbone={
+            "name": backbone.name,
+            "hash": backbone.hash,
+            "embed_dim": backbone.embed_dim,
+            "context_length": backbone.context_length,
+        },
+        head=HeadSpec(
+            logit_scale=float(backbone.logit_scale),
+            columns=tuple(range(len(phrases))) if method.trains else (-1,) * len(phrases),
+            dept_weight=options.get("dept_weight"),
+        ),
+        created=artifact.now_utc(),
+        fewclip_version=__version__,
+        **fields,
+    )
+
+
+def zero_shot(
+    classes: Phrases,
+    *,
+    backbone: str | os.PathLike[str] = "micro",
+    template: str = TEMPLATE,
+    device: str | torch.device = "auto",
+) -> Classifier:
+    """A classifier before any training: class names alone.
+
+    Args:
+        classes: labels, or {label: phrase}.
+
+    Raises:
+        ClassNameError: no, empty, doubled or too long names.
+        BackboneError: the backbone is unknown, unsupported or out of reach.
+    """
+    phrases = read_phrases(classes)
+    tower = load_backbone(backbone, resolve_device(device))
+    return zero_shot_on(tower, phrases, check_template(template))
+
+
+def zero_shot_on(backbone: Backbone, phrases: Mapping[str, str], template: str) -> Classifier:
+    """`zero_shot` on a backbone that is loaded already."""
+    method = registry.build(
+        "zero-shot",
+        backbone,
+        registry.make_options("zero-shot", {}),
+        template=template,
+        phrases=list(phrases.values()),
+        generator=torch.Generator(),
+    )
+    card = new_card(
+        method, "zero-shot", {}, phrases, calibration=Calibration(), seed=0, precision="fp32"
+    )
+    return Classifier(method, card)
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Classifier:
+    """A saved model.
+
+    Raises:
+        ArtifactError: no model folder, or one that was changed since it was written.
+        FormatVersionError: written by a version this one does not know.
+        BackboneError: its backbone cannot be loaded.
+    """
+    from safetensors.torch import load_file
+
+    card = artifact.read_card(path)
+    if card.kind != "model":
+        raise ArtifactError(
+            f"{path} is an exported model; open it with fewclip.runtime.OnnxClassifier"
+        )
+    backbone = load_backbone(str(card.backbone["name"]), resolve_device(device))
+    if backbone.hash != card.backbone["hash"]:
+        raise BackboneError(
+            f"{path} was trained on another version of backbone {backbone.name!r}; "
+            "restore those weights, or adapt again"
+        )
+    method = registry.build(
+        card.method,
+        backbone,
+        registry.make_options(card.method, card.options),
+        template=card.template,
+        phrases=list(card.training.get("phrases", card.phrases).values()),
+        generator=torch.Generator(),
+    )
+    tensors = load_file(Path(path) / WEIGHTS_FILE)
+    try:
+        with torch.no_grad():
+            for name, parameter in method.trained_parameters().items():
+                parameter.copy_(tensors[f"trained/{name}"])
+    except (KeyError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path} does not hold what its card says ({error}); it was written by a version of "
+            f"fewclip whose {card.method} differs; adapt again"
+        ) from error
+    state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
+    method.load_state({k: v.to(backbone.device) for k, v in state.items()})
+    return Classifier(method, card)

@@ -1,0 +1,72 @@
+"""A saved model's README for people, with the Hub's front matter. Words only; no torch."""
+
+from __future__ import annotations
+
+import json
+
+from fewclip.contract import Card
+
+
+def model_card(card: Card) -> str:
+    """Markdown that says what the model is, how it was made, how good it was, how to use it."""
+    classes = ", ".join(card.classes[:50]) + (" …" if len(card.classes) > 50 else "")
+    return f"""---
+library_name: fewclip
+pipeline_tag: image-classification
+tags: [clip, few-shot, {card.method}]
+---
+# {card.name}
+
+A CLIP image classifier with {len(card.classes)} classes, made by fewclip {card.fewclip_version}
+with **{card.method}** on the backbone **{card.backbone["name"]}**.
+
+Classes: {classes}
+
+## How good it is
+{_metrics(card)}
+
+## How it was made
+Template: `{card.template}` · seed {card.seed} · precision {card.precision} · {card.created}
+
+```json
+{json.dumps(dict(card.options), indent=2)}
+```
+
+## How to use it
+```python
+import fewclip
+
+clf = fewclip.load("{card.name}")
+clf.predict(["photo.jpg"])
+clf.add_classes(["zebra"])        # more classes, no training
+clf.export_onnx("{card.name}-onnx")  # for serving without torch
+```
+
+## Limits
+It answers with the classes above; images unlike all of them are marked `known: false` where a
+threshold was calibrated. It inherits the backbone's licence, data and biases.
+"""
+
+
+def _metrics(card: Card) -> str:
+    before, after = card.metrics.get("before"), card.metrics.get("after")
+    if not before or not after:
+        return "Not measured: no images were kept out of training, so scores are uncalibrated."
+    calibration = card.calibration
+    lines = [
+        f"On {after['n']} images kept out of training:",
+        "",
+        "| | accuracy | macro F1 | calibration error |",
+        "|---|---|---|---|",
+    ]
+    for name, row in (("zero-shot", before), ("adapted", after)):
+        lines.append(
+            f"| {name} | {row['accuracy']:.1%} | {row['macro_f1']:.3f} | {row['ece']:.3f} |"
+        )
+    lines += [
+        "",
+        f"Temperature {calibration.temperature:.3f}, unknown threshold "
+        + ("none" if calibration.threshold is None else f"{calibration.threshold:.3f}")
+        + f", both from the same {calibration.n} images.",
+    ]
+    return "\n".join(lines)
