@@ -110,11 +110,7 @@ class Tokenizer:
 
 def clean(text: str) -> str:
     """Mend broken unicode and HTML entities, one space between words, lower case; as open_clip."""
-    try:
-        mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-        mended.encode()
-    except UnicodeEncodeError as error:  # lone surrogates, as file names that are not UTF-8 have
-        raise ClassNameError(f"{text!r} is not valid text ({error.reason}); rename it") from error
+    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(mended.split()).lower()
 
 
