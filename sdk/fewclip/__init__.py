@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewclip.adapting import adapt
-    from fewclip.loading import list_backbones as backbones
     from fewclip.classifier import Classifier, load, zero_shot
     from fewclip.decide import Prediction
     from fewclip.errors import (
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         OptionError,
         StoppedError,
     )
+    from fewclip.loading import list_backbones as backbones
     from fewclip.methods import list_methods as methods
     from fewclip.report import Report
 

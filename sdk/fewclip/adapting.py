@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import sys
 import warnings
@@ -16,6 +18,7 @@ from fewclip import checkpoint as checkpoints
 from fewclip import data as datasets
 from fewclip import decide
 from fewclip import methods as registry
+from fewclip.backbone import Backbone
 from fewclip.classifier import (
     TEMPLATE,
     Classifier,
@@ -86,6 +89,75 @@ def adapt(
         CheckpointError: the checkpoint is another run's.
         StoppedError: stopped on request; the checkpoint, if any, can be continued.
     """
+    made = plan(
+        data,
+        method=method,
+        backbone=backbone,
+        shots=shots,
+        classes=classes,
+        template=template,
+        val=val,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        precision=precision,
+        checkpoint=checkpoint,
+        **options,
+    )
+    if progress is True:
+        print(made.split.describe(), file=sys.stderr, flush=True)
+        progress = to_stderr()
+    return execute(made, progress=progress or None, stop=stop)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides a run, before any training.
+
+    Attributes:
+        method, options: full name, and every option.
+        backbone: loaded, frozen, for this run alone.
+        split: which images train and which validate.
+        phrases: label -> phrase.
+        source: where the images came from, when that was a place.
+        run: the run's fingerprint as plain JSON; equal fingerprints give equal weights.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    backbone: Backbone
+    template: str
+    split: datasets.Split
+    phrases: Mapping[str, str]
+    source: str | None
+    seed: int
+    precision: str
+    checkpoint: Path | None
+    run: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """sha256 of the fingerprint."""
+        return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
+
+
+def plan(
+    data: Any,
+    *,
+    method: str,
+    backbone: str | os.PathLike[str],
+    shots: int | Literal["all"],
+    classes: Sequence[str] | Mapping[str, str] | None,
+    template: str,
+    val: str | float | os.PathLike[str],
+    epochs: int | None,
+    seed: int,
+    device: str | torch.device,
+    precision: str,
+    checkpoint: str | os.PathLike[str] | None,
+    **options: Any,
+) -> Plan:
+    """Read and check everything that `adapt` was given."""
     name = registry.resolve(method)
     check_template(template)
     place = resolve_device(device)
@@ -94,64 +166,86 @@ def adapt(
         raise OptionError(f"seed must be a whole number >= 0, got {seed!r}")
     given = options if epochs is None else {**options, "epochs": epochs}
     registry.make_options(name, given)  # a wrong option is said before the long work
-
     pool = datasets.read(data, classes=classes)
     split = datasets.few_shot(pool, shots=shots, val=val, seed=seed)
-    if progress is True:
-        print(split.describe(), file=sys.stderr, flush=True)
     tower = load_backbone(backbone, place)
     chosen = registry.make_options(name, given, registry.backbone_defaults(name, tower))
     phrases = {label: split.phrases[label] for label in split.classes}
-    before = _measure(zero_shot_on(tower, phrases, template), split)
-    generator = torch.Generator().manual_seed(seed)
-    tuned = registry.build(
-        name,
-        tower,
-        chosen,
+    run = {
+        "method": name,
+        "options": chosen,
+        "template": template,
+        "phrases": list(phrases.items()),
+        "backbone": tower.hash,
+        "seed": seed,
+        "precision": precision,
+        "device": place.type,
+        "images": datasets.content_hash(split.train),
+        "validation": datasets.content_hash(split.val),
+    }
+    return Plan(
+        method=name,
+        options=chosen,
+        backbone=tower,
         template=template,
-        phrases=list(phrases.values()),
-        generator=generator,
+        split=split,
+        phrases=phrases,
+        source=str(Path(data).resolve()) if isinstance(data, (str, os.PathLike)) else None,
+        seed=seed,
+        precision=precision,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        run=json.loads(json.dumps(run)),
+    )
+
+
+def execute(
+    made: Plan,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Classifier:
+    """Train, calibrate and measure what `plan` laid out."""
+    tower, split = made.backbone, made.split
+    before = _measure(zero_shot_on(tower, made.phrases, made.template), split)
+    tuned = registry.build(
+        made.method,
+        tower,
+        made.options,
+        template=made.template,
+        phrases=list(made.phrases.values()),
+        generator=torch.Generator().manual_seed(made.seed),
     )
     history = History((), ())
     if tuned.trains:
-        tuned.prepare(list(phrases.values()))
+        tuned.prepare(list(made.phrases.values()))
         store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
-        run = {
-            "method": name,
-            "options": chosen,
-            "template": template,
-            "phrases": phrases,
-            "backbone": tower.hash,
-            "seed": seed,
-            "precision": precision,
-            "device": place.type,
-            "images": datasets.content_hash(split.train),
-        }
+        labels = [item.label for item in split.train]
         history = train(
             tuned,
-            TrainingSet(store.get, [item.label for item in split.train], tower.preprocess),
-            epochs=chosen["epochs"],
-            seed=seed,
-            precision=precision,
-            run=run,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            progress=to_stderr() if progress is True else progress or None,
+            TrainingSet(store.get, labels, tower.preprocess),
+            epochs=made.options["epochs"],
+            seed=made.seed,
+            precision=made.precision,
+            run=made.run,
+            checkpoint=made.checkpoint,
+            progress=progress,
             stop=stop,
         )
     card = new_card(
         tuned,
-        name,
-        chosen,
-        phrases,
+        made.method,
+        made.options,
+        made.phrases,
         calibration=Calibration(),
-        seed=seed,
-        precision=precision,
-        data={"source": _source(data), **split.summary()},
+        seed=made.seed,
+        precision=made.precision,
+        data={"source": made.source, **split.summary()},
         training={
-            "phrases": phrases if tuned.trains else {},
+            "run_id": made.run_id,
+            "phrases": dict(made.phrases) if tuned.trains else {},
             "losses": list(history.losses),
             "resumed_from_epochs": list(history.resumed_from),
-            "device": place.type,
+            "device": tower.device.type,
         },
     )
     validation = [(item.image, split.classes[item.label]) for item in split.val]
@@ -172,7 +266,7 @@ def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -
             f"{clf.card.method} made things worse on the {len(truth)} images kept out of training: "
             f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try more images, another "
             "method, or keep zero-shot",
-            stacklevel=3,
+            stacklevel=4,
         )
     metrics = {"before": _figures(before), "after": _figures(after)}
     card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
@@ -204,8 +298,3 @@ def _precision(
         begun = checkpoints.read_run(Path(checkpoint)).get("precision")
         return str(begun or resolved)
     return resolved
-
-
-def _source(data: Any) -> str | None:
-    """Where the images came from, when that was a place."""
-    return str(Path(data).resolve()) if isinstance(data, (str, os.PathLike)) else None

@@ -21,7 +21,7 @@ from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, ClassNameError, OptionError
 from fewclip.loading import load_backbone
 from fewclip.methods.base import Method
-from fewclip.preprocess import Image, preprocess
+from fewclip.preprocess import Image, as_list, preprocess
 
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
@@ -123,14 +123,9 @@ class Classifier:
             ClassNameError: a label that this classifier does not know.
             DataError: nothing to evaluate on.
         """
-        from fewclip.data import read_labelled
-        from fewclip.report import Report
+        from fewclip.evaluation import evaluate
 
-        items, skipped = read_labelled(data, self.classes)
-        proba = self.predict_proba([item.image for item in items])
-        return Report.from_predictions(
-            proba, [item.label for item in items], self.classes, skipped=skipped
-        )
+        return evaluate(self, data)
 
     def _batches(self, images: Any) -> Any:
         """(n, 3, H, W) tensors on the model's device."""
@@ -264,17 +259,6 @@ class Classifier:
         from fewclip_export import export
 
         return export(self, path, precision=precision, **options)
-
-
-def as_list(images: Any) -> list[Image]:
-    """One image or many -> a list."""
-    if isinstance(images, (list, tuple)):
-        return list(images)
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        return list(images)
-    if isinstance(images, (str, bytes, os.PathLike, np.ndarray)) or hasattr(images, "getpixel"):
-        return [images]
-    return list(images)
 
 
 def read_phrases(names: Phrases) -> dict[str, str]:
