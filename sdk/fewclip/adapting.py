@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import torch
 
+import fewclip.methods as registry
 from fewclip import checkpoint as checkpoints
 from fewclip import data as datasets
 from fewclip import decide
-from fewclip import methods as registry
 from fewclip.backbone import Backbone
 from fewclip.classifier import (
     TEMPLATE,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+import fewclip.methods as registry
 from fewclip import artifact, decide
-from fewclip import methods as registry
 from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, ClassNameError, OptionError
 from fewclip.loading import load_backbone
