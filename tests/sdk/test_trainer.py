@@ -1,0 +1,184 @@
+"""The one loop: batches, rates, checkpoints. On the real micro backbone."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fewclip.methods as registry
+from fewclip import checkpoint as checkpoints
+from fewclip.errors import CheckpointError, OptionError, StoppedError
+from fewclip.loading import load_backbone
+from fewclip.methods.base import BatchPlan, Method
+from fewclip.trainer import (
+    Progress,
+    TrainingSet,
+    draw_batches,
+    resolve_precision,
+    train,
+)
+
+NAMES = ["cat", "dog", "bird"]
+
+
+def flat(batches: list[np.ndarray]) -> list[int]:
+    return [int(i) for batch in batches for i in batch]
+
+
+def test_same_class_batches_hold_one_class_and_drop_the_remainder() -> None:
+    labels = [0] * 9 + [1] * 4 + [2] * 3
+    batches = draw_batches(labels, BatchPlan(4, same_class=True), np.random.default_rng(0))
+    assert sorted(len(b) for b in batches) == [3, 4, 4, 4]
+    assert all(len({labels[i] for i in batch}) == 1 for batch in batches)
+    assert len(set(flat(batches))) == len(flat(batches)) == 15
+    assert {labels[i] for b in batches if len(b) == 3 for i in b} == {2}
+
+
+def test_random_batches_mix_classes_and_drop_the_remainder() -> None:
+    labels = [0] * 5 + [1] * 6
+    batches = draw_batches(labels, BatchPlan(4), np.random.default_rng(0))
+    assert [len(b) for b in batches] == [4, 4]
+    assert len(set(flat(batches))) == 8
+
+
+def test_fewer_images_than_a_batch_give_one_short_batch() -> None:
+    assert [len(b) for b in draw_batches([0, 1], BatchPlan(4), np.random.default_rng(0))] == [2]
+
+
+def test_batches_differ_from_epoch_to_epoch_and_follow_the_seed() -> None:
+    plan = BatchPlan(4, same_class=True)
+    labels = [0] * 16 + [1] * 16
+    one, again, other = (
+        flat(draw_batches(labels, plan, np.random.default_rng([7, epoch, 0])))
+        for epoch in (0, 0, 1)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_precision_is_decided_by_the_hardware() -> None:
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+    with pytest.raises(OptionError, match="fp16"):
+        resolve_precision("fp16", torch.device("cpu"))
+
+
+def untrained(name: str = "skip-tuning", **options: object) -> Method:
+    method = registry.build(
+        name,
+        load_backbone("micro"),
+        registry.make_options(name, {"epochs": 3, **options}),
+        template="a photo of a {}.",
+        phrases=NAMES,
+        generator=torch.Generator().manual_seed(0),
+    )
+    method.prepare(NAMES)
+    return method
+
+
+@pytest.fixture(scope="module")
+def pictures() -> TrainingSet:
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (12, 1, 1, 3))
+    noise = rng.integers(-20, 21, (12, 40, 48, 3))
+    pixels = np.clip(colours + noise, 0, 255).astype(np.uint8)
+    return TrainingSet(
+        lambda i: pixels[i], [i // 4 for i in range(12)], load_backbone("micro").preprocess
+    )
+
+
+def run(method: Method, pictures: TrainingSet, **options: object) -> dict[str, torch.Tensor]:
+    settings = {"epochs": 3, "seed": 5, "run": {"id": 1}, **options}
+    train(method, pictures, **settings)  # type: ignore[arg-type]
+    return {k: v.detach().clone() for k, v in method.trained_parameters().items()}
+
+
+def stop_after(steps: int):  # type: ignore[no-untyped-def]
+    count = itertools.count()
+    return lambda: next(count) >= steps
+
+
+@pytest.mark.parametrize("name", ["skip-tuning", "kgcoop+dept"])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    name: str, pictures: TrainingSet, tmp_path: Path
+) -> None:
+    whole = run(untrained(name), pictures)
+    with pytest.raises(StoppedError, match=r"stopped after 1 of 3 epochs") as caught:
+        run(untrained(name), pictures, checkpoint=tmp_path / "c", stop=stop_after(5))
+    assert caught.value.checkpoint == str(tmp_path / "c")
+    method = untrained(name)
+    history = train(method, pictures, epochs=3, seed=5, run={"id": 1}, checkpoint=tmp_path / "c")
+    assert history.resumed_from == (1,)
+    assert len(history.losses) == 3
+    for key, value in method.trained_parameters().items():
+        assert torch.equal(value, whole[key]), key
+
+
+def test_a_run_stopped_before_its_first_epoch_ends_leaves_a_checkpoint(
+    pictures: TrainingSet, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError, match="stopped after 0 of 3"):
+        run(untrained(), pictures, checkpoint=tmp_path / "c", stop=stop_after(1))
+    assert checkpoints.load(tmp_path / "c", {"id": 1}) is not None
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    pictures: TrainingSet,
+) -> None:
+    one, two, other = (run(untrained(), pictures, seed=s) for s in (1, 1, 2))
+    key = next(iter(one))
+    assert torch.equal(one[key], two[key])
+    assert not torch.equal(one[key], other[key])
+
+
+def test_what_is_frozen_stays_and_what_is_trained_moves(pictures: TrainingSet) -> None:
+    method = untrained(image_lr=0.01, text_lr=0.01)
+    before = {k: v.clone() for k, v in method.backbone.state_dict().items()}
+    run(method, pictures)
+    moved = {k for k, v in method.backbone.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"clip." + k for k in method.trained_parameters()}
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(
+    pictures: TrainingSet, tmp_path: Path
+) -> None:
+    run(untrained(), pictures, checkpoint=tmp_path / "c")
+    with pytest.raises(CheckpointError, match=r"id=1 \(now 2\)"):
+        run(untrained(), pictures, checkpoint=tmp_path / "c", run={"id": 2})
+
+
+def test_a_broken_checkpoint_is_refused_with_the_way_out(
+    pictures: TrainingSet, tmp_path: Path
+) -> None:
+    run(untrained(), pictures, checkpoint=tmp_path / "c")
+    file = tmp_path / "c" / checkpoints.STATE_FILE
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="start afresh"):
+        run(untrained(), pictures, checkpoint=tmp_path / "c")
+
+
+def test_removing_a_checkpoint_leaves_other_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    checkpoints.remove(tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").exists()
+
+
+def test_progress_counts_every_step(pictures: TrainingSet) -> None:
+    seen: list[Progress] = []
+    run(untrained(), pictures, progress=seen.append)
+    assert [(p.epoch, p.step) for p in seen] == [(e, s) for e in (1, 2, 3) for s in (1, 2, 3)]
+    assert {(p.epochs, p.steps) for p in seen} == {(3, 3)}
+    assert seen[-1].seconds_left == 0
+    assert all(np.isfinite(p.loss) and p.images_per_second > 0 for p in seen)
+
+
+def test_bf16_trains_too_and_keeps_float32_parameters(pictures: TrainingSet) -> None:
+    exact, rough = (run(untrained(), pictures, precision=p) for p in ("fp32", "bf16"))
+    for key, value in rough.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[key], atol=0.02, rtol=0.1)
