@@ -1,0 +1,164 @@
+"""Image -> (3, H, W) float32: the only copy, for training, evaluation, export and service.
+
+No torch. An image is read upright and as RGB (`images.py`), then resized, centre-cropped and
+normalised as CLIP does. For an upright 8-bit RGB image the result equals open_clip's own inference
+transform to the bit. It deviates on purpose where that transform shows the model something that a
+person does not see: `images.py` lists where, and colours are converted before resizing, not
+after, so that the entries of a palette are not interpolated as if they were numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+
+from fewclip.contract import Preprocess
+from fewclip.errors import OptionError
+from fewclip.images import MAX_PIXELS, Image, load_image
+
+__all__ = [
+    "MAX_PIXELS",
+    "WORKERS",
+    "Image",
+    "Inputs",
+    "Pixels",
+    "as_list",
+    "augment",
+    "load_image",
+    "preprocess",
+    "random_box",
+    "reduce_for_training",
+    "to_input",
+]
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+Inputs: TypeAlias = npt.NDArray[np.float32]  # (3, H, W) or (B, 3, H, W), normalised
+
+WORKERS = min(8, os.cpu_count() or 1)
+
+_RESAMPLING = {
+    "bicubic": PILImage.Resampling.BICUBIC,
+    "bilinear": PILImage.Resampling.BILINEAR,
+}
+
+
+def preprocess(
+    images: Sequence[Image],
+    spec: Preprocess,
+    *,
+    workers: int = WORKERS,
+    max_pixels: int = MAX_PIXELS,
+) -> Inputs:
+    """Images -> (B, 3, size, size) float32, in order; decoded and resized in threads.
+
+    Raises:
+        ImageError: the first image, in order, that cannot be read.
+    """
+    batch = np.empty((len(images), 3, spec.size, spec.size), np.float32)
+
+    def fill(index: int) -> None:
+        batch[index] = to_input(load_image(images[index], max_pixels=max_pixels), spec)
+
+    if min(len(images), workers) < 2:
+        for index in range(len(images)):
+            fill(index)
+        return batch
+    with ThreadPoolExecutor(min(workers, len(images))) as pool:
+        for _ in pool.map(fill, range(len(images))):
+            pass
+    return batch
+
+
+def as_list(images: Image | Sequence[Image]) -> list[Image]:
+    """One image or many -> a list."""
+    if isinstance(images, (str, bytes, os.PathLike, PILImage.Image)):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        return [images]
+    return list(images)
+
+
+def to_input(image: PILImage.Image, spec: Preprocess) -> Inputs:
+    """RGB image -> (3, size, size) float32, normalised: CLIP's inference transform."""
+    size = spec.size
+    if spec.resize_mode == "squash":
+        return _normalise(_resize(image, (size, size), spec), spec)
+    if spec.resize_mode != "shortest":
+        raise OptionError(f"resize_mode {spec.resize_mode!r} is not known; use shortest or squash")
+    image = _resize(image, _shorter_side_to(size, image), spec)
+    # round() takes halves to the even neighbour, as torchvision's CenterCrop does.
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return _normalise(image.crop((left, top, left + size, top + size)), spec)
+
+
+def reduce_for_training(image: PILImage.Image, spec: Preprocess) -> Pixels:
+    """RGB image -> (H, W, 3) uint8 to keep in memory and crop from.
+
+    An image whose shorter side exceeds four times the input is reduced to that: the smallest
+    crop, 8 % of the area, still has more pixels than the input.
+    """
+    limit = 4 * spec.size
+    if min(image.size) > limit:
+        image = _resize(image, _shorter_side_to(limit, image), spec)
+    return np.array(image)
+
+
+def augment(pixels: Pixels, spec: Preprocess, rng: np.random.Generator) -> Inputs:
+    """Random resized crop and horizontal flip, (H, W, 3) uint8 -> (3, size, size) float32.
+
+    The distribution is that of torchvision's `RandomResizedCrop` (area 8 to 100 %, ratio 3/4 to
+    4/3) and `RandomHorizontalFlip`; the same box and flip give the same bits.
+    """
+    top, left, height, width = random_box(pixels.shape[0], pixels.shape[1], rng)
+    crop = PILImage.fromarray(pixels[top : top + height, left : left + width])
+    crop = _resize(crop, (spec.size, spec.size), spec)
+    if rng.random() < 0.5:
+        crop = crop.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)
+    return _normalise(crop, spec)
+
+
+def random_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop, pixels; central when ten tries do not fit."""
+    narrowest, widest = 3 / 4, 4 / 3
+    for _ in range(10):
+        area = height * width * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            return int(top), int(left), h, w
+    h = min(height, round(width / narrowest))
+    w = min(width, round(height * widest))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _normalise(image: PILImage.Image, spec: Preprocess) -> Inputs:
+    """RGB image -> (3, H, W) float32; the order of the float32 operations is torchvision's."""
+    pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
+    pixels /= np.float32(255)
+    pixels -= np.array(spec.mean, np.float32)[:, None, None]
+    pixels /= np.array(spec.std, np.float32)[:, None, None]
+    return pixels
+
+
+def _resize(image: PILImage.Image, size: tuple[int, int], spec: Preprocess) -> PILImage.Image:
+    method = _RESAMPLING.get(spec.interpolation)
+    if method is None:
+        raise OptionError(
+            f"interpolation {spec.interpolation!r} is not known; use {' or '.join(_RESAMPLING)}"
+        )
+    return image.resize(size, method)
+
+
+def _shorter_side_to(size: int, image: PILImage.Image) -> tuple[int, int]:
+    """(width, height) with the shorter one `size`; the longer is cut to an integer."""
+    if image.width <= image.height:
+        return size, int(size * image.height / image.width)
+    return int(size * image.width / image.height), size
