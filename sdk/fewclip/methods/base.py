@@ -117,7 +117,7 @@ class Method(nn.Module):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     trains: ClassVar[bool] = True
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
-    per_image_text: ClassVar[bool] = False
+    per_image_text: bool = False
 
     def __init__(
         self,
@@ -212,6 +212,11 @@ class Method(nn.Module):
         """Image features (B, D) -> ITM logits (B, M), and CAT logits (B, n_classes) with DePT."""
         text = self.text_for(bank, image)
         return cosine_logits(image, text, self.backbone.logit_scale), None
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """What stands outside the backbone, by attribute; these names stand in saved models."""
+        own = self.named_parameters()
+        return {name: p for name, p in own if not name.startswith("backbone.")}
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """All groups' parameters by name."""

@@ -6,12 +6,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
-
-INIT_STD = 0.02
+from fewclip.prompts import start_context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,13 +68,3 @@ class CoOp(Method):
 
     def text_from_tokens(self, tokens: Tensor) -> Tensor:
         return self.backbone.encode_tokens(tokens, self.context)
-
-
-def start_context(
-    backbone: Backbone, n_ctx: int, words: str, generator: torch.Generator
-) -> nn.Parameter:
-    """(n, w) context vectors: the embeddings of `words`, or random with std 0.02."""
-    if words:
-        return nn.Parameter(backbone.embed_words(words).clone())
-    random = torch.randn(n_ctx, backbone.text_width, generator=generator)
-    return nn.Parameter((INIT_STD * random).to(backbone.device))

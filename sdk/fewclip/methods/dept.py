@@ -48,6 +48,7 @@ class DePT(Method):
             generator=generator,
         )
         self.inner = inner
+        self.per_image_text = inner.per_image_text
         self.dept_weight = dept_weight
         d, m = inner.backbone.embed_dim, inner.n_classes
         bound = d**-0.5

@@ -155,5 +155,5 @@ def kept_classes(image: Tensor, prototypes: Tensor, labels: Tensor, mask: Tensor
     rows = torch.arange(len(labels), device=labels.device)
     sim[rows, labels] = 2.0  # above every cosine
     ranked = sim.amax(0).argsort(descending=True, stable=True)
-    kept: Tensor = torch.unique(torch.cat([ranked[mask.to(ranked.device)], labels]))  # type: ignore[no-untyped-call]
+    kept: Tensor = torch.unique(torch.cat([ranked[mask.to(ranked.device)], labels]))
     return kept

@@ -1,0 +1,160 @@
+"""PromptSRC: independent prompts in both towers, held close to the frozen model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.methods.base import Group, Inputs, MethodOptions, Outputs, cosine_logits
+from fewclip.methods.coop import CoOp, CoOpOptions
+from fewclip.prompts import DeepOptions, levels, prompted_image_features
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptSRCOptions(DeepOptions, CoOpOptions):
+    """Defaults of the Skip Tuning code's base-to-new runs.
+
+    Attributes:
+        n_image_ctx: prompts of the image tower.
+        text_weight, image_weight: of the L1 distances to the frozen features.
+        average_mean, average_std: the prompts used in the end are the average over epochs, counted
+            from 1, with these Gaussian weights.
+        templates: prompts with one `{}` whose frozen text features are averaged; empty for CLIP's
+            80 ImageNet templates.
+    """
+
+    epochs: int = 20
+    lr: float = 0.0025
+    n_ctx: int = 4
+    n_image_ctx: int = 4
+    context: str = "a photo of a"
+    text_weight: float = 25.0
+    image_weight: float = 10.0
+    average_mean: float = 15.0
+    average_std: float = 1.0
+    templates: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = isinstance(self.n_image_ctx, int) and self.n_image_ctx >= 1
+        self.check(whole, "n_image_ctx", "a whole number >= 1")
+        for field in ("text_weight", "image_weight"):
+            self.check(getattr(self, field) >= 0, field, "a number >= 0")
+        self.check(self.average_std > 0, "average_std", "a number > 0")
+        one_each = all(str(t).count("{}") == 1 for t in self.templates)
+        self.check(one_each, "templates", "a list of prompts with one {} each")
+        object.__setattr__(self, "templates", tuple(self.templates))
+
+
+class PromptSRC(CoOp):
+    """Khattak, Wasim, Naseer, Khan, Yang, Khan, "Self-regulating Prompts: Foundational Model
+    Adaptation without Forgetting", ICCV 2023, arXiv 2307.06948.
+
+    Cross-entropy + 25 * L1(t, t0) + 10 * L1(v, v0) + KL(zero-shot || tuned), features normalised,
+    both L1 and the KL divided by their number of entries. The templates' features are averaged
+    before normalisation. Both towers frozen.
+    """
+
+    name: ClassVar[str] = "promptsrc"
+    Options: ClassVar[type[MethodOptions]] = PromptSRCOptions
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        options: Any,
+        *,
+        template: str,
+        n_classes: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(
+            backbone, options, template=template, n_classes=n_classes, generator=generator
+        )
+        image_depth, text_depth = options.depths(backbone)
+        self.text_prompts = levels(
+            text_depth - 1, len(self.context), backbone.text_width, backbone, generator
+        )
+        self.image_prompts = levels(
+            image_depth, options.n_image_ctx, backbone.image_width, backbone, generator
+        )
+        self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
+
+    @torch.no_grad()
+    def prepare(self, phrases: Sequence[str]) -> None:
+        super().prepare(phrases)
+        total = torch.zeros(len(phrases), self.backbone.embed_dim, device=self.backbone.device)
+        templates = self.options.templates or imagenet_templates()
+        for template in templates:
+            prompts = self.backbone.tokenize([template.replace("{}", p) for p in phrases])
+            total += self.backbone.text_features(self.backbone.text_embed(prompts))
+        self.zero_shot = F.normalize(total / len(templates), dim=-1)
+
+    def groups(self) -> list[Group]:
+        return [Group(self.own_parameters(), self.options.lr)]
+
+    def frozen_inputs(self, pixels: Tensor) -> Inputs:
+        """What enters block 0, and the frozen tower's features."""
+        embedded = self.backbone.image_embed(pixels)
+        return embedded, self.backbone.image_features(embedded)
+
+    def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
+        image = prompted_image_features(self.backbone, inputs[0], list(self.image_prompts))
+        return Outputs(image, self.text_features(self.prompts), labels)
+
+    def regulariser(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+        scale = self.backbone.logit_scale
+        image, text = F.normalize(outputs.image, dim=-1), F.normalize(outputs.text, dim=-1)
+        tuned = cosine_logits(outputs.image, outputs.text, scale).log_softmax(-1)
+        frozen = cosine_logits(inputs[1], self.zero_shot, scale).log_softmax(-1)
+        kl = F.kl_div(tuned, frozen, reduction="sum", log_target=True) / tuned.numel()
+        return {
+            "text": self.options.text_weight * F.l1_loss(text, self.zero_shot),
+            "image": self.options.image_weight * F.l1_loss(image, F.normalize(inputs[1], dim=-1)),
+            "kl": kl,
+        }
+
+    @torch.no_grad()
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        weight = gaussian_weights(epochs, self.options.average_mean, self.options.average_std)
+        for name, parameter in self.own_parameters().items():
+            self.average[name] += weight[epoch] * parameter
+            if epoch == epochs - 1:
+                parameter.copy_(self.average[name])
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"average.{name}": value for name, value in self.average.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.average = {n.removeprefix("average."): v.clone() for n, v in state.items()}
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        embedded = self.backbone.image_embed(pixels)
+        return prompted_image_features(self.backbone, embedded, list(self.image_prompts))
+
+    def text_features(self, prompts: ClassPrompts) -> Tensor:
+        hidden = self.backbone.text_embed(prompts, self.context)
+        return self.backbone.text_features(hidden, deep=list(self.text_prompts))
+
+    def text_from_tokens(self, tokens: Tensor) -> Tensor:
+        return self.backbone.encode_tokens(tokens, self.context, list(self.text_prompts))
+
+
+def gaussian_weights(epochs: int, mean: float, std: float) -> list[float]:
+    """Weights of epochs 1 .. `epochs`, summing to 1; as a softmax, so that a mean far beyond the
+    last epoch does not underflow to 0 / 0."""
+    at = torch.arange(1, epochs + 1, dtype=torch.float64)
+    weights: list[float] = torch.softmax(-(((at - mean) / std) ** 2) / 2, 0).tolist()
+    return weights
+
+
+def imagenet_templates() -> list[str]:
+    """CLIP's 80 prompts for ImageNet, with `{}` for the name."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
