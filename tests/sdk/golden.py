@@ -1,4 +1,4 @@
-"""The oracle's files and the small CLIP whose weights follow from a rule. No product code copied.
+"""The oracle's files, the small CLIP whose weights follow from a rule, a run through the product.
 
 See tests/golden/README.md for the rule.
 """
@@ -8,15 +8,29 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 
+from fewclip import methods
 from fewclip.backbone import Backbone
 from fewclip.loading import wrap
+from fewclip.methods.base import Method
+from fewclip.trainer import make_optimizer, train_step
 
 FOLDER = Path(__file__).parents[1] / "golden"
+
+# Parameter of ours -> name in the official code, where a start value or gradient is compared.
+DEPT_NAMES = {
+    "dept.image_gamma": "film_lp_img.scale",
+    "dept.image_beta": "film_lp_img.bias",
+    "dept.text_gamma": "film_lp_text.scale",
+    "dept.text_beta": "film_lp_text.bias",
+    "dept.weight": "linear_probe_proj.weight",
+    "dept.bias": "linear_probe_proj.bias",
+}
 
 
 def read(name: str) -> tuple[dict[str, np.ndarray], Any]:
@@ -89,3 +103,68 @@ def clip_model(arch: dict[str, int]) -> Any:
 
 def backbone(arch: dict[str, int]) -> Backbone:
     return wrap(clip_model(arch), name="golden", preprocess_cfg={})
+
+
+def make(name: str, meta: Any, **options: Any) -> Method:
+    torch.manual_seed(0)
+    options = methods.make_options(name, options)
+    method = methods.build(
+        name,
+        backbone(meta["arch"]),
+        options,
+        template=meta["template"],
+        phrases=meta["classes"],
+        generator=torch.Generator().manual_seed(0),
+    )
+    return method
+
+
+def start_as_official(method: Method, meta: Any, official: dict[str, str]) -> None:
+    """Random starts are drawn by name, as the oracle's README tells."""
+    parameters = method.trained_parameters()
+    for ours, theirs in official.items():
+        if ours in parameters and meta.get("init", {}).get(theirs, "").startswith("draw"):
+            parameters[ours].data.copy_(initial(theirs, tuple(parameters[ours].shape)))
+
+
+class Run(NamedTuple):
+    """What a run shows: losses (steps,), terms (steps, n), step 0's gradient norms by name."""
+
+    losses: np.ndarray
+    terms: np.ndarray
+    norms: dict[str, float]
+
+
+def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> Run:
+    """All steps through the trainer's step."""
+    method.prepare(meta["classes"])
+    optimizer = make_optimizer(method)
+    losses, terms = [], []
+    norms: dict[str, float] = {}
+    for step, labels in enumerate(arrays["labels"]):
+        with torch.no_grad():
+            inputs = method.frozen_inputs(images(f"train{step}", len(labels)))
+        found = train_step(method, optimizer, inputs, torch.from_numpy(labels))
+        if step == 0:
+            norms = {n: float(p.grad.norm()) for n, p in method.trained_parameters().items()}
+        losses.append(sum(float(t) for t in found.values()))
+        terms.append([float(t) for t in found.values()])
+    return Run(np.array(losses), np.array(terms), norms)
+
+
+@torch.no_grad()
+def evaluate(method: Method, names: list[str], fuse: float | None = None) -> np.ndarray:
+    image = method.image_features(images("eval", 8))
+    itm, cat = method.logits(image, method.bank(names))
+    if fuse is not None:
+        assert cat is not None
+        return ((1 - fuse) * itm + fuse * cat).numpy()
+    return itm.numpy()
+
+
+def check_norms(norms: dict[str, float], meta: Any, official: dict[str, str]) -> None:
+    theirs = meta["grad_norms_step0"]
+    for ours, name in official.items():
+        if name in theirs:
+            assert norms[ours] == pytest.approx(theirs[name], rel=1e-4), ours
+    assert {official[n] for n in norms} == set(theirs)

@@ -10,78 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewclip import methods
-from fewclip.methods.base import Method
 from fewclip.methods.skip_tuning import SkipTuning, kept_classes, reserve_mask
-from fewclip.trainer import learning_rate, make_optimizer, train_step
+from fewclip.trainer import learning_rate
 
-# Parameter of ours -> name in the official code, where a start value or gradient is compared.
-DEPT_NAMES = {
-    "dept.image_gamma": "film_lp_img.scale",
-    "dept.image_beta": "film_lp_img.bias",
-    "dept.text_gamma": "film_lp_text.scale",
-    "dept.text_beta": "film_lp_text.bias",
-    "dept.weight": "linear_probe_proj.weight",
-    "dept.bias": "linear_probe_proj.bias",
-}
-OFFICIAL = {"context": "prompt_learner.ctx", **DEPT_NAMES}
-
-
-def make(name: str, meta: Any, **options: Any) -> Method:
-    torch.manual_seed(0)
-    options = methods.make_options(name, options)
-    method = methods.build(
-        name,
-        golden.backbone(meta["arch"]),
-        options,
-        template=meta["template"],
-        phrases=meta["classes"],
-        generator=torch.Generator().manual_seed(0),
-    )
-    return method
-
-
-def start_as_official(method: Method, meta: Any, official: dict[str, str]) -> None:
-    """Random starts are drawn by name, as the oracle's README tells."""
-    parameters = method.trained_parameters()
-    for ours, theirs in official.items():
-        if ours in parameters and meta.get("init", {}).get(theirs, "").startswith("draw"):
-            parameters[ours].data.copy_(golden.initial(theirs, tuple(parameters[ours].shape)))
-
-
-def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> dict[str, np.ndarray]:
-    """All steps through the trainer's step; losses, terms, and step 0's gradient norms."""
-    method.prepare(meta["classes"])
-    optimizer = make_optimizer(method)
-    losses, terms = [], []
-    norms: dict[str, float] = {}
-    for step, labels in enumerate(arrays["labels"]):
-        with torch.no_grad():
-            inputs = method.frozen_inputs(golden.images(f"train{step}", len(labels)))
-        found = train_step(method, optimizer, inputs, torch.from_numpy(labels))
-        if step == 0:
-            norms = {n: float(p.grad.norm()) for n, p in method.trained_parameters().items()}
-        losses.append(sum(float(t) for t in found.values()))
-        terms.append([float(t) for t in found.values()])
-    return {"losses": np.array(losses), "terms": np.array(terms), "norms": norms}  # type: ignore
-
-
-@torch.no_grad()
-def evaluate(method: Method, names: list[str], fuse: float | None = None) -> np.ndarray:
-    image = method.image_features(golden.images("eval", 8))
-    itm, cat = method.logits(image, method.bank(names))
-    if fuse is not None:
-        assert cat is not None
-        return ((1 - fuse) * itm + fuse * cat).numpy()
-    return itm.numpy()
-
-
-def check_norms(norms: dict[str, float], meta: Any, official: dict[str, str]) -> None:
-    theirs = meta["grad_norms_step0"]
-    for ours, name in official.items():
-        if name in theirs:
-            assert norms[ours] == pytest.approx(theirs[name], rel=1e-4), ours
-    assert {official[n] for n in norms} == set(theirs)
+OFFICIAL = {"context": "prompt_learner.ctx", **golden.DEPT_NAMES}
 
 
 def tower_name(ours: str) -> str:
@@ -104,31 +36,33 @@ PROMPT_ROWS = {
 def test_golden_prompt_methods(file: str) -> None:
     arrays, meta = golden.read(file)
     name, options = PROMPT_ROWS[file]
-    method = make(name, meta, lr=meta["lr"], **options)
-    start_as_official(method, meta, OFFICIAL)
-    found = run(method, arrays, meta)
-    check_norms(found["norms"], meta, OFFICIAL)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found["losses"], arrays["losses"], rtol=1e-5)
-    base = evaluate(method, meta["classes"], meta["dept_weight"])
+    method = golden.make(name, meta, lr=meta["lr"], **options)
+    golden.start_as_official(method, meta, OFFICIAL)
+    found = golden.run(method, arrays, meta)
+    golden.check_norms(found.norms, meta, OFFICIAL)
+    np.testing.assert_allclose(found.losses, arrays["losses"], rtol=1e-5)
+    base = golden.evaluate(method, meta["classes"], meta["dept_weight"])
     np.testing.assert_allclose(base, arrays["logits_eval"], atol=1e-4)
-    new = evaluate(method, meta["new_classes"])
+    new = golden.evaluate(method, meta["new_classes"])
     np.testing.assert_allclose(new, arrays["logits_new_eval"], atol=1e-4)
 
 
 def test_golden_fine_tune() -> None:
     arrays, meta = golden.read("fine_tune")
-    method = make("fine-tune", meta, lr=meta["lr"])
-    found = run(method, arrays, meta)
+    method = golden.make("fine-tune", meta, lr=meta["lr"])
+    found = golden.run(method, arrays, meta)
     official = {name: tower_name(name) for name in method.trained_parameters()}
-    check_norms(found["norms"], meta, official)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found["losses"], arrays["losses"], rtol=1e-5)
-    np.testing.assert_allclose(evaluate(method, meta["classes"]), arrays["logits_eval"], atol=1e-4)
+    golden.check_norms(found.norms, meta, official)
+    np.testing.assert_allclose(found.losses, arrays["losses"], rtol=1e-5)
+    np.testing.assert_allclose(
+        golden.evaluate(method, meta["classes"]), arrays["logits_eval"], atol=1e-4
+    )
 
 
 @pytest.fixture
 def skip() -> tuple[SkipTuning, dict[str, np.ndarray], Any]:
     arrays, meta = golden.read("skip_tuning")
-    method = make(
+    method = golden.make(
         "skip-tuning",
         meta,
         omega=meta["start_layer"],
@@ -165,7 +99,7 @@ def test_golden_skip_tuning_before_training(skip: Any) -> None:
         image = method.image_features(eval_images)
         np.testing.assert_allclose(image.numpy(), arrays["image_features_eval"], atol=1e-5)
     np.testing.assert_allclose(
-        evaluate(method, meta["classes"]), arrays["logits_eval_before"], atol=1e-4
+        golden.evaluate(method, meta["classes"]), arrays["logits_eval_before"], atol=1e-4
     )
 
 
@@ -179,13 +113,13 @@ def test_golden_skip_tuning_training(skip: Any, monkeypatch: pytest.MonkeyPatch)
         return classes
 
     monkeypatch.setattr("fewclip.methods.skip_tuning.kept_classes", record)
-    found = run(method, arrays, meta)
+    found = golden.run(method, arrays, meta)
     official = {name: tower_name(name) for name in method.trained_parameters()}
-    check_norms(found["norms"], meta, official)  # type: ignore[arg-type]
+    golden.check_norms(found.norms, meta, official)
     assert np.array_equal(np.array(kept), arrays["kept_classes"])
-    np.testing.assert_allclose(found["losses"], arrays["losses"], rtol=1e-5)
+    np.testing.assert_allclose(found.losses, arrays["losses"], rtol=1e-5)
     np.testing.assert_allclose(
-        evaluate(method, meta["classes"]), arrays["logits_eval_after"], atol=1e-4
+        golden.evaluate(method, meta["classes"]), arrays["logits_eval_after"], atol=1e-4
     )
 
 
