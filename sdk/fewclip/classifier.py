@@ -17,8 +17,10 @@ import torch
 
 import fewclip.methods as registry
 from fewclip import artifact, decide
+from fewclip import classes as class_sets
+from fewclip.classes import Phrases, read_phrases
 from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
-from fewclip.errors import ArtifactError, BackboneError, ClassNameError, OptionError
+from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.loading import load_backbone
 from fewclip.methods.base import Method
 from fewclip.preprocess import Image, as_list, preprocess
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 BATCH = 64
 TEMPLATE = "a photo of a {}."
-Phrases = Sequence[str] | Mapping[str, str]
 
 
 class Classifier:
@@ -149,74 +150,29 @@ class Classifier:
         Raises:
             ClassNameError: no name, an empty, doubled or too long one.
         """
-        told = names if isinstance(names, Mapping) else {}
-        seen = self.card.training.get("phrases", {})
-        known = {label: (phrase, column) for column, (label, phrase) in enumerate(seen.items())}
-        for label, column in zip(self.classes, self.card.head.columns, strict=True):
-            known[label] = (self.card.phrases[label], column)
-        phrases, columns = {}, []
-        for label, phrase in read_phrases(names).items():
-            old, column = known.get(label, (phrase, -1))
-            same = label not in told or phrase == old
-            phrases[label] = old if same else phrase
-            columns.append(column if same else -1)
-        head = dataclasses.replace(self.card.head, columns=tuple(columns))
-        return self._replace(classes=tuple(phrases), phrases=phrases, head=head)
+        return self._with_card(class_sets.with_classes(self.card, names))
 
     def add_classes(self, names: Phrases) -> Classifier:
         """The same model that also knows these classes, by their names; no training."""
-        new = read_phrases(names)
-        doubled = [label for label in new if label in self.classes]
-        if doubled:
-            raise ClassNameError(f"already among the classes: {', '.join(doubled)}")
-        phrases = {label: self.card.phrases[label] for label in self.classes} | new
-        head = self.card.head
-        head = dataclasses.replace(head, columns=(*head.columns, *(-1 for _ in new)))
-        return self._replace(classes=tuple(phrases), phrases=phrases, head=head)
+        return self._with_card(class_sets.add_classes(self.card, names))
 
-    def remove_classes(self, names: Sequence[str]) -> Classifier:
+    def remove_classes(self, names: str | Sequence[str]) -> Classifier:
         """The same model without these classes."""
-        names = [names] if isinstance(names, str) else list(names)
-        self._check_known(names)
-        kept = [i for i, label in enumerate(self.classes) if label not in names]
-        if not kept:
-            raise ClassNameError("no class would be left; keep at least one")
-        head = self.card.head
-        return self._replace(
-            classes=tuple(self.classes[i] for i in kept),
-            phrases={self.classes[i]: self.card.phrases[self.classes[i]] for i in kept},
-            head=dataclasses.replace(head, columns=tuple(head.columns[i] for i in kept)),
-        )
+        return self._with_card(class_sets.remove_classes(self.card, names))
 
     def rename_classes(self, names: Mapping[str, str]) -> Classifier:
         """The same model answering with other labels: {old: new}; phrases stay as they are."""
-        self._check_known(list(names))
-        labels = [names.get(label, label) for label in self.classes]
-        read_phrases(labels)
-        phrases = {
-            new: self.card.phrases[old] for old, new in zip(self.classes, labels, strict=True)
-        }
-        return self._replace(classes=tuple(labels), phrases=phrases)
+        return self._with_card(class_sets.rename_classes(self.card, names))
 
     def set_unknown_threshold(self, threshold: float | None) -> Classifier:
         """The same model with another bound on `decide.known_score`; None accepts everything."""
         calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
-        return self._replace(calibration=calibration)
-
-    def _check_known(self, names: Sequence[str]) -> None:
-        unknown = [name for name in names if name not in self.classes]
-        if unknown:
-            raise ClassNameError(
-                f"not among the classes: {', '.join(unknown)}; there are: {', '.join(self.classes)}"
-            )
-
-    def _replace(self, **changes: Any) -> Classifier:
-        card = dataclasses.replace(self.card, **changes)
-        if {"classes", "phrases"} & set(changes):
-            return Classifier(self.method, card, validation=self.validation)
         same = copy.copy(self)
-        same.card = card
+        same.card = dataclasses.replace(self.card, calibration=calibration)
         return same
+
+    def _with_card(self, card: Card) -> Classifier:
+        return Classifier(self.method, card, validation=self.validation)
 
     # ---- folders -----------------------------------------------------------------------------
 
@@ -230,7 +186,8 @@ class Classifier:
 
         from fewclip.modelcard import model_card
 
-        tensors = {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
+        tensors: dict[str, torch.Tensor] = {}
+        tensors |= {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
         tensors |= {f"state/{k}": v for k, v in self.method.state().items()}
         tensors["logit_scale"] = self.backbone.logit_scale
         plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -259,26 +216,6 @@ class Classifier:
         from fewclip_export import export
 
         return export(self, path, precision=precision, **options)
-
-
-def read_phrases(names: Phrases) -> dict[str, str]:
-    """Labels, or {label: phrase} -> {label: phrase}; `_` in a label becomes a space.
-
-    Raises:
-        ClassNameError: no names, an empty or a doubled one.
-    """
-    if isinstance(names, str):
-        names = [names]
-    labels = [str(name) for name in names]
-    if not labels:
-        raise ClassNameError("no class names were given; give at least one")
-    if any(not label.strip() for label in labels):
-        raise ClassNameError(f"a class name is empty: {labels!r}")
-    doubled = sorted({label for label in labels if labels.count(label) > 1})
-    if doubled:
-        raise ClassNameError(f"given twice: {', '.join(doubled)}; each class needs its own name")
-    given = names if isinstance(names, Mapping) else {}
-    return {label: str(given.get(label) or label.replace("_", " ")) for label in labels}
 
 
 def check_template(template: str) -> str:
