@@ -4,6 +4,7 @@ FewclipError
 ├── InputError (ValueError)          the caller's input is at fault; CLI exit status 2
 │   ├── DataError                    a folder, CSV, dict or list of images
 │   │   └── ImageError               one image cannot be read
+│   │       └── ImageTooLargeError   ... because it has more pixels than allowed
 │   ├── ClassNameError               unknown, duplicate, empty or too long class names
 │   ├── OptionError                  an unknown option or a value out of range
 │   ├── BackboneError                a backbone that is unknown, unsupported or unreachable
@@ -34,6 +35,10 @@ class DataError(InputError):
 
 class ImageError(DataError):
     """One image cannot be read."""
+
+
+class ImageTooLargeError(ImageError):
+    """One image has more pixels than allowed; it was not decoded."""
 
 
 class ClassNameError(InputError):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
-from fewclip.errors import ImageError
+from fewclip.errors import ImageError, ImageTooLargeError
 
 # A path, an encoded image, a PIL image, or RGB uint8 (H, W, 3).
 Image: TypeAlias = str | os.PathLike[str] | bytes | PILImage.Image | npt.NDArray[np.uint8]
@@ -60,12 +60,13 @@ def load_image(
         name: what to call it in an error; the path where there is one.
 
     Raises:
-        ImageError: it is missing, unreadable, broken, too large, or no image.
+        ImageTooLargeError: more than `max_pixels`.
+        ImageError: it is missing, unreadable, broken, or no image.
     """
     try:
         return decode(image, max_pixels=max_pixels)
     except ImageError as error:
-        raise ImageError(f"{name or _name(image)}: {error}") from error.__cause__
+        raise type(error)(f"{name or _name(image)}: {error}") from error.__cause__
 
 
 def decode(image: Image, *, max_pixels: int = MAX_PIXELS) -> PILImage.Image:
@@ -126,7 +127,9 @@ def _from_file(file: IO[bytes], size: int, max_pixels: int) -> PILImage.Image:
         raise ImageError(_unidentified(file)) from error
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
         limit = min(max_pixels, 2 * (PILImage.MAX_IMAGE_PIXELS or max_pixels))
-        raise ImageError(f"more than the {limit:,} pixels allowed; reduce the image") from error
+        raise ImageTooLargeError(
+            f"more than the {limit:,} pixels allowed; reduce the image"
+        ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # the disk's fault, not the image's
             raise
@@ -161,7 +164,7 @@ def _broken(error: Exception) -> str:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"{width} x {height} pixels, more than the {max_pixels:,} allowed; reduce the image"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
