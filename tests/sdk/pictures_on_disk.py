@@ -1,0 +1,24 @@
+"""Small pictures for data tests, each different from every other. No test here."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def picture(name: str, size: tuple[int, int] = (12, 9)) -> Image.Image:
+    """Noise that follows from the name: (width, height) RGB."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def fill(folder: Path, n: int, *, prefix: str = "") -> list[Path]:
+    """n different PNGs; what they show follows from the folder's name, `prefix` and number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{prefix}{i}.png" for i in range(n)]
+    for path in paths:
+        picture(f"{folder.name}/{path.name}").save(path)
+    return paths
