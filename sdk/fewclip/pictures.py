@@ -24,7 +24,7 @@ def confusion(report: Report) -> bytes:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     m = len(report.classes)
     side = min(max(4.5, 0.42 * m + 2.5), 16.0)
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     figure.colorbar(image, ax=axes, fraction=0.046, label="share of the class's images")
@@ -38,12 +38,12 @@ def confusion(report: Report) -> bytes:
         for i, j in zip(*np.nonzero(counts), strict=True):
             ink = "white" if shares[i, j] > 0.55 else "black"
             axes.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", color=ink, fontsize=8)
-    return _png(figure)
+    return to_png(figure)
 
 
 def reliability(report: Report) -> bytes:
     """Accuracy against confidence; on the diagonal a score of 0.8 is right 8 times in 10."""
-    figure = _figure(5.0, 5.0)
+    figure = new_figure(5.0, 5.0)
     axes = figure.add_subplot()
     x = [b["confidence"] for b in report.reliability]
     y = [b["accuracy"] for b in report.reliability]
@@ -54,26 +54,32 @@ def reliability(report: Report) -> bytes:
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"calibration error {report.ece:.3f}")
     axes.legend(loc="upper left", fontsize=8)
-    return _png(figure)
+    return to_png(figure)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib Figure, sides in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     # Not pyplot: it keeps global state and may open a display; a service has neither to spare.
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("drawing a report's pictures", "train") from error
+        raise MissingExtraError("drawing pictures", "train") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: Any) -> bytes:
+def to_png(figure: Any) -> bytes:
+    """A figure as PNG bytes."""
     out = io.BytesIO()
     with warnings.catch_warnings():
         # A label in a script that the font lacks is drawn as boxes; report.json has it in full.
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing from font", category=UserWarning
         )
-        figure.savefig(out, format="png", dpi=120)
+        figure.savefig(out, format="png", dpi=120, bbox_inches="tight")
     return out.getvalue()
 
 

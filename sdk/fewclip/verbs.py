@@ -78,7 +78,7 @@ def adapt(arguments: Arguments) -> int:
         device=arguments.device,
         precision=arguments.precision,
         checkpoint=kept,
-        **_settings(arguments.set),
+        **settings(arguments.set),
     )
     print(made.split.describe(), file=sys.stderr, flush=True)
     if finished:
@@ -315,7 +315,7 @@ def _number(text: str) -> Any:
     return text
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
     """['omega=4', 'context=a photo of'] -> {'omega': 4, 'context': 'a photo of'}."""
     settings = {}
     for pair in pairs:

@@ -1,0 +1,20 @@
+"""The papers' protocols on published or own data: sweeps, results, tables. No method is here.
+
+import fewclip.bench
+
+table = fewclip.bench.base_to_new("photos/", methods=["kgcoop", "kgcoop+dept"], out="bench/")
+print(table.to_markdown())
+"""
+
+from fewclip.bench.protocols import METHODS, base_to_new, cross_dataset, domain, few_shot, speed
+from fewclip.bench.tables import Summary
+
+__all__ = [
+    "METHODS",
+    "Summary",
+    "base_to_new",
+    "cross_dataset",
+    "domain",
+    "few_shot",
+    "speed",
+]

@@ -1,0 +1,127 @@
+"""`fewclip bench PROTOCOL DATA...`: arguments in, one table out. No torch at import."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from fewclip.errors import OptionError
+
+PROTOCOLS = {
+    "base-to-new": "learn half of the classes, test both halves apart",
+    "cross-dataset": "learn one data set, test on others (--targets)",
+    "domain": "learn one data set, test on other pictures of its classes (--targets)",
+    "few-shot": "learn from 1, 2, 4, 8, 16 images per class",
+    "speed": "seconds, memory, images per second",
+}
+
+
+def bench_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `bench` reads."""
+    from fewclip.bench.layouts import LAYOUTS
+    from fewclip.bench.protocols import METHODS
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(
+        [
+            "protocols:",
+            *(f"  {name:<14} {text}" for name, text in PROTOCOLS.items()),
+            f"\npublished data sets: {', '.join(LAYOUTS)}",
+            f"\nmethods by default: {', '.join(METHODS)}",
+        ]
+    )
+    parser.add_argument("protocol", choices=PROTOCOLS, metavar="PROTOCOL")
+    parser.add_argument(
+        "data", nargs="+", metavar="DATA", help="a published data set's name, a folder, CSV or .tar"
+    )
+    parser.add_argument("--root", help="the folder that holds the published data sets")
+    parser.add_argument("--targets", nargs="+", metavar="DATA", help="what to test on besides")
+    parser.add_argument("--methods", nargs="+", metavar="M", help="see `fewclip methods`")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="default: 1 2 3")
+    parser.add_argument(
+        "--shots", nargs="+", metavar="N", help="images per class, or 'all'; default: 16"
+    )
+    parser.add_argument("--out", default="fewclip-bench", metavar="DIR", help="results and tables")
+    parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
+    parser.add_argument("--template", help="instead of the published ones; holds one {}")
+    parser.add_argument("--epochs", type=int, help="instead of each method's own")
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
+    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[METHOD.]KEY=VALUE",
+        help="an option of one method, or of all; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Run one protocol; the table goes to stdout, one line per run to stderr."""
+    import fewclip.bench as protocols
+
+    chosen: dict[str, Any] = {
+        "out": arguments.out,
+        "root": arguments.root,
+        "backbone": arguments.backbone,
+        "template": arguments.template,
+        "epochs": arguments.epochs,
+        "device": arguments.device,
+        "precision": arguments.precision,
+        "options": _options(arguments.set),
+        "say": lambda line: print(line, file=sys.stderr, flush=True),
+    }
+    for name in ("methods", "seeds", "targets"):
+        if getattr(arguments, name):
+            chosen[name] = getattr(arguments, name)
+    if arguments.shots:
+        chosen["shots"] = _shots(arguments.shots, several=arguments.protocol == "few-shot")
+    data: Any = arguments.data
+    if arguments.protocol in ("cross-dataset", "domain"):
+        if len(data) > 1:
+            raise OptionError(
+                f"{arguments.protocol} learns one data set; name the others after --targets"
+            )
+        if arguments.protocol == "cross-dataset" and not arguments.targets:
+            raise OptionError("cross-dataset needs --targets: what to test on")
+        data = data[0]
+    elif arguments.targets:
+        raise OptionError(
+            f"--targets is for cross-dataset and domain, not for {arguments.protocol}"
+        )
+    summary = getattr(protocols, arguments.protocol.replace("-", "_"))(data, **chosen)
+    if arguments.json:
+        print(json.dumps(summary.to_dict(), ensure_ascii=False, indent=1))
+    else:
+        print(summary.to_markdown(), end="")
+        print(f"saved: {arguments.out}/{summary.protocol}.md, .csv, .json, .png", file=sys.stderr)
+    return 0
+
+
+def _shots(words: Sequence[str], *, several: bool) -> Any:
+    shots = []
+    for word in words:
+        if word != "all" and not (word.isdigit() and int(word) > 0):
+            raise OptionError(f"--shots wants whole numbers of at least 1, or 'all'; got {word!r}")
+        shots.append(word if word == "all" else int(word))
+    if several:
+        return shots
+    if len(shots) > 1:
+        raise OptionError("only few-shot takes several --shots; give one")
+    return shots[0]
+
+
+def _options(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """['skip-tuning.omega=2', 'batch_size=8'] -> {'skip-tuning': {'omega': 2}, '': {...}}."""
+    from fewclip.verbs import settings
+
+    options: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        method, _, name = key.rpartition(".")
+        options.setdefault(method, {}).update(settings([f"{name}{equals}{value}"]))
+    return options

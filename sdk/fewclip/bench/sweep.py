@@ -1,0 +1,250 @@
+"""Runs jobs one after another, keeps each result, and skips what is kept. It knows no protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fewclip.bench import published
+from fewclip.bench.measure import machine, measured
+from fewclip.bench.photos import Dataset, Half, Photo
+from fewclip.bench.results import Result, Store
+from fewclip.bench.tables import Summary, summarise
+from fewclip.errors import DataError
+
+if TYPE_CHECKING:
+    from fewclip.adapting import Plan
+    from fewclip.backbone import Backbone
+    from fewclip.classifier import Classifier
+
+Outcome = dict[str, float]
+ZERO_SHOT = "zero-shot"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One adaptation and what is tested of it.
+
+    Attributes:
+        half: which classes are learned.
+        targets: other data sets that `test` looks at.
+        test: (job, classifier) -> scores.
+    """
+
+    protocol: str
+    dataset: Dataset
+    method: str
+    seed: int
+    shots: int | Literal["all"]
+    half: Half = "all"
+    targets: tuple[Dataset, ...] = ()
+    test: Callable[[Job, Any], Outcome] = dataclasses.field(kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """How jobs are run.
+
+    Attributes:
+        out: folder of results and tables; None keeps nothing.
+        backbone: as in `adapt`.
+        template: instead of the published ones.
+        options: {method: {option: value}}; under "" what holds for every method.
+        epochs: instead of each method's own.
+        device, precision: as in `adapt`.
+        say: takes one line per run.
+    """
+
+    out: str | os.PathLike[str] | None = None
+    backbone: str | os.PathLike[str] = "micro"
+    template: str | None = None
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    epochs: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    say: Callable[[str], None] | None = None
+
+    def run(self, jobs: Sequence[Job]) -> Summary:
+        """Every job once, in order; those that are kept already are not run."""
+        from fewclip.classifier import resolve_device
+        from fewclip.loading import load_backbone
+
+        tower = load_backbone(self.backbone, resolve_device(self.device))
+        descriptions = [self._describe(job, tower) for job in jobs]  # wrong options are said first
+        store = None if self.out is None else Store(self.out)
+        prints: dict[int, str] = {}
+        results = []
+        for n, (job, run) in enumerate(zip(jobs, descriptions, strict=True), 1):
+            run["data"] = [
+                prints.setdefault(id(each), each.fingerprint)
+                for each in (job.dataset, *job.targets)
+            ]
+            result = None if store is None else store.find(run)
+            kept = result is not None
+            if result is None:
+                result = self._do(job, run)
+                if store is not None:
+                    store.add(result)
+            results.append(result)
+            self._tell(f"[{n}/{len(jobs)}] {_line(result)}{', kept from before' if kept else ''}")
+        notes = dict.fromkeys(note for job in jobs for note in job.dataset.notes)
+        summary = summarise(results, notes=tuple(notes))
+        if self.out is not None:
+            summary.save(self.out)
+        return summary
+
+    def _tell(self, line: str) -> None:
+        if self.say is not None:
+            self.say(line)
+
+    def _describe(self, job: Job, tower: Backbone) -> dict[str, Any]:
+        """The run as plain JSON: equal descriptions are the same run."""
+        from fewclip import __version__
+        from fewclip.trainer import resolve_precision
+
+        trains = job.method != ZERO_SHOT
+        return {
+            "protocol": job.protocol,
+            "dataset": job.dataset.name,
+            "targets": [each.name for each in job.targets],
+            "method": job.method,
+            "options": self._options(job, tower),
+            "templates": [self.template_for(job, each) for each in (job.dataset, *job.targets)],
+            "backbone": {"name": tower.name, "hash": tower.hash},
+            "half": job.half,
+            "shots": job.shots if trains else 0,
+            "seed": job.seed if trains else 0,
+            "device": tower.device.type,
+            "precision": resolve_precision(self.precision, tower.device),
+            "fewclip": __version__,
+        }
+
+    def template_for(self, job: Job, dataset: Dataset) -> str:
+        """The template given, else the published one."""
+        return self.template or published.template(job.method, dataset.name)
+
+    def _options(self, job: Job, tower: Backbone) -> dict[str, Any]:
+        """What was given goes before what was measured for this backbone, and that before what
+        was published."""
+        import fewclip.methods as registry
+
+        own = dict(registry.backbone_defaults(job.method, tower))
+        base = {**published.settings(job.protocol, job.method), **own}
+        given = {**self.options.get("", {}), **self.options.get(job.method, {})}
+        if self.epochs is not None and job.method != ZERO_SHOT:
+            given["epochs"] = self.epochs
+        chosen = registry.make_options(job.method, given, base)
+        layout = job.dataset.layout
+        if layout and layout.quarter and job.method == "skip-tuning" and "epochs" not in given:
+            chosen["epochs"] = max(1, chosen["epochs"] // 4)
+        return chosen
+
+    def _do(self, job: Job, run: Mapping[str, Any]) -> Result:
+        with measured(run["device"]) as cost:
+            clf = self._adapt(job, run)
+        begin = time.perf_counter()
+        scores = job.test(job, clf)
+        return Result(
+            run=run,
+            scores=scores,
+            cost={
+                "seconds": cost.seconds,
+                "test_seconds": time.perf_counter() - begin,
+                "peak_mb": cost.peak_mb,
+                "memory": cost.memory,
+                "machine": machine(),
+            },
+        )
+
+    def _adapt(self, job: Job, run: Mapping[str, Any]) -> Classifier:
+        from fewclip.adapting import execute
+        from fewclip.classifier import resolve_device, zero_shot_on
+        from fewclip.loading import load_backbone
+
+        tower = load_backbone(self.backbone, resolve_device(self.device))
+        if job.method == ZERO_SHOT:
+            return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
+        return execute(plan(job, run, tower))
+
+
+def plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:
+    """A sample of the training images, none kept for validation, as `adapting` takes it."""
+    from fewclip.adapting import Plan
+    from fewclip.data import Item, Split
+
+    phrases = job.dataset.phrases(job.half)
+    photos = job.dataset.sample(job.shots, job.seed, job.half)
+    empty = set(range(len(phrases))) - {photo.label for photo in photos}
+    if empty:
+        label = list(phrases)[min(empty)]
+        raise DataError(f"{job.dataset.title} has no training image of class {label!r}; add some")
+    split = Split(
+        train=[Item(photo.image, photo.label, photo.key) for photo in photos],
+        val=[],
+        unused=0,
+        classes=tuple(phrases),
+        phrases=phrases,
+        skipped=[],
+        notes=[],
+        shots=job.shots,
+        seed=job.seed,
+    )
+    return Plan(
+        method=job.method,
+        options=run["options"],
+        backbone=tower,
+        template=run["templates"][0],
+        split=split,
+        phrases=phrases,
+        source=None,
+        seed=job.seed,
+        precision=run["precision"],
+        checkpoint=None,
+        run=run,
+    )
+
+
+def accuracy(clf: Classifier, photos: Sequence[Photo]) -> float:
+    """Share of photos, labels indexing the classifier's classes, that are answered right."""
+    proba = clf.predict_proba([photo.image for photo in photos])
+    return float(np.mean(proba.argmax(1) == [photo.label for photo in photos]))
+
+
+def answering(clf: Classifier, photos: Sequence[Photo], most: int = 256) -> float:
+    """Images per second of `predict_proba`, decoding included, after a warm-up."""
+    images = [photo.image for photo in photos[:most]]
+    clf.predict_proba(images)
+    begin = time.perf_counter()
+    clf.predict_proba(images)
+    return len(images) / (time.perf_counter() - begin)
+
+
+def retold(clf: Classifier, template: str) -> Classifier:
+    """The same weights under another template, for methods whose prompts are a template.
+
+    The method is changed in place: the classifier it came from keeps its class features, and is
+    not to be given new classes afterwards.
+    """
+    from fewclip.classifier import Classifier
+    from fewclip.methods.base import Method
+
+    for part in clf.method.modules():
+        if isinstance(part, Method):
+            part.template = template
+    return Classifier(clf.method, dataclasses.replace(clf.card, template=template))
+
+
+def _line(result: Result) -> str:
+    """One run for a log."""
+    run = result.run
+    scores = ", ".join(
+        f"{name} {value:.1%}" if 0 <= value <= 1 else f"{name} {value:.0f}"
+        for name, value in result.scores.items()
+    )
+    where = f"{run['dataset']}, {run['shots']} shots, seed {run['seed']}"
+    return f"{run['method']} ({where}): {scores}; {result.cost['seconds']:.0f} s"
