@@ -68,7 +68,5 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 def _spelled(name: object) -> str:
     if not isinstance(name, str):
-        raise ClassNameError(
-            f"classes names {name!r}, no text; use the labels as text"
-        )
+        raise ClassNameError(f"classes names {name!r}, no text; use the labels as text")
     return clean(name)

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from fewclip.contract import Preprocess
-from fewclip.errors import ImageError, OptionError
+from fewclip.errors import ImageError, ImageTooLargeError, OptionError
 from fewclip.images import MAX_ASPECT
 from fewclip.preprocess import (
     augment,
@@ -91,7 +91,7 @@ def test_a_batch_keeps_its_order_whatever_the_threads() -> None:
 
 
 def test_one_opened_picture_may_be_read_by_many_threads() -> None:
-    opened = Image.open(io.BytesIO(encoded(Image.fromarray(noise(400, 300)), "JPEG")))
+    opened = Image.open(io.BytesIO(encoded(Image.fromarray(noise(1200, 900)), "JPEG")))
     batch = preprocess([opened] * 16, make_spec(), workers=8)
     np.testing.assert_array_equal(batch, np.broadcast_to(batch[:1], batch.shape))
 
@@ -249,7 +249,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     for path, side in zip(paths, (12_000, 20_000), strict=True):
         path.write_bytes(bomb(side))
         assert path.stat().st_size < 60_000
-        with pytest.raises(ImageError, match=f"{path.name}: .* pixels"):
+        with pytest.raises(ImageTooLargeError, match=f"{path.name}: .* pixels"):
             load_image(path)
     # In a process without the memory that decoding takes, and where warnings are no errors.
     script = (
@@ -280,7 +280,7 @@ def test_the_limit_of_pixels_is_the_callers(form: str) -> None:
         "PIL image": Image.fromarray(pixels),
     }[form]
     assert load_image(image, max_pixels=600).size == (30, 20)
-    with pytest.raises(ImageError, match="30 x 20 pixels, more than the 599 allowed"):
+    with pytest.raises(ImageTooLargeError, match="30 x 20 pixels, more than the 599 allowed"):
         load_image(image, max_pixels=599)
     with pytest.raises(ImageError, match="599"):
         preprocess([image], make_spec(), max_pixels=599)
