@@ -69,8 +69,8 @@ def adapt(arguments: Arguments) -> int:
         arguments.data,
         method=arguments.method,
         backbone=arguments.backbone,
-        shots=_shots(arguments.shots),
-        classes=_classes(arguments.classes),
+        shots=shots(arguments.shots),
+        classes=class_names(arguments.classes),
         template=arguments.template,
         val=_number(arguments.val),
         epochs=arguments.epochs,
@@ -301,7 +301,7 @@ def backbones(arguments: Arguments) -> int:
 # ---- words to values -------------------------------------------------------------------------
 
 
-def _shots(text: str) -> Any:
+def shots(text: str) -> Any:
     return text if text == "all" else _number(text)
 
 
@@ -331,7 +331,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _classes(text: str | None) -> Any:
+def class_names(text: str | None) -> Any:
     if text is None:
         return None
     file = Path(text)
