@@ -88,12 +88,12 @@ class PromptSRC(CoOp):
     @torch.no_grad()
     def prepare(self, phrases: Sequence[str]) -> None:
         super().prepare(phrases)
-        total = torch.zeros(len(phrases), self.backbone.embed_dim, device=self.backbone.device)
         templates = self.options.templates or imagenet_templates()
+        frozen = []
         for template in templates:
             prompts = self.backbone.tokenize([template.replace("{}", p) for p in phrases])
-            total += self.backbone.text_features(self.backbone.text_embed(prompts))
-        self.zero_shot = F.normalize(total / len(templates), dim=-1)
+            frozen.append(self.backbone.text_features(self.backbone.text_embed(prompts)))
+        self.zero_shot = F.normalize(torch.stack(frozen).mean(0), dim=-1)
 
     def groups(self) -> list[Group]:
         return [Group(self.own_parameters(), self.options.lr)]
