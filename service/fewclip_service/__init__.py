@@ -1,1 +1,16 @@
-"""fewclip_service: an exported classifier over HTTP. No torch here, not even indirectly."""
+"""fewclip_service: an exported classifier over HTTP. No torch here, not even indirectly.
+
+    fewclip_service.serve("pets-onnx", port=3000)    # until SIGTERM
+    fewclip_service.build("pets-onnx")               # -> tag of a Bento with the model inside
+
+A request's way through the files: `guard` (ids, token, routes) -> `api` (fields) -> `forms` (bytes)
+-> `gate` (room?) -> `engine` (decode, batch, deadline) -> `service` (BentoML's batching).
+"""
+
+from __future__ import annotations
+
+from fewclip_service.building import build
+from fewclip_service.serving import serve
+from fewclip_service.settings import Settings
+
+__all__ = ["Settings", "build", "serve"]

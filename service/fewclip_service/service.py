@@ -1,0 +1,128 @@
+"""The BentoML service: what BentoML batches, mounts and starts. Everything else is plain Python.
+
+Importing this module reads the settings from the environment: BentoML imports it in the parent,
+which wants to know how many workers to start, and again in each worker.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["BENTOML_DO_NOT_TRACK"] = (
+    "True"  # "1" would be ignored; read once, when it is first used
+)
+
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+from bentoml.exceptions import ServiceUnavailable
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from fewclip import decide
+from fewclip_service import logs
+from fewclip_service.api import PREFIX, create_api
+from fewclip_service.core import Core
+from fewclip_service.drain import Drain
+from fewclip_service.engine import Job, run_batch
+from fewclip_service.guard import Guard
+from fewclip_service.problems import Problem
+from fewclip_service.settings import Settings
+
+SETTINGS = Settings.from_env()
+DRAIN = Drain()
+
+
+class GuardedService(bentoml.Service):  # type: ignore[misc]
+    """BentoML's service with our guard around its app, and its batching within reach."""
+
+    factory: ServiceAppFactory
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        self.inject_config()
+        self.factory = ServiceAppFactory(self, is_main=is_main)
+        # Ours frees the worker; BentoML's leaves the thread busy and a timer behind per request.
+        self.factory.timeout = None
+        app: ASGIApp = Guard(self.factory(), SETTINGS, DRAIN)
+        if not SETTINGS.origins:
+            return app
+        return CORSMiddleware(
+            app,
+            allow_origins=SETTINGS.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+
+
+def _core() -> Core:
+    core = bentoml.get_current_service().core
+    assert isinstance(core, Core)
+    return core
+
+
+@bentoml.service(
+    name="fewclip",
+    service_class=GuardedService,
+    workers=SETTINGS.workers,
+    threads=1,  # one batch at a time, on all cores that the worker has
+    http={"host": SETTINGS.host, "port": SETTINGS.port},
+    logging={"access": {"enabled": False}},
+    # For containers: there, loopback would be out of everyone's reach.
+    envs=[
+        {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
+        {"name": "BENTOML_HOST", "value": "0.0.0.0"},
+    ],
+)
+@bentoml.asgi_app(create_api(SETTINGS, _core), path=PREFIX)
+class Fewclip:
+    """Classify images with exported models."""
+
+    bento_service: Any  # set by BentoML
+
+    def __init__(self) -> None:
+        logs.configure()
+        self.core = Core(SETTINGS, self._dispatch)
+        DRAIN.install()
+
+    async def _dispatch(self, job: Job) -> decide.Prediction | None:
+        """One job through BentoML's adaptive batching.
+
+        Straight to the dispatcher: BentoML's `to_async` would send every job as an HTTP request
+        through the whole app, pixels written out as JSON.
+        """
+        factory: ServiceAppFactory = self.bento_service.factory
+        try:
+            answers = await factory.batch_infer("infer", ([job],), {})
+        except ServiceUnavailable as error:
+            raise Problem("busy", "the queue is full; try again in a moment") from error
+        answer: decide.Prediction | None = answers[0]
+        return answer
+
+    @bentoml.api(  # type: ignore[untyped-decorator]
+        batchable=True,
+        max_batch_size=SETTINGS.max_batch,
+        max_latency_ms=int(SETTINGS.timeout * 1000),
+    )
+    def infer(self, jobs: list[Any]) -> list[Any]:
+        """What BentoML batches; no route (the guard does not let it pass)."""
+        return list(run_batch(jobs))
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def predict(self, image: Path, top_k: int = 5, model: str = "") -> dict[str, Any]:
+        """Classify one image: the route of `bentoml.SyncHTTPClient`.
+
+        Over HTTP the guard sends it to `/v1/predict`; this body is for calls within a process.
+        """
+        chosen = self.core.models.get(model or None)
+        prediction = chosen.classifier.predict(image, top_k)[0]
+        return prediction.to_dict() | {"model": chosen.name}
+
+    async def __is_ready__(self) -> bool:
+        return self.core.models.ready
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        self.core.close()
