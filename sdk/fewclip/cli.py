@@ -176,7 +176,7 @@ def _extra_of(module: str) -> str | None:
         "bentoml": "service",
         "fastapi": "service",
         "gradio": "app",
-        "sklearn": "dev",
+        "sklearn": "train",
     }
     return homes.get(module.split(".")[0])
 

@@ -93,10 +93,7 @@ class Report:
 
     def accuracy_interval(self) -> tuple[float, float]:
         """The accuracy's 95 % Wilson interval, (low, high) in 0..1: what so few images can tell."""
-        z, n, p = 1.959964, self.n, self.accuracy
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return wilson(self.accuracy, self.n)
 
     def confused(self, most: int = 3) -> list[tuple[str, str, int]]:
         """The most frequent mistakes: (class, what it was taken for, how often)."""
@@ -165,6 +162,16 @@ class Report:
         if mistakes:
             lines.append(f"most often mistaken: {', '.join(mistakes)}")
         return "\n".join(lines)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % Wilson interval, (low, high) in 0..1, of a share seen in n cases."""
+    if n == 0:
+        return 0.0, 1.0
+    z = 1.959964
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _per_class(

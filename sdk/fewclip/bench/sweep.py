@@ -145,8 +145,12 @@ class Sweep:
         return chosen
 
     def _do(self, job: Job, run: Mapping[str, Any]) -> Result:
+        from fewclip.classifier import resolve_device
+        from fewclip.loading import load_backbone
+
         with measured(run["device"]) as cost:
-            clf = self._adapt(job, run)
+            tower = load_backbone(self.backbone, resolve_device(self.device))
+            clf = learn(job, run, tower)
         begin = time.perf_counter()
         scores = job.test(job, clf)
         return Result(
@@ -161,19 +165,29 @@ class Sweep:
             },
         )
 
-    def _adapt(self, job: Job, run: Mapping[str, Any]) -> Classifier:
-        from fewclip.adapting import execute
-        from fewclip.classifier import resolve_device, zero_shot_on
-        from fewclip.loading import load_backbone
 
-        tower = load_backbone(self.backbone, resolve_device(self.device))
-        if job.method == ZERO_SHOT:
-            return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
-        return execute(plan(job, run, tower))
+def learn(
+    job: Job,
+    run: Mapping[str, Any],
+    tower: Backbone,
+    stop: Callable[[], bool] | None = None,
+) -> Classifier:
+    """Adapt to a sample of the job's training images; none is kept for validation.
+
+    Args:
+        run: "options" (all of them), "templates" (the first counts) and "precision" are read.
+        tower: loaded for this job alone.
+        stop: as in `adapt`.
+    """
+    from fewclip.adapting import execute
+    from fewclip.classifier import zero_shot_on
+
+    if job.method == ZERO_SHOT:
+        return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
+    return execute(_plan(job, run, tower), stop=stop)
 
 
-def plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:
-    """A sample of the training images, none kept for validation, as `adapting` takes it."""
+def _plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:
     from fewclip.adapting import Plan
     from fewclip.data import Item, Split
 
