@@ -1,0 +1,1 @@
+"""Images that the demo may ship: real handwritten digits and drawn surfaces."""
