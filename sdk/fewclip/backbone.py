@@ -10,7 +10,8 @@ A plain forward pass computes a lot that nobody reads. The interface here leaves
   for that row alone.
 - Blocks run from any `start` to any `stop`, so what lies below a trained block runs once.
 
-Learned context vectors and deep prompts enter as arguments; the towers know no method.
+Learned context vectors and deep prompts enter as arguments; the towers know no method. Batch sizes
+are read as `x.shape[0]`: `len(x)` would be frozen into an exported graph.
 """
 
 from __future__ import annotations
@@ -153,13 +154,13 @@ class Backbone(nn.Module):
         """(B, 3, H, W) -> (B, 1 + patches, w), what enters block 0."""
         visual = self.clip.visual
         patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, w)
-        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         x: Tensor = visual.ln_pre(torch.cat([cls, patches], 1) + visual.positional_embedding)
         return x
 
     def append_image_prompts(self, x: Tensor, prompts: Tensor) -> Tensor:
         """(B, T, w) -> (B, T + n, w): prompts (n, w) last, without position, past `ln_pre`."""
-        new = self.clip.visual.ln_pre(prompts).expand(len(x), -1, -1)
+        new = self.clip.visual.ln_pre(prompts).expand(x.shape[0], -1, -1)
         return torch.cat([x, new.to(x.dtype)], 1)
 
     def image_blocks(self, x: Tensor, start: int, stop: int, deep: Sequence[Tensor] = ()) -> Tensor:
@@ -333,7 +334,7 @@ def _suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
 
 def _overwrite_context(x: Tensor, context: Tensor) -> Tensor:
     """Positions 1..n of (G or 1, T, w) replaced by context (n, w) or (G, n, w)."""
-    context = context if context.dim() == 3 else context.expand(len(x), -1, -1)
+    context = context if context.dim() == 3 else context.expand(x.shape[0], -1, -1)
     g, n = context.shape[:2]
     x = x.expand(g, -1, -1)
     return torch.cat([x[:, :1], context.to(x.dtype), x[:, 1 + n :]], 1)
@@ -346,5 +347,5 @@ def _deep_context(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
 def _overwrite_last(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
     if not 1 <= k <= len(deep):
         return x
-    new = deep[k - 1].expand(len(x), -1, -1)
+    new = deep[k - 1].expand(x.shape[0], -1, -1)
     return torch.cat([x[:, : -new.shape[1]], new.to(x.dtype)], 1)
