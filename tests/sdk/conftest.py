@@ -1,0 +1,55 @@
+"""What the SDK's tests share: real handwritten digits, and models really tuned on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import fewclip
+from fewclip.samples import digits
+
+LABELS = ("four", "one", "zero")  # as adapt sorts them
+PHRASES = {label: f"handwritten digit {label}" for label in LABELS}
+
+
+def write_digits(folder: Path, first: int, count: int) -> Path:
+    """`count` digits of each class from number `first` on, one sub-folder per class."""
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+        for i in range(first, first + count):
+            digits.draw(label, i).save(folder / label / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """14 digits of each of three classes."""
+    return write_digits(tmp_path_factory.mktemp("photos") / "digits", 0, 14)
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 other digits of each of the three classes."""
+    return write_digits(tmp_path_factory.mktemp("held") / "out", 100, 20)
+
+
+@pytest.fixture(scope="session")
+def tuned(photos: Path) -> fewclip.Classifier:
+    """Skip Tuning, calibrated on what eight shots left over."""
+    return fewclip.adapt(photos, shots=8, epochs=12, classes=PHRASES, device="cpu", progress=False)
+
+
+@pytest.fixture(scope="session")
+def tuned_dept(photos: Path) -> fewclip.Classifier:
+    """KgCoOp with DePT, a few epochs, without calibration."""
+    return fewclip.adapt(
+        photos,
+        method="dept",
+        shots=8,
+        epochs=4,
+        classes=PHRASES,
+        val=0,
+        device="cpu",
+        progress=False,
+    )
