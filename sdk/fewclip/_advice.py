@@ -128,7 +128,7 @@ def advise(
     if others:
         sentences.append(f"As good within the interval: {_listed(others)}.")
     if not alike and rivals:
-        sentences.append("It is ahead of all others by more than chance.")
+        sentences.append("It is ahead of every other method tried by more than chance.")
     for row in rows:
         if row.outside and row.n and difference(row, best)[0] > 0:
             sentences.append(

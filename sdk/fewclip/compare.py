@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 # Cheap ones first, so that a short budget still compares something.
 METHODS = (
     "zero-shot",
-    "clip-adapter+dept",
     "kgcoop+dept",
     "skip-tuning",
+    "clip-adapter+dept",
     "maple+dept",
     "promptsrc+dept",
     "fine-tune",
@@ -96,17 +97,19 @@ def compare(
     bench = _Bench(pool, backbone, template, shots, seed, device, precision, options or {}, methods)
     places = _folds(pool, folds, seed)
     tallies = {name: _Tally(np.full(len(places), -1, np.int8)) for name in bench.names}
+    first = tallies[bench.names[0]]
     for fold in range(places.max() + 1):
         for name, tally in tallies.items():
             left = begin + budget - time.monotonic()
-            # A second fold takes as long as the first; zero-shot is what the rest is compared with.
-            if name != "zero-shot" and left < (max(tally.seconds) if tally.seconds else 0):
-                tally.given_up = True
+            # Another fold takes as long as the last. The first method always gets its first fold,
+            # so that there is an answer at all.
+            needed = fold == 0 and tally is first
+            tally.given_up |= not needed and left < max(tally.seconds, default=0.0)
             if tally.given_up:
                 continue
             held = places == fold
             try:
-                bench.judge(name, tally, held, deadline=begin + budget)
+                bench.judge(name, tally, held, deadline=math.inf if needed else begin + budget)
             except StoppedError:
                 tally.given_up = True
             _tell(say, name, tally, fold, held)
@@ -144,6 +147,8 @@ class _Bench:
         self.pool, self.shots, self.seed, self.backbone = pool, shots, seed, backbone
         self.device: torch.device = resolve_device(device)
         tower = load_backbone(backbone, self.device)
+        if not methods:
+            raise OptionError("no methods were named; name at least one, see `fewclip methods`")
         self.runs: dict[str, dict[str, Any]] = {}
         for method in map(registry.resolve, methods):
             given = {**options.get("", {}), **options.get(method, {})}
@@ -157,8 +162,8 @@ class _Bench:
         zero_shot = zero_shot_on(tower, pool.phrases, template)
         self.features = zero_shot.embed([item.image for item in pool.train])  # (N, D)
         self.labels = np.array([item.label for item in pool.train])
-        names = [name for name in self.runs if name != "zero-shot"]
-        self.names = [*(["zero-shot"] if "zero-shot" in self.runs else []), *REFERENCES, *names]
+        first, *others = self.runs
+        self.names = [first, *REFERENCES, *others]
 
     def judge(self, name: str, tally: _Tally, held: npt.NDArray[np.bool_], deadline: float) -> None:
         """Learn from what is not held, judge what is."""
