@@ -30,6 +30,12 @@ ITM_OUTPUT = "logits_itm"  # (batch, M) float32, already scaled by exp(logit_sca
 CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 
+# Keys of the graphs' metadata; values are text, JSON but for the features.
+FORMAT_KEY = "format_version"
+CLASSES_KEY = "classes"
+PREPROCESSING_KEY = "preprocessing"
+CLASS_FEATURES_KEY = "class_features"  # base64 of (M, D) float32, what `classes` defaults to
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocess:
@@ -57,11 +63,17 @@ class Calibration:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
         threshold: an image whose known-score (`decide.known_score`) lies below it is unknown;
             None accepts everything.
+        logit_center, logit_spread: mean and standard deviation of the best ITM logit there.
+        familiarity_center, familiarity_spread: the same of the familiarity with training images.
         n: validation images behind both numbers; 0 means uncalibrated.
     """
 
     temperature: float = 1.0
     threshold: float | None = None
+    logit_center: float = 0.0
+    logit_spread: float = 1.0
+    familiarity_center: float = 0.0
+    familiarity_spread: float = 1.0
     n: int = 0
 
     @property

@@ -1,0 +1,124 @@
+"""Classifier -> a folder that is proven to answer as the trained model does, or no folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewclip import artifact
+from fewclip.classifier import Classifier
+from fewclip.contract import IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER_FILE, Card
+from fewclip.data import read_labelled
+from fewclip.errors import OptionError
+from fewclip.preprocess import Image
+from fewclip.tokenizer import Tokenizer
+from fewclip_export import gate
+from fewclip_export.graph import export_graphs, finish_graph, on_cpu
+from fewclip_export.precision import check_precision, to_fp16, to_int8
+from fewclip_export.report import ExportReport
+from fewclip_export.views import gather
+
+Say = Callable[[str], None]
+
+
+def export(
+    classifier: Classifier,
+    out: str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    images: Any = None,
+    force: bool = False,
+    overwrite: bool = False,
+    seed: int = 0,
+    progress: Say | None = None,
+) -> ExportReport:
+    """See `fewclip_export.export`."""
+    check_precision(precision)
+    if classifier.method.per_image_text:
+        raise OptionError(
+            f"{classifier.card.method} cannot be exported: its text features depend on each "
+            "image, and a graph takes them as an input; adapt with kgcoop+dept or skip-tuning"
+        )
+    artifact.check_target(out, overwrite=overwrite)
+    trained = Classifier(on_cpu(classifier.method), classifier.card)
+    given = None if images is None else _read_images(images, classifier.classes)
+    card = _onnx_card(trained, precision, Path(out).resolve().name)
+    reports: list[ExportReport] = []
+    say = progress or _silent
+
+    def fill(folder: Path) -> Card:
+        with tempfile.TemporaryDirectory() as name:
+            work = Path(name)
+            reference = _write_graphs(trained, card, folder, work, say)
+            proof = gather(given, classifier.validation, trained.card, work, seed)
+            say(f"comparing on {len(proof.paths)} image files")
+            findings = gate.examine(trained, folder, card, proof, reference, work)
+        failed = gate.failures(findings, precision)
+        if failed and not force:
+            raise gate.refusal(precision, failed, findings)
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        report = ExportReport(
+            **dataclasses.asdict(findings),
+            precision=precision,
+            folder=os.fspath(out),
+            files=sizes,
+            size=sum(sizes.values()),
+            failures=failed,
+        )
+        reports.append(report)
+        told = {k: v for k, v in report.to_dict().items() if k not in ("folder", "files")}
+        made = {"created": artifact.now_utc(), "trained_precision": classifier.card.precision}
+        return dataclasses.replace(card, export={**made, **told})
+
+    artifact.write_folder(out, fill, overwrite=overwrite)
+    return reports[0]
+
+
+def _write_graphs(
+    trained: Classifier, card: Card, folder: Path, work: Path, say: Say
+) -> Path | None:
+    """Graphs and tokenizer; returns the float32 image graph where the export is another one."""
+    tokenizer = Tokenizer.from_open_clip()
+    tokenizer.save(folder / TOKENIZER_FILE)
+    prompts = [card.template.replace("{}", card.phrases[label]) for label in card.classes]
+    tokens = tokenizer.encode(prompts, trained.backbone.context_length)
+    plain = card.precision == "fp32"
+    place = folder if plain else work
+    say("writing the graphs")
+    features = export_graphs(trained.method, card, tokens, place / IMAGE_GRAPH, place / TEXT_GRAPH)
+    if not plain:
+        say(f"converting them to {card.precision}")
+        to_image = to_int8 if card.precision == "int8" else to_fp16
+        to_image(work / IMAGE_GRAPH, folder / IMAGE_GRAPH)
+        to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
+    finish_graph(folder / IMAGE_GRAPH, card, features)
+    finish_graph(folder / TEXT_GRAPH, card, None)
+    return None if plain else work / IMAGE_GRAPH
+
+
+def _onnx_card(trained: Classifier, precision: str, name: str) -> Card:
+    return dataclasses.replace(
+        trained.card,
+        kind="onnx",
+        name=name,
+        template=trained.method.prompt("{}"),
+        precision=precision,
+        files={},
+        export={},
+    )
+
+
+def _read_images(images: Any, classes: Sequence[str]) -> list[tuple[Image, str | None]]:
+    """Labelled data in any form that adapt takes, or a plain list of images."""
+    if isinstance(images, (list, tuple)) and not any(isinstance(i, (list, tuple)) for i in images):
+        return [(image, None) for image in images]
+    items, _ = read_labelled(images, classes)
+    return [(item.image, classes[item.label]) for item in items]
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""

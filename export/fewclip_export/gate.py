@@ -1,0 +1,224 @@
+"""The gate: torch against ONNX Runtime, from the same image files. It writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip import decide
+from fewclip.classifier import Classifier
+from fewclip.contract import Card, HeadSpec
+from fewclip.errors import GateError
+from fewclip_export.probe import BATCHES
+from fewclip_export.views import Proof
+
+NEAR_TIE = 1e-3  # of logits
+NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
+NEW_IMAGES = 200
+TIMEOUT = 3600.0  # seconds; a runtime that hangs is a failed gate too
+
+Floats = npt.NDArray[Any]
+Logits = tuple[Floats, Floats | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a precision must hold; None is not asked of it."""
+
+    difference: float | None
+    agreement: float
+    accuracy_loss: float | None
+
+
+LIMITS: Mapping[str, Limits] = {
+    "fp32": Limits(difference=1e-3, agreement=1.0, accuracy_loss=None),
+    "fp16": Limits(difference=None, agreement=0.99, accuracy_loss=None),
+    "int8": Limits(difference=None, agreement=0.97, accuracy_loss=0.01),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Findings:
+    """How the two sides compare; the fields are those of `ExportReport`."""
+
+    images: int
+    origin: str
+    near_ties: int
+    max_abs_diff: float
+    top1_agreement: float
+    new_class_agreement: float
+    labelled: int
+    accuracy_change: float | None
+    accuracy_change_all: float | None
+    speed_vs_fp32: float
+
+
+def examine(
+    trained: Classifier, folder: Path, card: Card, proof: Proof, reference: Path | None, work: Path
+) -> Findings:
+    """Run both sides on the images and compare.
+
+    Args:
+        trained: on the CPU: a GPU's own rounding is no fault of the export.
+        folder: graphs and tokenizer; `card` is not written there yet.
+        reference: the float32 image graph, to race against; None where it is the export itself.
+        work: for the exchange with the other process.
+
+    Raises:
+        GateError: ONNX Runtime crashed or refused the graphs.
+    """
+    taken = {*card.classes, *card.phrases.values()}
+    new = [name for name in NEW_CLASSES if name not in taken]
+    request = {
+        "folder": str(folder.resolve()),
+        "card": card.to_dict(),
+        "images": [os.path.abspath(path) for path in proof.paths],
+        "new_classes": new,
+        "new_images": NEW_IMAGES,
+        "reference": None if reference is None else str(reference.resolve()),
+        "reply": str(work / "reply.npz"),
+    }
+    reply = _run(request, work, card.precision)
+    itm, cat = trained.logits(proof.paths)
+    sides: list[Logits] = [(reply[f"itm_{n}"], reply.get(f"cat_{n}")) for n in BATCHES]
+    head = trained.card.head
+    extended = trained.add_classes(new)
+    new_itm, new_cat = extended.logits(proof.paths[:NEW_IMAGES])
+    few_cat = None if sides[-1][1] is None else sides[-1][1][:NEW_IMAGES]
+    agreement, near_ties = _agreement((itm, cat), sides, head)
+    new_agreement, _ = _agreement(
+        (new_itm, new_cat), [(reply["new_itm"], few_cat)], extended.card.head
+    )
+    differences = [_difference(itm, side[0]) for side in sides]
+    differences.append(_difference(new_itm, reply["new_itm"]))
+    if cat is not None:
+        differences += [_difference(cat, side[1]) for side in sides]
+    truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
+    own = np.arange(len(truth)) < proof.own
+    return Findings(
+        images=len(proof.paths),
+        origin=proof.origin,
+        near_ties=near_ties,
+        max_abs_diff=max(differences),
+        top1_agreement=agreement,
+        new_class_agreement=new_agreement,
+        labelled=sum(t >= 0 for t in truth),
+        accuracy_change=_accuracy_change((itm, cat), sides[-1], head, truth, own),
+        accuracy_change_all=_accuracy_change((itm, cat), sides[-1], head, truth, own | True),
+        speed_vs_fp32=float(reply["speed"]) if "speed" in reply else 1.0,
+    )
+
+
+def failures(findings: Findings, precision: str) -> tuple[str, ...]:
+    """What the gate objects to, by how much; empty when it lets the export through."""
+    limits = LIMITS[precision]
+    said = []
+    difference = findings.max_abs_diff
+    if not np.isfinite(difference):
+        said.append("some logits are not finite")
+    elif limits.difference is not None and difference > limits.difference:
+        said.append(f"logits differ by up to {difference:.2g}, {limits.difference:g} is allowed")
+    for share, what in (
+        (findings.top1_agreement, "the same best class"),
+        (findings.new_class_agreement, "the same best class once classes are added"),
+    ):
+        if share < limits.agreement:
+            said.append(f"{what} on {share:.2%} of the images, {limits.agreement:.0%} is needed")
+    change = findings.accuracy_change_all
+    if limits.accuracy_loss is not None and change is not None and -change > limits.accuracy_loss:
+        said.append(
+            f"{-100 * change:.2f} points of accuracy lost on {findings.labelled} labelled images, "
+            f"{100 * limits.accuracy_loss:g} is allowed"
+        )
+    return tuple(said)
+
+
+def refusal(precision: str, said: Sequence[str], findings: Findings | None) -> GateError:
+    """The error of a gate that stays shut: by how much, and what to try."""
+    advice = {
+        "fp32": "this is a fault of fewclip or of ONNX Runtime: please report it",
+        "fp16": "try --precision fp32",
+        "int8": "try --precision fp32, or fp16 for a GPU",
+    }[precision]
+    on = f" ({findings.images} image files: {findings.origin})" if findings else ""
+    return GateError(
+        f"the {precision} export does not answer as the trained model does: {'; '.join(said)}{on}; "
+        f"nothing was written; {advice}"
+        + (", or --force to have it all the same" if findings else "")
+    )
+
+
+def _run(request: Mapping[str, Any], work: Path, precision: str) -> dict[str, Floats]:
+    """Ask the other process."""
+    path = work / "request.json"
+    path.write_text(json.dumps(request), encoding="utf-8")
+    # It finds the very packages that this process runs, installed or not.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fewclip_export.probe", str(path)],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        hung = f"ONNX Runtime did not answer within {TIMEOUT:.0f} seconds"
+        raise refusal(precision, [hung], None) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        how = f"ONNX Runtime failed on it ({last})"
+        if done.returncode < 0:
+            how = f"ONNX Runtime crashed on it ({signal.Signals(-done.returncode).name})"
+        raise refusal(precision, [how], None)
+    with np.load(request["reply"]) as reply:
+        return dict(reply)
+
+
+def _agreement(trained: Logits, sides: Sequence[Logits], head: HeadSpec) -> tuple[float, int]:
+    """Share of images with the same best class on every side, and how many near ties there were."""
+    proba = decide.probabilities(*trained, head)
+    if proba.shape[1] < 2:
+        return 1.0, 0
+    second, first = np.sort(proba, axis=1)[:, -2:].T
+    tiny = np.finfo(np.float64).tiny
+    clear = np.log(first) - np.log(np.maximum(second, tiny)) >= NEAR_TIE
+    best = proba.argmax(axis=1)
+    same = np.ones(len(best), dtype=bool)
+    for side in sides:
+        same &= decide.probabilities(*side, head).argmax(axis=1) == best
+    share = float(same[clear].mean()) if clear.any() else 1.0
+    return share, int((~clear).sum())
+
+
+def _difference(one: Floats, other: Floats | None) -> float:
+    """Largest absolute difference; not finite where a logit is not."""
+    assert other is not None
+    assert one.shape == other.shape, (one.shape, other.shape)
+    return float(np.abs(one - other).max())
+
+
+def _accuracy_change(
+    trained: Logits, exported: Logits, head: HeadSpec, truth: Sequence[int], which: Floats
+) -> float | None:
+    """Accuracy of the exported side minus that of the trained one on some labelled images."""
+    labels = np.asarray(truth)
+    chosen = which & (labels >= 0)
+    if not chosen.any():
+        return None
+    right = [
+        (decide.probabilities(*side, head).argmax(axis=1) == labels)[chosen].mean()
+        for side in (trained, exported)
+    ]
+    return float(right[1] - right[0])

@@ -1,0 +1,191 @@
+"""A trained method -> ONNX graphs in float32. It wraps the trained module and rewrites nothing.
+
+`image.onnx` holds the image tower and the heads, `text.onnx` the text tower with learned context
+and prompts inside. Other precisions are made from these by `precision.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from fewclip.contract import (
+    CAT_OUTPUT,
+    CLASS_FEATURES_KEY,
+    CLASSES_INPUT,
+    CLASSES_KEY,
+    FEATURES_OUTPUT,
+    FORMAT_KEY,
+    IMAGE_INPUT,
+    ITM_OUTPUT,
+    PREPROCESSING_KEY,
+    TOKENS_INPUT,
+    Card,
+)
+from fewclip.methods.base import Method
+
+OPSET = 20  # later ones write an Attention operator that runs no faster on a CPU
+RAW = "raw"  # features before normalisation: where tower ends and head begins; not in the result
+
+# One ONNX file cannot hold more than 2 GB; a larger graph has its weights beside it.
+ONE_FILE = 1_900_000_000
+
+
+class ImageGraph(nn.Module):
+    """(B, 3, H, W) and text features (M, D) -> features, ITM logits, CAT logits with DePT."""
+
+    def __init__(self, method: Method, *, dept: bool) -> None:
+        super().__init__()
+        self.method = method
+        self.dept = dept
+
+    def forward(self, image: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
+        raw = self.method.image_features(image)
+        features = _normalised(raw)
+        itm = self.method.backbone.logit_scale * features @ classes.T
+        if not self.dept:
+            return raw, features, itm
+        return raw, features, itm, self.method.cat_logits(raw)  # type: ignore[operator]
+
+
+class TextGraph(nn.Module):
+    """(n, context) int64 tokens -> features (n, D)."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        raw = self.method.text_from_tokens(tokens)
+        return raw, _normalised(raw)
+
+
+def _normalised(raw: Tensor) -> Tensor:
+    """As F.normalize, whose ONNX form asks for shapes; the head should need `RAW` alone."""
+    length: Tensor = raw.norm(dim=-1, keepdim=True)
+    return raw / length.clamp_min(1e-12)
+
+
+def export_graphs(
+    method: Method, card: Card, tokens: np.ndarray, image: Path, text: Path
+) -> np.ndarray:
+    """Write both graphs in float32.
+
+    Args:
+        method: the trained module, left as it is.
+        tokens: (M, context) int64 of the classes' prompts.
+        image, text: files to write; both still give `RAW` out, where `precision.py` cuts.
+
+    Returns:
+        (M, D) float32 L2-normalised text features of the classes, the `classes` default.
+    """
+    plain = on_cpu(method)
+    size = card.preprocessing.size
+    with torch.inference_mode():
+        rows = torch.from_numpy(tokens)
+        features = F.normalize(plain.text_from_tokens(rows), dim=-1).numpy()
+    # An example batch of 1 would be taken for a constant: the graph then fails at every other.
+    pixels, few = torch.randn(2, 3, size, size), torch.randn(3, features.shape[1])
+    dept = card.head.dept_weight is not None
+    heads = [CAT_OUTPUT] if dept else []
+    _export(
+        ImageGraph(plain, dept=dept),
+        {IMAGE_INPUT: pixels, CLASSES_INPUT: few},
+        [RAW, FEATURES_OUTPUT, ITM_OUTPUT, *heads],
+        {IMAGE_INPUT: "batch", CLASSES_INPUT: "classes"},
+        image,
+    )
+    two = torch.from_numpy(np.concatenate([tokens, tokens])[:2])
+    _export(
+        TextGraph(plain), {TOKENS_INPUT: two}, [RAW, FEATURES_OUTPUT], {TOKENS_INPUT: "n"}, text
+    )
+    return features
+
+
+def finish_graph(path: Path, card: Card, features: np.ndarray | None) -> None:
+    """Take `RAW` out of the outputs, write the contract into the metadata and check the graph.
+
+    Args:
+        features: (M, D) default of the `classes` input, for the image graph.
+    """
+    # Weights that stand beside the graph stay there: only the graph itself is read and written.
+    model = onnx.load(str(path), load_external_data=False)
+    kept = [output for output in model.graph.output if output.name != RAW]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    told = {
+        FORMAT_KEY: str(card.format_version),
+        CLASSES_KEY: json.dumps(list(card.classes)),
+        PREPROCESSING_KEY: json.dumps(card.to_dict()["preprocessing"]),
+    }
+    if features is not None:
+        default = np.ascontiguousarray(features, "<f4")
+        model.graph.initializer.append(numpy_helper.from_array(default, CLASSES_INPUT))
+        told[CLASS_FEATURES_KEY] = base64.b64encode(default.tobytes()).decode()
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write one file, or the graph with its weights beside it where one could not hold them."""
+    large = model.ByteSize() > ONE_FILE
+    onnx.save(model, str(path), save_as_external_data=large, location=f"{path.name}.data")
+
+
+def on_cpu(method: Method) -> Method:
+    """The module itself where it is on the CPU already, else a copy: it is never moved."""
+    if method.backbone.device.type == "cpu":
+        return method
+    return copy.deepcopy(method).cpu()
+
+
+def _export(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Mapping[str, str],
+    path: Path,
+) -> None:
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    with _quiet():
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes={name: {0: dynamic[name]} for name in inputs},
+            opset_version=OPSET,
+            external_data=weights > ONE_FILE,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its own inner workings, in warnings and in a log."""
+    logger: Any = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

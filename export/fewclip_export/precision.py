@@ -1,0 +1,148 @@
+"""Float32 graphs -> fp16 or int8. The heads stay in float32: they cost nothing and decide.
+
+An int8 model's text tower is fp16: with its word embeddings that is the smaller file, class names
+are read too rarely to need speed, and an error there would favour a class on every image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+
+from fewclip.contract import CLASSES_INPUT
+from fewclip.errors import OptionError
+from fewclip_export.graph import ONE_FILE, RAW, save_graph
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def check_precision(precision: str) -> str:
+    """The precision itself.
+
+    Raises:
+        OptionError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"unknown precision {precision!r}; use {', '.join(PRECISIONS)}")
+    return precision
+
+
+def to_fp16(source: Path, target: Path) -> None:
+    """Write the graph `source`, float32 with `RAW` among its outputs, with half the bits.
+
+    Inputs and outputs stay float32.
+    """
+    tower, head = _split(onnx.load(str(source)))
+    with _quiet():
+        save_graph(_join(_half(tower), head), target)
+
+
+def to_int8(source: Path, target: Path) -> None:
+    """Write the graph `source`, float32 with `RAW` among its outputs, quantised.
+
+    The weights of matrix products per channel, and their other side as it comes.
+    """
+    tower, head = _split(onnx.load(str(source)))
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        save_graph(_join(_quantised(tower, Path(folder)), head), target)
+
+
+def _half(tower: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    half: onnx.ModelProto = convert_float_to_float16(tower, keep_io_types=True)
+    OnnxModel(half).topological_sort()  # the converter appends its casts at the end
+    return half
+
+
+def _quantised(tower: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
+
+    plain, prepared, done = (folder / f"{name}.onnx" for name in ("plain", "prepared", "done"))
+    save_graph(tower, plain)
+    large = tower.ByteSize() > ONE_FILE
+    # Symbolic shape inference fails on these graphs, and nothing here needs it.
+    quant_pre_process(
+        str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=large
+    )
+    graph = onnx.load(str(prepared), load_external_data=False).graph
+    projection = [node.name for node in graph.node if RAW in node.output]
+    quantize_dynamic(
+        str(prepared),
+        str(done),
+        op_types_to_quantize=["MatMul", "Gemm"],
+        nodes_to_exclude=projection,  # one row of work, and a third of the error
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=large,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    return onnx.load(str(done))
+
+
+def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The tower, that ends in `RAW`, and the head, that begins there."""
+    after = {RAW, CLASSES_INPUT}
+    tower: list[onnx.NodeProto] = []
+    head: list[onnx.NodeProto] = []
+    for node in model.graph.node:  # in topological order, as ONNX demands
+        if after & set(node.input):
+            after |= set(node.output)
+            head.append(node)
+        else:
+            tower.append(node)
+    outputs = [output.name for output in model.graph.output]
+    return (
+        _part(model, tower, [i.name for i in model.graph.input if i.name != CLASSES_INPUT], [RAW]),
+        _part(model, head, [CLASSES_INPUT], [name for name in outputs if name != RAW]),
+    )
+
+
+def _part(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> onnx.ModelProto:
+    """Some nodes of a graph with what they need; inputs and outputs of the whole, by name."""
+    used = {name for node in nodes for name in node.input}
+    graph = onnx.helper.make_graph(
+        nodes,
+        model.graph.name,
+        [i for i in model.graph.input if i.name in inputs],
+        [o for o in model.graph.output if o.name in outputs],
+        [i for i in model.graph.initializer if i.name in used],
+    )
+    return onnx.helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version
+    )
+
+
+def _join(tower: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
+    tower.graph.node.extend(head.graph.node)
+    tower.graph.input.extend(head.graph.input)
+    held = {initializer.name for initializer in tower.graph.initializer}
+    tower.graph.initializer.extend(i for i in head.graph.initializer if i.name not in held)
+    del tower.graph.output[:]
+    tower.graph.output.extend(head.graph.output)
+    return tower
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The converters warn of each weight that they round, and log advice through the root."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

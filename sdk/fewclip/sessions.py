@@ -1,0 +1,133 @@
+"""ONNX Runtime sessions: which device, how many threads, and no silent fallback. No torch.
+
+It knows nothing of images or classes; `runtime.py` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import math
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from fewclip.errors import ArtifactError, OptionError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+DEVICES = ("auto", "cpu", "cuda")
+
+_ERRORS_ONLY = 3  # ONNX Runtime warns of every initializer that a caller may replace
+# Over half-precision weights this pass kills the process (ONNX Runtime 1.24 to 1.32, CPU). An int8
+# model's text tower has such weights.
+_FATAL_FOR_HALF = ["NchwcTransformer"]
+
+
+def open_session(path: Path, *, device: str, precision: str, threads: int | None) -> Any:
+    """Open a graph on a device.
+
+    Args:
+        device: "auto" (the GPU when there is one that works), "cpu" or "cuda".
+        precision: of the model: "fp32", "fp16" or "int8".
+        threads: per operator; None for the cores that this process may use.
+
+    Raises:
+        OptionError: the device is unknown, or asked for by name and not to be had.
+        ArtifactError: ONNX Runtime cannot open the graph.
+    """
+    wanted = _provider(device)
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = usable_cores() if threads is None else threads
+    providers = [wanted] if wanted == CPU else [wanted, CPU]
+    disabled = [] if precision == "fp32" else _FATAL_FOR_HALF
+    try:
+        session = ort.InferenceSession(
+            str(path), options, providers=providers, disabled_optimizers=disabled
+        )
+    except Exception as error:  # the library's exceptions share no narrower base
+        raise ArtifactError(
+            f"ONNX Runtime {ort.__version__} cannot open {path}: {error}; export the model again"
+        ) from error
+    if session.get_providers()[0] != wanted:
+        reason = (
+            "ONNX Runtime cannot use the GPU (its CUDA libraries do not load); "
+            "pip install 'fewclip[cuda]'"
+        )
+        if device == "cuda":
+            raise OptionError(f"device 'cuda' was asked for, but {reason}")
+        warnings.warn(f"{reason}; using the CPU instead", RuntimeWarning, stacklevel=3)
+    return session
+
+
+def _provider(device: str) -> str:
+    if device not in DEVICES:
+        raise OptionError(f"unknown device {device!r}; use 'auto', 'cpu' or 'cuda'")
+    if device == "cpu":
+        return CPU
+    # What is built in is no sign of a GPU: the list names CUDA wherever its wheel is installed.
+    built_in = CUDA in ort.get_available_providers()
+    if built_in and gpus():
+        _preload()
+        return CUDA
+    if device == "auto":
+        return CPU
+    raise OptionError(
+        "device 'cuda' was asked for, but "
+        + ("there is no GPU here; use 'cpu' or 'auto'" if built_in else _CPU_WHEEL)
+    )
+
+
+_CPU_WHEEL = (
+    "the installed ONNX Runtime is built for the CPU alone; "
+    "pip uninstall onnxruntime, then pip install 'fewclip[cuda]'"
+)
+
+
+@functools.cache
+def gpus() -> int:
+    """How many NVIDIA GPUs the driver offers this process; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+            return 0
+        return count.value
+    except (OSError, AttributeError):
+        return 0
+
+
+@functools.cache
+def _preload() -> None:
+    """Load CUDA's libraries from their Python packages, where the CUDA extra put them."""
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(RuntimeError):
+        ort.preload_dlls(directory="")
+
+
+@functools.cache
+def usable_cores() -> int:
+    """Physical cores that this process may use: affinity and the container's quota respected.
+
+    ONNX Runtime's own choice counts the machine's cores, and so many threads in a container that
+    is granted two of them take turns instead of working.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = affinity(0) if affinity else range(os.cpu_count() or 1)
+    # Hyper-threads of one core list the same siblings.
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = len({_read(siblings.format(n)) or str(n) for n in cpus})
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    granted = math.ceil(int(quota) / int(period)) if quota.isdigit() and period else cores
+    return max(1, min(cores, granted))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
