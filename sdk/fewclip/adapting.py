@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 import fewclip.methods as registry
@@ -29,6 +30,7 @@ from fewclip.classifier import (
 )
 from fewclip.contract import Calibration
 from fewclip.errors import OptionError
+from fewclip.familiarity import Familiarity
 from fewclip.loading import load_backbone
 from fewclip.progress import to_stderr
 from fewclip.report import Report
@@ -242,23 +244,30 @@ def execute(
         data={"source": made.source, **split.summary()},
         training={
             "run_id": made.run_id,
-            "phrases": dict(made.phrases) if tuned.trains else {},
+            "phrases": dict(made.phrases),
             "losses": list(history.losses),
             "resumed_from_epochs": list(history.resumed_from),
             "device": tower.device.type,
         },
     )
-    validation = [(item.image, split.classes[item.label]) for item in split.val]
-    return _calibrated(Classifier(tuned, card, validation=validation), split, before)
+    bare = Classifier(tuned, card)
+    features = bare.embed([item.image for item in split.train])
+    clf = Classifier(
+        tuned,
+        card,
+        familiarity=Familiarity.fit(features, np.array([item.label for item in split.train])),
+        validation=[(item.image, split.classes[item.label]) for item in split.val],
+    )
+    return _calibrated(clf, split, before)
 
 
 def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -> Classifier:
     """Fit temperature and threshold on the validation images, and compare with zero-shot."""
     if before is None:
         return clf
-    itm, cat = clf.logits([item.image for item in split.val])
+    itm, cat, familiarity = clf.evidence([item.image for item in split.val])
     truth = [item.label for item in split.val]
-    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head)
+    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head, familiarity)
     proba = decide.probabilities(itm, cat, clf.card.head, calibration.temperature)
     after = Report.from_predictions(proba, truth, clf.classes)
     if after.accuracy < before.accuracy:
@@ -270,7 +279,7 @@ def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -
         )
     metrics = {"before": _figures(before), "after": _figures(after)}
     card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
-    return Classifier(clf.method, card, validation=clf.validation)
+    return Classifier(clf.method, card, familiarity=clf.familiarity, validation=clf.validation)
 
 
 def _measure(clf: Classifier, split: datasets.Split) -> Report | None:

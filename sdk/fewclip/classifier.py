@@ -21,6 +21,7 @@ from fewclip import classes as class_sets
 from fewclip.classes import Phrases, read_phrases
 from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
+from fewclip.familiarity import Familiarity
 from fewclip.loading import load_backbone
 from fewclip.methods.base import Method
 from fewclip.preprocess import Image, as_list, preprocess
@@ -40,15 +41,22 @@ class Classifier:
     Args:
         method: trained, or zero-shot.
         card: its contract; `card.classes` are the labels, in the order of every logit axis.
+        familiarity: what the training images looked like; None for a model that saw none.
         validation: images and labels kept out of training, when this process has them; an export
             proves itself on them.
     """
 
     def __init__(
-        self, method: Method, card: Card, *, validation: Sequence[tuple[Image, str]] = ()
+        self,
+        method: Method,
+        card: Card,
+        *,
+        familiarity: Familiarity | None = None,
+        validation: Sequence[tuple[Image, str]] = (),
     ) -> None:
         self.method = method.eval()
         self.card = card
+        self.familiarity = familiarity
         self.validation = tuple(validation)
         with torch.inference_mode():
             self._bank = method.bank([card.phrases[label] for label in card.classes])
@@ -80,8 +88,9 @@ class Classifier:
         Raises:
             ImageError: an image cannot be read.
         """
-        itm, cat = self.logits(images)
-        return decide.decide(itm, cat, self.classes, self.card.head, self.card.calibration, top_k)
+        itm, cat, familiarity = self.evidence(images)
+        head, calibration = self.card.head, self.card.calibration
+        return decide.decide(itm, cat, self.classes, head, calibration, top_k, familiarity)
 
     def predict_proba(self, images: Image | Sequence[Image]) -> np.ndarray:
         """(N, C) float64 calibrated probabilities; rows sum to 1."""
@@ -96,14 +105,31 @@ class Classifier:
         Args:
             images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
         """
+        return self.evidence(images)[:2]
+
+    def evidence(self, images: Image | Sequence[Image] | np.ndarray) -> decide.Evidence:
+        """All that `decide` needs to answer for N images.
+
+        Args:
+            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
+        """
         itm, cat = [np.zeros((0, len(self.classes)), np.float32)], []
+        seen = [np.zeros(0)]
         for pixels in self._batches(images):
             with torch.inference_mode():
-                one, two = self.method.logits(self.method.image_features(pixels), self._bank)
+                features = self.method.image_features(pixels)
+                one, two = self.method.logits(features, self._bank)
+                unit = torch.nn.functional.normalize(features.float(), dim=-1)
             itm.append(one.float().cpu().numpy())
             if two is not None:
                 cat.append(two.float().cpu().numpy())
-        return np.concatenate(itm), np.concatenate(cat) if cat else None
+            if self.familiarity is not None:
+                seen.append(self.familiarity.score(unit.cpu().numpy()))
+        return decide.Evidence(
+            np.concatenate(itm),
+            np.concatenate(cat) if cat else None,
+            np.concatenate(seen) if self.familiarity is not None else None,
+        )
 
     def embed(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
         """(N, D) float32 L2-normalised image features."""
@@ -118,10 +144,11 @@ class Classifier:
         """Accuracy, macro F1, per class, confusion and calibration on labelled images.
 
         Args:
-            data: in any of the forms that `adapt` takes; its labels must be among the classes.
+            data: in any of the forms that `adapt` takes; images of classes that this classifier
+                does not know are left out and reported.
 
         Raises:
-            ClassNameError: a label that this classifier does not know.
+            ClassNameError: none of the labels is among the classes.
             DataError: nothing to evaluate on.
         """
         from fewclip.evaluation import evaluate
@@ -172,7 +199,9 @@ class Classifier:
         return same
 
     def _with_card(self, card: Card) -> Classifier:
-        return Classifier(self.method, card, validation=self.validation)
+        return Classifier(
+            self.method, card, familiarity=self.familiarity, validation=self.validation
+        )
 
     # ---- folders -----------------------------------------------------------------------------
 
@@ -190,6 +219,9 @@ class Classifier:
         tensors |= {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
         tensors |= {f"state/{k}": v for k, v in self.method.state().items()}
         tensors["logit_scale"] = self.backbone.logit_scale
+        if self.familiarity is not None:
+            tensors["familiarity/whiten"] = torch.from_numpy(self.familiarity.whiten)
+            tensors["familiarity/means"] = torch.from_numpy(self.familiarity.means)
         plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         card = dataclasses.replace(self.card, name=Path(path).resolve().name)
 
@@ -253,6 +285,7 @@ def new_card(
     from fewclip import __version__
 
     backbone = method.backbone
+    seen = "phrases" in fields.get("training", {})
     return Card(
         kind="model",
         name=name,
@@ -270,7 +303,7 @@ def new_card(
         },
         head=HeadSpec(
             logit_scale=float(backbone.logit_scale),
-            columns=tuple(range(len(phrases))) if method.trains else (-1,) * len(phrases),
+            columns=tuple(range(len(phrases))) if seen else (-1,) * len(phrases),
             dept_weight=options.get("dept_weight"),
         ),
         created=artifact.now_utc(),
@@ -357,4 +390,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -
         ) from error
     state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
     method.load_state({k: v.to(backbone.device) for k, v in state.items()})
-    return Classifier(method, card)
+    familiarity = None
+    if "familiarity/means" in tensors:
+        parts = (tensors[f"familiarity/{part}"].numpy() for part in ("whiten", "means"))
+        familiarity = Familiarity(*parts)
+    return Classifier(method, card, familiarity=familiarity)

@@ -30,11 +30,16 @@ ITM_OUTPUT = "logits_itm"  # (batch, M) float32, already scaled by exp(logit_sca
 CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 
-# Keys of the graphs' metadata; values are text, JSON but for the features.
+# Keys of the graphs' metadata; values are JSON, but for the arrays: base64 of an npz file.
 FORMAT_KEY = "format_version"
 CLASSES_KEY = "classes"
 PREPROCESSING_KEY = "preprocessing"
-CLASS_FEATURES_KEY = "class_features"  # base64 of (M, D) float32, what `classes` defaults to
+ARRAYS_KEY = "arrays"
+
+# Names within the arrays, all float32.
+CLASS_FEATURES = "class_features"  # (M, D), what the input `classes` defaults to
+WHITEN = "familiarity_whiten"  # (D, D) and
+MEANS = "familiarity_means"  # (M_trained, D), of a model that saw images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,20 @@ class Score(NamedTuple):
     score: float
 
 
+class Evidence(NamedTuple):
+    """What a model hands over for B images.
+
+    Attributes:
+        logits_itm: (B, M) float32.
+        logits_cat: (B, columns of the CAT head) float32, None without DePT.
+        familiarity: (B,) float64 of `Familiarity.score`, None for a model that saw no image.
+    """
+
+    logits_itm: NDArray[np.float32]
+    logits_cat: NDArray[np.float32] | None
+    familiarity: NDArray[np.float64] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Prediction:
     """The answer for one image.
@@ -76,14 +90,33 @@ def probabilities(
     return np.exp(_log_softmax(_log_probabilities(logits_itm, logits_cat, head) / temperature))
 
 
-def known_score(logits_itm: ArrayLike, logits_cat: ArrayLike | None, head: HeadSpec) -> Floats:
+def known_score(
+    logits_itm: ArrayLike,
+    logits_cat: ArrayLike | None,
+    head: HeadSpec,
+    calibration: Calibration,
+    familiarity: ArrayLike | None = None,
+) -> Floats:
     """How much each image looks like one of the classes: (B,) float64, higher is more known.
 
-    The best ITM logit: a similarity to the nearest class, which does not fall when similar
-    classes share the probability, and does not jump when a class is added.
+    For an image whose best class was seen in training, how familiar it is (`familiarity.py`); for
+    one whose best class is known by name alone, its best ITM logit, a similarity that does not jump
+    when a class is added. Each is counted in standard deviations of the validation images, which
+    puts both on one scale.
+
+    Args:
+        logits_itm: (B, M).
+        logits_cat: (B, columns of the CAT head), None without DePT.
+        familiarity: (B,) of `Familiarity.score`, None for a model that saw no image.
     """
-    best: Floats = np.asarray(logits_itm, dtype=np.float64).max(axis=1)
-    return best
+    itm = np.asarray(logits_itm, dtype=np.float64)
+    by_name: Floats = (itm.max(axis=1) - calibration.logit_center) / calibration.logit_spread
+    if familiarity is None:
+        return by_name
+    seen = np.asarray(familiarity, dtype=np.float64)
+    seen = (seen - calibration.familiarity_center) / calibration.familiarity_spread
+    best = _log_probabilities(itm, logits_cat, head).argmax(axis=1)
+    return np.where(np.asarray(head.columns)[best] >= 0, seen, by_name)
 
 
 def decide(
@@ -93,6 +126,7 @@ def decide(
     head: HeadSpec,
     calibration: Calibration,
     top_k: int = 5,
+    familiarity: ArrayLike | None = None,
 ) -> list[Prediction]:
     """One answer per row of logits.
 
@@ -101,6 +135,7 @@ def decide(
         logits_cat: (B, columns of the CAT head), None without DePT.
         labels: the M classes, in the order of the logits.
         top_k: how many classes to name, at most M are.
+        familiarity: (B,), None for a model that saw no image.
 
     Raises:
         OptionError: `top_k` is not a number from 1 on.
@@ -109,7 +144,7 @@ def decide(
         raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
     rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
     threshold = -math.inf if calibration.threshold is None else calibration.threshold
-    known = known_score(logits_itm, logits_cat, head) >= threshold
+    known = known_score(logits_itm, logits_cat, head, calibration, familiarity) >= threshold
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     predictions = []
     for row, order, is_known in zip(rows, best, known, strict=True):
@@ -119,7 +154,11 @@ def decide(
 
 
 def fit_calibration(
-    logits_itm: ArrayLike, logits_cat: ArrayLike | None, labels: ArrayLike, head: HeadSpec
+    logits_itm: ArrayLike,
+    logits_cat: ArrayLike | None,
+    labels: ArrayLike,
+    head: HeadSpec,
+    familiarity: ArrayLike | None = None,
 ) -> Calibration:
     """Learn temperature and 'unknown' threshold from validation images kept out of training.
 
@@ -127,16 +166,30 @@ def fit_calibration(
         logits_itm: (B, M).
         logits_cat: (B, columns of the CAT head), None without DePT.
         labels: (B,) integer class of each image.
+        familiarity: (B,), None for a model that saw no image.
     """
     truth = np.asarray(labels, dtype=np.int64)
     if truth.size == 0:
         return Calibration()
     log_p = _log_probabilities(logits_itm, logits_cat, head)
-    return Calibration(
+    logit = _center_and_spread(np.asarray(logits_itm, dtype=np.float64).max(axis=1))
+    seen = (0.0, 1.0) if familiarity is None else _center_and_spread(np.asarray(familiarity))
+    scales = Calibration(
         temperature=_fit_temperature(log_p, truth),
-        threshold=_fit_threshold(known_score(logits_itm, logits_cat, head)),
+        logit_center=logit[0],
+        logit_spread=logit[1],
+        familiarity_center=seen[0],
+        familiarity_spread=seen[1],
         n=int(truth.size),
     )
+    scores = known_score(logits_itm, logits_cat, head, scales, familiarity)
+    return dataclasses.replace(scales, threshold=_fit_threshold(scores))
+
+
+def _center_and_spread(values: Floats) -> tuple[float, float]:
+    """Mean and standard deviation; a spread of 1 where there is none to speak of."""
+    spread = float(values.std())
+    return float(values.mean()), spread if spread > 1e-9 else 1.0
 
 
 def _log_probabilities(

@@ -213,8 +213,9 @@ def test_the_unknown_threshold_decides_what_is_known(
     tuned: fewclip.Classifier, photos: Path
 ) -> None:
     paths = pictures(photos)[:4]
-    itm, cat = tuned.logits(paths)
-    scores = decide.known_score(itm, cat, tuned.card.head)
+    itm, cat, familiarity = tuned.evidence(paths)
+    head, calibration = tuned.card.head, tuned.card.calibration
+    scores = decide.known_score(itm, cat, head, calibration, familiarity)
     middle = float(np.sort(scores)[1:3].mean())
     known = [p.known for p in tuned.set_unknown_threshold(middle).predict(paths)]
     assert known == list(scores >= middle)
