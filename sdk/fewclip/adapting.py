@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 import fewclip.methods as registry
+from fewclip import artifact, decide
 from fewclip import checkpoint as checkpoints
 from fewclip import data as datasets
-from fewclip import decide
 from fewclip.backbone import Backbone
 from fewclip.classifier import (
     TEMPLATE,
@@ -37,6 +37,7 @@ from fewclip.report import Report
 from fewclip.trainer import History, Progress, TrainingSet, resolve_precision, train
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
+VALIDATION_FILES = 1000  # at most so many are named in the card
 
 
 def adapt(
@@ -121,7 +122,7 @@ class Plan:
         backbone: loaded, frozen, for this run alone.
         split: which images train and which validate.
         phrases: label -> phrase.
-        source: where the images came from, when that was a place.
+        source: where the images came from, as it was given, when that was a place.
         run: the run's fingerprint as plain JSON; equal fingerprints give equal weights.
     """
 
@@ -192,7 +193,7 @@ def plan(
         template=template,
         split=split,
         phrases=phrases,
-        source=str(Path(data).resolve()) if isinstance(data, (str, os.PathLike)) else None,
+        source=os.fspath(data) if isinstance(data, (str, os.PathLike)) else None,
         seed=seed,
         precision=precision,
         checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -241,7 +242,11 @@ def execute(
         calibration=Calibration(),
         seed=made.seed,
         precision=made.precision,
-        data={"source": made.source, **split.summary()},
+        data={
+            "source": made.source,
+            "validation_files": _files(made),
+            **split.summary(),
+        },
         training={
             "run_id": made.run_id,
             "phrases": dict(made.phrases),
@@ -280,6 +285,21 @@ def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -
     metrics = {"before": _figures(before), "after": _figures(after)}
     card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
     return Classifier(clf.method, card, familiarity=clf.familiarity, validation=clf.validation)
+
+
+def _files(made: Plan) -> list[dict[str, str]]:
+    """The validation images that are files: an export in another process proves itself on them."""
+    root = Path(made.source or "")
+    root = root.parent if root.is_file() else root
+    return [
+        {
+            "path": os.path.relpath(item.image, root) if made.source else os.fspath(item.image),
+            "label": made.split.classes[item.label],
+            "sha256": artifact.sha256_file(item.image),
+        }
+        for item in made.split.val[:VALIDATION_FILES]
+        if isinstance(item.image, (str, os.PathLike))
+    ]
 
 
 def _measure(clf: Classifier, split: datasets.Split) -> Report | None:

@@ -140,8 +140,8 @@ def predict_arguments(parser: Parser) -> None:
 def predict(arguments: Arguments) -> int:
     from fewclip.data import list_images
 
-    images = list_images(arguments.images)
     model = open_model(arguments.model)
+    images = list_images(arguments.images)
     rows: list[dict[str, Any]] = []
     for first in range(0, len(images), CHUNK):
         for row in _predict_chunk(model, images[first : first + CHUNK], arguments.top_k):

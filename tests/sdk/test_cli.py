@@ -132,7 +132,7 @@ def test_add_classes_writes_another_model(
         (["adapt", "{photos}", "--out", "{tmp}/m", "--set", "omga=3"], "omga"),
         (["adapt", "{photos}", "--out", "{tmp}/m", "--classes", "{"], "JSON"),
         (["adapt", "{photos}/one", "--out", "{tmp}/m"], "one"),
-        (["predict", "{tmp}/none", "x.jpg"], "none"),
+        (["predict", "{tmp}/none", "x.jpg"], "{tmp}/none"),
         (["predict", "{model}", "nothing.jpg"], "nothing.jpg"),
         (["predict", "{model}", "{photos}", "--top-k", "0"], "top_k"),
         (["evaluate", "{model}", "{tmp}"], "{tmp}"),
