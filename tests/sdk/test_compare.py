@@ -1,0 +1,167 @@
+"""Which method to use: every image judged once by strangers to it, a budget, an advice."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import bench_data
+import numpy as np
+import pytest
+
+from fewclip import compare as comparing
+from fewclip._advice import Row, advise, difference
+from fewclip._references import REFERENCES, fit_reference
+from fewclip.compare import compare
+from fewclip.errors import DataError, MissingExtraError, OptionError
+
+ONE_EPOCH = {"": {"epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bench_data.write_folder(tmp_path_factory.mktemp("own") / "own", ["red", "ant"], 6, 0)
+
+
+def row(method: str, right: list[int], **fields: Any) -> Row:
+    judged = np.array(right, np.int8)
+    n = int((judged >= 0).sum())
+    return Row(
+        method=method,
+        right=judged,
+        n=n,
+        **{"folds": 2 if n == len(right) else 1 if n else 0, "seconds": 1.0, "peak_mb": 1.0}
+        | fields,
+    )
+
+
+def advice(*rows: Row) -> Any:
+    return advise(rows, folds=2, images=100, seconds=1, budget=60, notes=[])
+
+
+def test_every_image_is_judged_once_by_a_model_that_has_not_seen_it(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[str], int]] = []
+    learn = comparing.learn
+
+    def look(job: Any, *arguments: Any, **more: Any) -> Any:
+        seen.append(({p.key for p in job.dataset.train}, len(job.dataset.train)))
+        return learn(job, *arguments, **more)
+
+    monkeypatch.setattr(comparing, "learn", look)
+    found = compare(
+        own, methods=["zero-shot", "clip-adapter"], folds=3, options={"clip-adapter": {"epochs": 1}}
+    )
+    assert [r.method for r in found.rows] == ["zero-shot", *REFERENCES, "clip-adapter"]
+    assert all((r.n, r.folds, r.given_up) == (12, 3, False) for r in found.rows)
+    assert [n for _, n in seen] == [8] * 6
+    assert len(set.union(*(keys for keys, _ in seen))) == 12
+    assert not set.intersection(*(keys for keys, _ in seen[::2]))  # each is held out once
+    references = {r.method: r.accuracy for r in found.rows if r.outside}
+    assert references == dict.fromkeys(REFERENCES, 1.0)  # two colours are told apart by features
+    assert found.best in ("zero-shot", "clip-adapter")
+    assert found.best in found.advice
+    assert "accuracy" in str(found)
+
+
+def test_a_spent_budget_leaves_methods_out_and_says_so(own: Path) -> None:
+    found = compare(own, methods=["zero-shot", "coop", "fine-tune"], folds=2, budget=1e-6)
+    first, *others = found.rows
+    assert (first.method, first.folds) == ("zero-shot", 1)
+    assert [r.n for r in others] == [0] * 4
+    assert "ended before" in found.advice
+    assert "fine-tune" in found.advice
+    assert "not tried" in str(found)
+
+
+def test_folds_are_at_most_the_images_of_the_smallest_class(tmp_path: Path) -> None:
+    own = bench_data.write_folder(tmp_path / "own", ["red", "ant"], 5, 0)
+    for i in (2, 3, 4):
+        (own / "ant" / f"{i}.png").unlink()
+    found = compare(own, methods=["zero-shot"], folds=4)
+    assert (found.folds, found.images) == (2, 7)
+    (own / "ant" / "1.png").unlink()
+    with pytest.raises(DataError, match="'ant' has one image"):
+        compare(own, methods=["zero-shot"])
+
+
+def test_test_images_are_left_for_the_last_check(tmp_path: Path) -> None:
+    own = bench_data.write_folder(tmp_path / "own", ["red", "ant"], 4, 2)
+    found = compare(own, methods=["zero-shot"], folds=2)
+    assert found.images == 8
+    assert "4 images of test/" in found.notes[-1]
+
+
+def test_wrong_words(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ({"budget": 0}, {"folds": 1}, {"methods": []}, {"template": "no braces"}):
+        with pytest.raises(OptionError):
+            compare(own, **wrong)  # type: ignore[arg-type]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"fewclip\[train\]"):
+        compare(own)
+
+
+def test_the_best_is_ahead_on_the_same_images_not_on_easier_ones() -> None:
+    easy, hard = [1] * 50, [0] * 50
+    # Judged on the easy half alone, where every method is right.
+    lucky = row("lucky", [1] * 50 + [-1] * 50, given_up=True)
+    steady = row("steady", easy + [1] * 30 + [0] * 20)
+    found = advice(row("zero-shot", easy + hard), lucky, steady)
+    assert lucky.accuracy > steady.accuracy
+    assert found.best == "steady"
+    assert "lucky (1 of 2 folds)" in found.advice
+
+
+def test_methods_that_chance_explains_are_as_good_and_the_quicker_is_named() -> None:
+    best = row("slow", [1] * 82 + [0] * 18, seconds=100.0)
+    near = row("quick", [0] * 3 + [1] * 77 + [0] * 20, seconds=10.0)
+    far = row("far", [1] * 40 + [0] * 60)
+    found = advice(far, near, best)
+    assert found.best == "slow"
+    assert "82.0% of 100 images" in found.advice
+    far_off = row("far", [1] * 40 + [0] * 60)
+    assert difference(far_off, best)[2] < 0
+    alone = advice(far_off, best)
+    assert "more than chance" in alone.advice
+    tie = advice(row("quick", [0] + [1] * 81 + [0] * 18, seconds=10.0), best)
+    assert "and quicker: quick" in tie.advice
+
+
+def test_an_outside_reference_that_is_ahead_is_named_but_not_chosen() -> None:
+    found = advice(
+        row("zero-shot", [1] * 40 + [0] * 60),
+        row("features + linear SVM", [1] * 90 + [0] * 10, outside=True),
+    )
+    assert found.best == "zero-shot"
+    assert "Outside fewclip, features + linear SVM" in found.advice
+
+
+def test_references_learn_from_one_image_per_class_too() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8, dtype=np.float32)
+    features = np.repeat(centres, 4, 0) + rng.normal(0, 0.05, (12, 8)).astype(np.float32)
+    labels = np.repeat(np.arange(3), 4)
+    for name in REFERENCES:
+        for chosen in (slice(None), slice(0, None, 4)):
+            model = fit_reference(name, features[chosen], labels[chosen])
+            assert (model(features) == labels).all()
+
+
+def test_the_command_prints_an_advice_or_one_json_document(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fewclip.cli import main
+
+    words = ["compare", str(own), "--methods", "zero-shot", "--folds", "2", "--device", "cpu"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert "Use zero-shot" in captured.out
+    assert "fold 2: zero-shot" in captured.err
+    assert main([*words, "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["best"] == "zero-shot"
+    assert plain["rows"][0]["n"] == 12
+    assert len(plain["rows"][0]["interval"]) == 2
