@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import nn
@@ -146,12 +147,13 @@ def _check_reachable(name: str, config: Mapping[str, Any]) -> None:
     url = urlsplit(hub if config.get("hf_hub") else str(config.get("url", hub)))
     reason = "offline mode is set (HF_HUB_OFFLINE)"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() not in {"1", "ON", "YES", "TRUE"}:
+        way = urlsplit(getproxies().get(url.scheme, url.geturl()))
         try:
-            port = url.port or (80 if url.scheme == "http" else 443)
-            socket.create_connection((url.hostname or "", port), timeout=5).close()
+            port = way.port or (80 if way.scheme == "http" else 443)
+            socket.create_connection((way.hostname or "", port), timeout=5).close()
             return
         except OSError as error:
-            reason = f"{url.hostname} cannot be reached ({error})"
+            reason = f"{way.hostname} cannot be reached ({error})"
     raise BackboneError(
         f"the weights of {name!r} are not in the local cache and {reason}; connect once to fetch "
         f"them, give a local folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or use 'micro'"

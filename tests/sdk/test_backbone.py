@@ -1,0 +1,426 @@
+"""Backbones: what loads and what is refused by name, and that the towers equal open_clip's own."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import golden
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fewclip import loading, methods
+from fewclip.backbone import Backbone
+from fewclip.errors import BackboneError, ClassNameError
+from fewclip.loading import CONFIG_FILE, WEIGHTS_FILE, list_backbones, load_backbone, wrap
+from fewclip.methods.base import Method
+
+PROMPTS = ["a photo of a cat.", "a blurry photo of the very long name", "x", "a photo of a dog."]
+TINY = {
+    "embed_dim": 32,
+    "quick_gelu": False,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 2,
+        "width": 64,
+        "head_width": 32,
+        "patch_size": 16,
+    },
+    "text_cfg": {
+        "context_length": 16,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 1,
+        "layers": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def micro() -> Backbone:
+    return load_backbone("micro")
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """TINY with `vision__layers=3`-like changes."""
+    cfg = copy.deepcopy(TINY)
+    for key, value in changes.items():
+        part, _, field = key.partition("__")
+        if field:
+            cfg[f"{part}_cfg"][field] = value  # type: ignore[index]
+        else:
+            cfg[key] = value
+    return cfg
+
+
+def write(folder: Path, cfg: dict[str, Any], clip: nn.Module | None = None) -> Path:
+    """A local backbone folder; weights of `clip`, or random ones of the config."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"model_cfg": cfg, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}})
+    (folder / CONFIG_FILE).write_text(text, "utf-8")
+    save_file((clip or CLIP(**copy.deepcopy(cfg))).state_dict(), folder / WEIGHTS_FILE)
+    return folder
+
+
+@torch.no_grad()
+def check_equal_to_open_clip(backbone: Backbone) -> None:
+    size = backbone.preprocess.size
+    pixels = torch.from_numpy(golden.draw("pixels", (5, 3, size, size)).astype(np.float32))
+    images = backbone.image_features(backbone.image_embed(pixels))
+    torch.testing.assert_close(images, backbone.clip.encode_image(pixels), rtol=1e-5, atol=1e-5)
+    tokens = open_clip.SimpleTokenizer(context_length=backbone.context_length)(PROMPTS)
+    wanted = backbone.clip.encode_text(tokens)
+    texts = backbone.text_features(backbone.text_embed(backbone.tokenize(PROMPTS)))
+    torch.testing.assert_close(texts, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(backbone.encode_tokens(tokens), wanted, rtol=1e-5, atol=1e-5)
+
+
+# ---- equal to open_clip ----------------------------------------------------------------------
+
+
+def test_micro_equals_open_clip(micro: Backbone) -> None:
+    check_equal_to_open_clip(micro)
+    assert (micro.image_depth, micro.text_depth) == (8, 4)
+    assert (micro.image_width, micro.text_width, micro.embed_dim) == (192, 128, 256)
+    assert micro.context_length == 32
+    assert micro.preprocess.size == 64
+    assert micro.logit_scale.shape == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vision__ls_init_value": 0.3, "text__ls_init_value": 0.2},
+        {"vision__no_ln_pre": True},
+        {"vision__mlp_ratio": 2.0, "text__mlp_ratio": 3.0},
+        {"vision__pos_embed_type": "sin_cos_2d"},
+        {"vision__layers": 1, "text__layers": 1},
+        {"vision__patch_dropout": 0.5},
+        {"quick_gelu": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_variants_equal_open_clip(tmp_path: Path, changes: dict[str, Any]) -> None:
+    backbone = load_backbone(write(tmp_path / "b", config(**changes)))
+    check_equal_to_open_clip(backbone)
+
+
+def test_a_backbone_is_frozen_and_in_eval_mode(micro: Backbone) -> None:
+    assert not any(p.requires_grad for p in micro.parameters())
+    assert not any(module.training for module in micro.clip.modules())
+    assert {p.dtype for p in micro.parameters()} == {torch.float32}
+
+
+def test_patch_dropout_is_switched_off(tmp_path: Path) -> None:
+    """Even in train mode every patch is read."""
+    folder = write(tmp_path / "b", config(vision__patch_dropout=0.5))
+    assert isinstance(load_backbone(folder).clip.visual.patch_dropout, nn.Identity)
+
+
+def test_quick_gelu_is_honoured(tmp_path: Path) -> None:
+    """The same weights with another activation give other features, those of open_clip."""
+    weights = CLIP(**config())
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for quick in (False, True):
+        cfg = config(quick_gelu=quick)
+        backbone = load_backbone(write(tmp_path / str(quick), cfg, weights))
+        other = CLIP(**cfg).eval()
+        other.load_state_dict(weights.state_dict())
+        with torch.no_grad():
+            found[quick] = backbone.image_features(backbone.image_embed(pixels))
+            torch.testing.assert_close(found[quick], other.encode_image(pixels))
+    assert (found[True] - found[False]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "quick"),
+    [("ViT-B-16/openai", True), ("ViT-B-16/laion2b_s34b_b88k", False), ("ViT-B-32/openai", True)],
+)
+def test_tags_say_which_activation(name: str, quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's weights under a plain model name need QuickGELU: open_clip only warns."""
+    asked: dict[str, Any] = {}
+
+    def create(model: str, **options: Any) -> nn.Module:
+        asked.update(options, model=model)
+        clip = CLIP(**config(quick_gelu=options["force_quick_gelu"]))
+        clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        return clip.train()
+
+    monkeypatch.setattr(loading, "_cached", lambda _: True)
+    monkeypatch.setattr(open_clip, "create_model", create)
+    backbone = load_backbone(name)
+    assert backbone.name == name
+    assert f"{asked['model']}/{asked['pretrained']}" == name
+    assert asked["force_quick_gelu"] is quick
+    assert asked["require_pretrained"] is True
+    assert not backbone.clip.training
+
+
+# ---- refused by name -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("RN50/openai", "ResNet"),
+        ("convnext_base/laion400m_s13b_b51k", "timm"),
+        ("ViT-B-16-SigLIP/webli", "timm"),
+        ("coca_ViT-B-32/laion2b_s13b_b90k", "CoCa"),
+        ("roberta-ViT-B-32/laion2b_s12b_b32k", "Hugging Face"),
+        ("ViT-L-14-CLIPA/datacomp1b", "causal"),
+        ("no-such-model/openai", "unknown"),
+        ("ViT-B-16", "ViT-B-16/openai"),
+        ("ViT-B-16/no-such-tag", "ViT-B-16/openai"),
+    ],
+)
+def test_names_that_cannot_be_adapted(name: str, reason: str) -> None:
+    with pytest.raises(BackboneError, match=reason) as caught:
+        load_backbone(name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"vision__layers": [1, 1, 1, 1]}, "ResNet"),
+        ({"vision__timm_model_name": "vit_tiny_patch16_224"}, "timm"),
+        ({"text__hf_model_name": "roberta-base"}, "Hugging Face"),
+        ({"custom_text": True}, "custom text"),
+        ({"multimodal_cfg": {}, "custom_text": True}, "CoCa"),
+        ({"init_logit_bias": -10}, "SigLIP"),
+        ({"text__pool_type": "last"}, "EOT"),
+        ({"text__no_causal_mask": True}, "causal"),
+        ({"vision__pool_type": "avg"}, "CLS"),
+        ({"vision__attentional_pool": True}, "CLS"),
+        ({"vision__final_ln_after_pool": True}, "CLS"),
+        ({"vision__qk_norm": True}, "blocks"),
+        ({"text__scale_attn": True}, "blocks"),
+        ({"text__proj_bias": True}, "projections"),
+        ({"text__proj_type": "none", "embed_dim": 32}, "projections"),
+        ({"text__vocab_size": 32000}, "vocabulary"),
+        ({"nonscalar_logit_scale": True}, "logit"),
+        ({"vision__image_size": [32, 64]}, "square"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_folders_that_cannot_be_adapted(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    """What the exact speed-ups rest on, refused whether the config shows it or only the model."""
+    cfg = config(**changes)
+    text = json.dumps({"model_cfg": cfg})
+    (tmp_path / CONFIG_FILE).write_text(text, "utf-8")
+    try:
+        weights = CLIP(**copy.deepcopy(cfg)).state_dict()
+    except Exception:  # nothing that a plain CLIP can be built from
+        weights = {"none": torch.zeros(1)}
+    save_file(weights, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(BackboneError, match=reason):
+        load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"vision__layers": [1, 1, 1, 1], "vision__image_size": 64}, "ModifiedResNet"),
+        ({"text__pool_type": "last"}, "EOT"),
+        ({"text__no_causal_mask": True}, "causal"),
+        ({"vision__pool_type": "avg"}, "CLS"),
+        ({"vision__attentional_pool": True}, "CLS"),
+        ({"init_logit_bias": -10.0}, "sigmoid"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_models_are_checked_whatever_their_config_said(
+    changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BackboneError, match=reason):
+        wrap(CLIP(**config(**changes)), name="mine", preprocess_cfg={})
+
+
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(BackboneError, match="'mine'"):
+        wrap(nn.Linear(1, 1), name="mine", preprocess_cfg={})
+    with pytest.raises(BackboneError, match="nearest"):
+        wrap(CLIP(**config()), name="mine", preprocess_cfg={"interpolation": "nearest"})
+    dropping = CLIP(**config())
+    dropping.transformer.resblocks[0].attn.dropout = 0.1
+    with pytest.raises(BackboneError, match="drops"):
+        wrap(dropping, name="mine", preprocess_cfg={})
+
+
+def test_a_prompt_too_long_is_refused_not_cut(micro: Backbone) -> None:
+    with pytest.raises(ClassNameError, match="tokens"):
+        micro.tokenize(["a photo of a " + "very " * 40 + "long name."])
+
+
+# ---- lists, folders, offline -----------------------------------------------------------------
+
+
+def test_list_backbones() -> None:
+    names = list_backbones()
+    assert names[0] == "micro"
+    assert len(names) == len(set(names))
+    assert {"ViT-B-16/openai", "ViT-L-14/laion2b_s32b_b82k"} <= set(names)
+    assert not [n for n in names if n.startswith(("RN", "coca", "convnext", "ViTamin", "EVA"))]
+    assert not [n for n in names if "SigLIP" in n or "CLIPA" in n or "worldwide" in n]
+
+
+def test_every_listed_model_passes_the_checks() -> None:
+    """Built without weights; the list must hold nothing that loading would then refuse."""
+    for model in {name.partition("/")[0] for name in list_backbones()[1:]}:
+        with torch.device("meta"):
+            loading.check_supported(CLIP(**open_clip.get_model_config(model)), model)
+
+
+def test_a_folder_gives_back_what_it_was_written_from(micro: Backbone, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(loading.MICRO, folder)
+    again = load_backbone(folder)
+    assert again.name == str(folder)
+    assert again.hash == micro.hash
+    assert again.preprocess == micro.preprocess
+    weights = load_file(folder / WEIGHTS_FILE)
+    weights["logit_scale"] = weights["logit_scale"] + 0.01
+    save_file(weights, folder / WEIGHTS_FILE)
+    assert load_backbone(folder).hash != micro.hash
+
+
+def test_a_folder_brings_its_preprocessing(tmp_path: Path) -> None:
+    preprocess = load_backbone(write(tmp_path / "b", config())).preprocess
+    assert (preprocess.size, preprocess.mean, preprocess.std) == (32, (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE])
+def test_a_folder_without_a_file(tmp_path: Path, file: str) -> None:
+    folder = write(tmp_path / "b", config())
+    (folder / file).unlink()
+    with pytest.raises(BackboneError, match=f"has no {file}"):
+        load_backbone(folder)
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    folder = write(tmp_path / "b", config(), CLIP(**config(vision__width=96)))
+    with pytest.raises(BackboneError, match="does not fit"):
+        load_backbone(folder)
+    folder = write(tmp_path / "b", config(), CLIP(**config(vision__layers=3)))
+    with pytest.raises(BackboneError, match="does not fit"):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (CONFIG_FILE, b"not json"),
+        (CONFIG_FILE, b'{"preprocess_cfg": {}}'),
+        (CONFIG_FILE, b"[1, 2]"),
+        (WEIGHTS_FILE, b"\x00\x01not safetensors"),
+        (WEIGHTS_FILE, b""),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, file: str, content: bytes) -> None:
+    folder = write(tmp_path / "b", config())
+    (folder / file).write_bytes(content)
+    with pytest.raises(BackboneError, match=file):
+        load_backbone(folder)
+
+
+@pytest.fixture
+def no_download(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Nothing is cached, and whoever lets the hub's client try (it retries for most of a minute)
+    fails; gives the attempts to connect."""
+    attempts: list[Any] = []
+
+    def refuse(address: Any, *args: Any, **kwargs: Any) -> Any:
+        attempts.append((address, kwargs))
+        raise OSError("Name or service not known")
+
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the hub's client was let loose without a connection")
+
+    for variable in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(loading, "_cached", lambda _: False)
+    monkeypatch.setattr(open_clip, "create_model", never)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    return attempts
+
+
+def test_no_network_is_said_after_one_short_attempt(no_download: list[Any]) -> None:
+    with pytest.raises(BackboneError, match=r"huggingface\.co cannot be reached") as caught:
+        load_backbone("ViT-B-16/openai")
+    for word in ("ViT-B-16/openai", "micro", CONFIG_FILE):
+        assert word in str(caught.value)
+    assert no_download == [(("huggingface.co", 443), {"timeout": 5})]
+
+
+def test_offline_mode_does_not_even_try(
+    no_download: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BackboneError, match="HF_HUB_OFFLINE"):
+        load_backbone("ViT-B-16/openai")
+    assert no_download == []
+
+
+def test_a_proxy_or_a_mirror_is_the_way_to_try(
+    no_download: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example:8443")
+    with pytest.raises(BackboneError, match=r"hub\.example"):
+        load_backbone("ViT-B-16/openai")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    with pytest.raises(BackboneError, match=r"proxy\.example"):
+        load_backbone("ViT-B-16/openai")
+    addresses = [address for address, _ in no_download]
+    assert addresses == [("hub.example", 8443), ("proxy.example", 3128)]
+
+
+# ---- exportable ------------------------------------------------------------------------------
+
+
+class Towers(nn.Module):
+    """Both towers of a method, prompts folded in."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.method.image_features(pixels), self.method.text_from_tokens(tokens)
+
+
+# Between them every way that a method's parameters enter the towers.
+@pytest.mark.parametrize("name", ["coop", "maple+dept", "promptsrc", "vpt", "clip-adapter"])
+def test_batch_sizes_stay_dynamic_under_export(tmp_path: Path, name: str) -> None:
+    backbone = load_backbone(write(tmp_path / "b", config()))
+    method = methods.build(
+        name,
+        backbone,
+        methods.make_options(name, {"n_ctx": 4} if name.startswith("coop") else {}),
+        template="a photo of a {}.",
+        phrases=["cat", "dog"],
+        generator=torch.Generator().manual_seed(0),
+    )
+    towers = Towers(method).eval().requires_grad_(False)
+    prompts = [method.prompt(name) for name in ("cat", "golden retriever", "x", "red", "tea")]
+    tokens = open_clip.SimpleTokenizer(context_length=16)(prompts)
+    pixels = torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch, names = torch.export.Dim("batch"), torch.export.Dim("names")
+    exported = torch.export.export(
+        towers, (pixels[:2], tokens[:3]), dynamic_shapes=({0: batch}, {0: names})
+    ).module()
+    for images, texts in ((pixels, tokens), (pixels[:1], tokens[:1])):
+        for found, wanted in zip(exported(images, texts), towers(images, texts), strict=True):
+            torch.testing.assert_close(found, wanted)
