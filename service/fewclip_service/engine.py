@@ -160,10 +160,8 @@ def _run(group: Sequence[Job], options: Any) -> list[decide.Prediction]:
     metrics().batch.observe(len(group))
     with metrics().inference.time():
         pixels = np.stack([job.pixels for job in group])
-        itm, cat = classifier.logits(pixels, run_options=options)
-    card = classifier.card
-    top_k = max(job.top_k for job in group)
-    predictions = decide.decide(itm, cat, card.classes, card.head, card.calibration, top_k)
+        found = classifier.evidence(pixels, run_options=options)
+    predictions = classifier.answer(found, max(job.top_k for job in group))
     return [
         dataclasses.replace(prediction, top=prediction.top[: job.top_k])
         for job, prediction in zip(group, predictions, strict=True)

@@ -1,0 +1,192 @@
+"""Folders that come, change, break and go while two workers serve them; a worker that is killed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.server import Server
+
+pytestmark = pytest.mark.slow
+
+Variant = Callable[..., None]
+HTTP = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+@pytest.fixture(scope="module")
+def models(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    variant(folder / "warm", 2.0)
+    variant(folder / "cold", 0.5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def several(models: Path) -> Iterator[Server]:
+    with Server(models, workers=2, poll=0.1) as running:
+        yield running
+
+
+def ask(server: Server, image: bytes, model: str | None = None) -> httpx.Response:
+    """Over a connection of its own, so that any worker may answer."""
+    params = {} if model is None else {"model": model}
+    return HTTP.post(f"{server.url}/v1/predict", params=params, files={"image": image})
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """True many times in a row: two workers take turns at random."""
+    ends, row = time.monotonic() + seconds, 0
+    while row < 20:
+        row = row + 1 if holds() else 0
+        assert time.monotonic() < ends, "not within a minute"
+
+
+def card(server: Server, model: str) -> dict[str, Any]:
+    body: dict[str, Any] = HTTP.get(f"{server.url}/v1/model", params={"model": model}).json()
+    return body
+
+
+class Load:
+    """Clients that ask one model all the time, and count what they get."""
+
+    def __init__(self, server: Server, image: bytes, model: str | None, clients: int) -> None:
+        self.outcomes: Counter[Any] = Counter()
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(server, image, model)) for _ in range(clients)
+        ]
+
+    def _run(self, server: Server, image: bytes, model: str | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self.outcomes[ask(server, image, model).status_code] += 1
+            except httpx.ConnectError:  # nobody listens: not accepted, so not lost
+                self.outcomes["refused"] += 1
+                return
+            except httpx.TransportError as error:
+                self.outcomes[f"lost: {error!r}"] += 1
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_models_are_told_apart(several: Server, photo: bytes) -> None:
+    warm, cold = (ask(several, photo, name).json() for name in ("warm", "cold"))
+    assert (warm["model"], cold["model"]) == ("warm", "cold")
+    assert warm["label"] == cold["label"]
+    assert warm["score"] < cold["score"]
+    unnamed, unknown = ask(several, photo), ask(several, photo, "hot")
+    assert (unnamed.status_code, unnamed.json()["error"]["type"]) == (422, "bad_field")
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "unknown_model")
+    listed = HTTP.get(f"{several.url}/v1/model").json()["models"]
+    assert [model["name"] for model in listed] == ["cold", "warm"]
+
+
+def test_a_replaced_folder_is_taken_up_without_a_failed_request(
+    several: Server, models: Path, variant: Variant, photo: bytes
+) -> None:
+    old = ask(several, photo, "warm").json()["score"]
+    version = card(several, "warm")["version"]
+    with Load(several, photo, "warm", clients=4) as load:
+        variant(models / "warm", 5.0)
+        eventually(lambda: ask(several, photo, "warm").json()["score"] < old)
+    assert set(load.outcomes) == {200}
+    assert card(several, "warm")["version"] != version
+
+
+def test_a_new_folder_is_taken_up_and_a_removed_one_goes(
+    several: Server, models: Path, variant: Variant, photo: bytes
+) -> None:
+    assert ask(several, photo, "new").status_code == 404
+    variant(models / "new", 1.0)
+    eventually(lambda: ask(several, photo, "new").status_code == 200)
+    shutil.rmtree(models / "new")
+    eventually(lambda: ask(several, photo, "new").status_code == 404)
+
+
+def test_a_broken_folder_leaves_the_old_model_serving(
+    several: Server, models: Path, variant: Variant, photo: bytes
+) -> None:
+    before = ask(several, photo, "cold").json()["score"]
+    graph = models / "cold" / "image.onnx"
+    content = graph.read_bytes()
+    with Load(several, photo, "cold", clients=2) as load:
+        graph.write_bytes(content[:-1] + b"?")
+        eventually(lambda: card(several, "cold")["error"] is not None)
+    assert set(load.outcomes) == {200}
+    assert ask(several, photo, "cold").json()["score"] == before
+    assert "image.onnx was changed" in card(several, "cold")["error"]
+    assert str(models.parent) not in card(several, "cold")["error"]
+    assert several.metrics()['fewclip_model_broken{model="cold"}'] == 1
+    graph.write_bytes(content)
+    eventually(lambda: card(several, "cold")["error"] is None)
+    assert several.metrics()['fewclip_model_broken{model="cold"}'] == 0
+
+
+def test_a_folder_that_never_loaded_is_shown(several: Server, models: Path, photo: bytes) -> None:
+    (models / "odd").mkdir()
+    (models / "odd" / "card.json").write_text("{}")
+
+    def shown() -> bool:
+        listed = HTTP.get(f"{several.url}/v1/model").json()["models"]
+        return any(model["name"] == "odd" and model["error"] for model in listed)
+
+    eventually(shown)
+    assert ask(several, photo, "odd").status_code == 404
+    shutil.rmtree(models / "odd")
+
+
+def test_a_killed_worker_is_replaced(several: Server, photo: bytes) -> None:
+    def answering() -> set[int]:
+        events = list(several.events())[-200:]
+        return {e["pid"] for e in events if e["event"] == "request"}
+
+    before = {worker.pid for worker in several.workers()}
+    victim = min(before)
+    with Load(several, photo, "cold", clients=8) as load:
+        time.sleep(0.5)
+        several.process.poll()
+        next(worker for worker in several.workers() if worker.pid == victim).send_signal(
+            signal.SIGKILL
+        )
+        ends = time.monotonic() + 90
+        while len(answering() - {victim}) < 2 or answering() <= before:
+            assert time.monotonic() < ends, "no new worker answers"
+            time.sleep(0.2)
+    lost = sum(count for outcome, count in load.outcomes.items() if outcome != 200)
+    assert lost <= 8  # what the dead worker held: at most one request of each client
+    assert load.outcomes[200] > lost
+    assert victim not in {worker.pid for worker in several.workers()}
+
+
+def test_sigterm_under_load_answers_everything(
+    variant: Variant, tmp_path: Path, photo: bytes
+) -> None:
+    folder = tmp_path / "only"
+    variant(folder, 2.0)
+    with Server(folder, poll=0.1) as server:
+        old = ask(server, photo).json()["score"]
+        variant(folder, 5.0)  # the only model of a server is replaced in place, too
+        eventually(lambda: ask(server, photo).json()["score"] < old)
+        with Load(server, photo, None, clients=32) as load:
+            time.sleep(1.0)
+            assert server.stop() == 0
+        assert set(load.outcomes) <= {200, "refused"}
+        assert load.outcomes[200] > 32
+        assert not [event for event in server.events() if event["level"] == "error"]
