@@ -11,7 +11,15 @@ from typing import Any
 
 from fewclip import artifact
 from fewclip.classifier import Classifier
-from fewclip.contract import IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER_FILE, Card
+from fewclip.contract import (
+    CLASS_FEATURES,
+    IMAGE_GRAPH,
+    MEANS,
+    TEXT_GRAPH,
+    TOKENIZER_FILE,
+    WHITEN,
+    Card,
+)
 from fewclip.data import read_labelled
 from fewclip.errors import OptionError
 from fewclip.preprocess import Image
@@ -44,7 +52,9 @@ def export(
             "image, and a graph takes them as an input; adapt with kgcoop+dept or skip-tuning"
         )
     artifact.check_target(out, overwrite=overwrite)
-    trained = Classifier(on_cpu(classifier.method), classifier.card)
+    trained = Classifier(
+        on_cpu(classifier.method), classifier.card, familiarity=classifier.familiarity
+    )
     given = None if images is None else _read_images(images, classifier.classes)
     card = _onnx_card(trained, precision, Path(out).resolve().name)
     reports: list[ExportReport] = []
@@ -95,8 +105,11 @@ def _write_graphs(
         to_image = to_int8 if card.precision == "int8" else to_fp16
         to_image(work / IMAGE_GRAPH, folder / IMAGE_GRAPH)
         to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
-    finish_graph(folder / IMAGE_GRAPH, card, features)
-    finish_graph(folder / TEXT_GRAPH, card, None)
+    arrays = {CLASS_FEATURES: features}
+    if trained.familiarity is not None:
+        arrays |= {WHITEN: trained.familiarity.whiten, MEANS: trained.familiarity.means}
+    finish_graph(folder / IMAGE_GRAPH, card, arrays)
+    finish_graph(folder / TEXT_GRAPH, card)
     return None if plain else work / IMAGE_GRAPH
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import io
 import json
 import logging
 import warnings
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
@@ -24,8 +26,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from fewclip.contract import (
+    ARRAYS_KEY,
     CAT_OUTPUT,
-    CLASS_FEATURES_KEY,
+    CLASS_FEATURES,
     CLASSES_INPUT,
     CLASSES_KEY,
     FEATURES_OUTPUT,
@@ -37,6 +40,8 @@ from fewclip.contract import (
     Card,
 )
 from fewclip.methods.base import Method
+
+Floats = npt.NDArray[np.float32]
 
 OPSET = 20  # later ones write an Attention operator that runs no faster on a CPU
 RAW = "raw"  # features before normalisation: where tower ends and head begins; not in the result
@@ -116,11 +121,12 @@ def export_graphs(
     return features
 
 
-def finish_graph(path: Path, card: Card, features: np.ndarray | None) -> None:
+def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = None) -> None:
     """Take `RAW` out of the outputs, write the contract into the metadata and check the graph.
 
     Args:
-        features: (M, D) default of the `classes` input, for the image graph.
+        arrays: for the image graph: what answering needs besides it, `CLASS_FEATURES` among them,
+            which also becomes the default of the `classes` input.
     """
     # Weights that stand beside the graph stay there: only the graph itself is read and written.
     model = onnx.load(str(path), load_external_data=False)
@@ -132,10 +138,12 @@ def finish_graph(path: Path, card: Card, features: np.ndarray | None) -> None:
         CLASSES_KEY: json.dumps(list(card.classes)),
         PREPROCESSING_KEY: json.dumps(card.to_dict()["preprocessing"]),
     }
-    if features is not None:
-        default = np.ascontiguousarray(features, "<f4")
-        model.graph.initializer.append(numpy_helper.from_array(default, CLASSES_INPUT))
-        told[CLASS_FEATURES_KEY] = base64.b64encode(default.tobytes()).decode()
+    if arrays is not None:
+        default = numpy_helper.from_array(arrays[CLASS_FEATURES], CLASSES_INPUT)
+        model.graph.initializer.append(default)
+        packed = io.BytesIO()
+        np.savez(packed, **dict[str, Any](arrays))
+        told[ARRAYS_KEY] = base64.b64encode(packed.getvalue()).decode()
     onnx.helper.set_model_props(model, told)
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,18 +27,22 @@ import numpy.typing as npt
 from fewclip import artifact, classes, decide
 from fewclip.classes import Phrases
 from fewclip.contract import (
+    ARRAYS_KEY,
     CAT_OUTPUT,
-    CLASS_FEATURES_KEY,
+    CLASS_FEATURES,
     CLASSES_INPUT,
     CLASSES_KEY,
     FEATURES_OUTPUT,
     IMAGE_GRAPH,
     IMAGE_INPUT,
     ITM_OUTPUT,
+    MEANS,
+    WHITEN,
     Card,
 )
 from fewclip.errors import ArtifactError
-from fewclip.preprocess import WORKERS, Image, preprocess
+from fewclip.familiarity import Familiarity
+from fewclip.preprocess import WORKERS, Image, as_list, preprocess
 from fewclip.sessions import open_session
 from fewclip.text import TextTower
 
@@ -88,8 +94,11 @@ class OnnxClassifier:
         self._session = open_graph(IMAGE_GRAPH)
         if card is None and artifact.read_card(folder, verify=False) != self.card:
             raise ArtifactError(f"{folder} was replaced while it was opened; open it again")
-        self._features = _baked_features(self._session, self.card, folder)
-        self._has_cat = CAT_OUTPUT in [output.name for output in self._session.get_outputs()]
+        arrays = _arrays(self._session, self.card, folder)
+        self._features = arrays[CLASS_FEATURES]
+        self._familiarity = Familiarity(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
+        widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
+        self._cat_width: int | None = widths.get(CAT_OUTPUT)
         phrases = [self.card.phrases[label] for label in self.card.classes]
         known = dict(zip(phrases, self._features, strict=True))
         self._text = TextTower(folder, self.card, known, open_graph)
@@ -127,37 +136,45 @@ class OnnxClassifier:
         Raises:
             ImageError: an image cannot be read.
         """
-        itm, cat = self.logits(images)
-        return decide.decide(itm, cat, self.classes, self.card.head, self.card.calibration, top_k)
+        return self.answer(self.evidence(images), top_k)
 
     def predict_proba(self, images: Image | Sequence[Image]) -> npt.NDArray[np.float64]:
         """(N, C) float64 calibrated probabilities; rows sum to 1."""
         itm, cat = self.logits(images)
         return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
 
+    def answer(self, found: decide.Evidence, top_k: int = 5) -> list[decide.Prediction]:
+        """Evidence -> one Prediction per row, as `predict` does."""
+        head, calibration = self.card.head, self.card.calibration
+        return decide.decide(*found[:2], self.classes, head, calibration, top_k, found.familiarity)
+
     def logits(
-        self, images: Image | Sequence[Image] | npt.NDArray[Any], *, run_options: Any = None
+        self, images: Image | Sequence[Image] | npt.NDArray[Any]
     ) -> tuple[Floats, Floats | None]:
         """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated.
 
         Args:
             images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
+        """
+        found = self.evidence(images)
+        return found.logits_itm, found.logits_cat
+
+    def evidence(
+        self, images: Image | Sequence[Image] | npt.NDArray[Any], *, run_options: Any = None
+    ) -> decide.Evidence:
+        """All that `decide` needs to answer for N images.
+
+        Args:
+            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
             run_options: ONNX Runtime's, for a caller that may stop a run under way.
         """
-        names = [ITM_OUTPUT, CAT_OUTPUT] if self._has_cat else [ITM_OUTPUT]
-        parts: list[list[Floats]] = [[np.zeros((0, len(self.classes)), np.float32)], []]
-        for batch in self._batches(images):
-            for part, output in zip(parts, self._run(names, batch, run_options), strict=False):
-                part.append(output)
-        itm, cat = parts
-        return np.concatenate(itm), np.concatenate(cat) if cat else None
+        features, itm, cat = self._run(images, run_options)
+        familiarity = None if self._familiarity is None else self._familiarity.score(features)
+        return decide.Evidence(itm, cat, familiarity)
 
     def embed(self, images: Image | Sequence[Image] | npt.NDArray[Any]) -> Floats:
         """(N, D) float32 L2-normalised image features."""
-        parts: list[Floats] = [np.zeros((0, self._features.shape[1]), np.float32)]
-        for batch in self._batches(images):
-            parts += self._run([FEATURES_OUTPUT], batch)
-        return np.concatenate(parts)
+        return self._run(images, None)[0]
 
     def evaluate(self, data: Any) -> Report:
         """Accuracy, macro F1, per class, confusion and calibration on labelled images.
@@ -173,10 +190,19 @@ class OnnxClassifier:
 
         return evaluate(self, data)
 
-    def _run(self, names: list[str], batch: Floats, run_options: Any = None) -> list[Floats]:
-        inputs = {IMAGE_INPUT: batch, CLASSES_INPUT: self._features}
-        outputs: list[Floats] = self._session.run(names, inputs, run_options)
-        return outputs
+    def _run(self, images: Any, run_options: Any) -> tuple[Floats, Floats, Floats | None]:
+        """Features (N, D), ITM logits (N, C) and CAT logits (N, C_trained) or None."""
+        widths = {FEATURES_OUTPUT: self._features.shape[1], ITM_OUTPUT: len(self.classes)}
+        if self._cat_width is not None:
+            widths[CAT_OUTPUT] = self._cat_width
+        parts = [[np.zeros((0, width), np.float32)] for width in widths.values()]
+        for batch in self._batches(images):
+            inputs = {IMAGE_INPUT: batch, CLASSES_INPUT: self._features}
+            outputs = self._session.run(list(widths), inputs, run_options)
+            for part, output in zip(parts, outputs, strict=True):
+                part.append(output)
+        features, itm, *cat = map(np.concatenate, parts)
+        return features, itm, cat[0] if cat else None
 
     def _batches(self, images: Any) -> Iterator[Floats]:
         """(n, 3, H, W) float32; the next images are decoded while these are computed."""
@@ -245,15 +271,6 @@ class OnnxClassifier:
         return same
 
 
-def as_list(images: Any) -> list[Image]:
-    """One image or many -> a list."""
-    if isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "getpixel"):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return [images]
-    return list(images)
-
-
 def _read_onnx_card(folder: Path) -> Card:
     card = artifact.read_card(folder)
     if card.kind != "onnx":
@@ -264,19 +281,19 @@ def _read_onnx_card(folder: Path) -> Card:
     return card
 
 
-def _baked_features(session: Any, card: Card, folder: Path) -> Floats:
-    """(M, D) text features of the card's classes, from the graph's metadata.
+def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
+    """What answering needs besides the graph, from the graph's metadata.
 
-    The graph holds them too, as the default of its input, but ONNX Runtime does not give a
-    default's value out, and `add_classes` needs it.
+    The graph holds the class features too, as the default of an input, but ONNX Runtime does not
+    give a default's value out, and `add_classes` needs it.
     """
     told = session.get_modelmeta().custom_metadata_map
     try:
         if json.loads(told[CLASSES_KEY]) != list(card.classes):
             raise ArtifactError(f"{folder}: {IMAGE_GRAPH} holds other classes than the card says")
-        flat = np.frombuffer(base64.b64decode(told[CLASS_FEATURES_KEY]), "<f4")
-        return flat.reshape(len(card.classes), -1).astype(np.float32)
-    except (KeyError, ValueError) as error:
+        with np.load(io.BytesIO(base64.b64decode(told[ARRAYS_KEY]))) as arrays:
+            return {name: arrays[name] for name in arrays}
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(
