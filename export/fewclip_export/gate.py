@@ -17,18 +17,17 @@ import numpy.typing as npt
 
 from fewclip import decide
 from fewclip.classifier import Classifier
-from fewclip.contract import Card, HeadSpec
+from fewclip.contract import Card
 from fewclip.errors import GateError
-from fewclip_export.probe import BATCHES
+from fewclip_export.compare import Side
+from fewclip_export.probe import BATCHES, NEW
 from fewclip_export.views import Proof
 
-NEAR_TIE = 1e-3  # of logits
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
 NEW_IMAGES = 200
 TIMEOUT = 3600.0  # seconds; a runtime that hangs is a failed gate too
 
 Floats = npt.NDArray[Any]
-Logits = tuple[Floats, Floats | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,7 @@ class Findings:
     max_abs_diff: float
     top1_agreement: float
     new_class_agreement: float
+    known_agreement: float
     labelled: int
     accuracy_change: float | None
     accuracy_change_all: float | None
@@ -89,32 +89,28 @@ def examine(
         "reply": str(work / "reply.npz"),
     }
     reply = _run(request, work, card.precision)
-    itm, cat = trained.logits(proof.paths)
-    sides: list[Logits] = [(reply[f"itm_{n}"], reply.get(f"cat_{n}")) for n in BATCHES]
-    head = trained.card.head
+    ours = Side(trained.card, trained.evidence(proof.paths))
+    theirs = [Side(trained.card, _read(reply, str(size))) for size in BATCHES]
     extended = trained.add_classes(new)
-    new_itm, new_cat = extended.logits(proof.paths[:NEW_IMAGES])
-    few_cat = None if sides[-1][1] is None else sides[-1][1][:NEW_IMAGES]
-    agreement, near_ties = _agreement((itm, cat), sides, head)
-    new_agreement, _ = _agreement(
-        (new_itm, new_cat), [(reply["new_itm"], few_cat)], extended.card.head
-    )
-    differences = [_difference(itm, side[0]) for side in sides]
-    differences.append(_difference(new_itm, reply["new_itm"]))
-    if cat is not None:
-        differences += [_difference(cat, side[1]) for side in sides]
+    our_new = Side(extended.card, extended.evidence(proof.paths[:NEW_IMAGES]))
+    their_new = Side(extended.card, _read(reply, NEW))
     truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
-    own = np.arange(len(truth)) < proof.own
+    labels = np.array(truth)
+    own = np.where(np.arange(len(labels)) < proof.own, labels, -1)
+    agreement, near_ties = ours.same_class(theirs)
     return Findings(
         images=len(proof.paths),
         origin=proof.origin,
         near_ties=near_ties,
-        max_abs_diff=max(differences),
+        max_abs_diff=max(
+            *(ours.difference(side) for side in theirs), our_new.difference(their_new)
+        ),
         top1_agreement=agreement,
-        new_class_agreement=new_agreement,
-        labelled=sum(t >= 0 for t in truth),
-        accuracy_change=_accuracy_change((itm, cat), sides[-1], head, truth, own),
-        accuracy_change_all=_accuracy_change((itm, cat), sides[-1], head, truth, own | True),
+        new_class_agreement=our_new.same_class([their_new])[0],
+        known_agreement=ours.same_known(theirs),
+        labelled=int((labels >= 0).sum()),
+        accuracy_change=ours.accuracy_change(theirs[-1], own),
+        accuracy_change_all=ours.accuracy_change(theirs[-1], labels),
         speed_vs_fp32=float(reply["speed"]) if "speed" in reply else 1.0,
     )
 
@@ -131,6 +127,7 @@ def failures(findings: Findings, precision: str) -> tuple[str, ...]:
     for share, what in (
         (findings.top1_agreement, "the same best class"),
         (findings.new_class_agreement, "the same best class once classes are added"),
+        (findings.known_agreement, "the same word on what is unknown"),
     ):
         if share < limits.agreement:
             said.append(f"{what} on {share:.2%} of the images, {limits.agreement:.0%} is needed")
@@ -186,39 +183,6 @@ def _run(request: Mapping[str, Any], work: Path, precision: str) -> dict[str, Fl
         return dict(reply)
 
 
-def _agreement(trained: Logits, sides: Sequence[Logits], head: HeadSpec) -> tuple[float, int]:
-    """Share of images with the same best class on every side, and how many near ties there were."""
-    proba = decide.probabilities(*trained, head)
-    if proba.shape[1] < 2:
-        return 1.0, 0
-    second, first = np.sort(proba, axis=1)[:, -2:].T
-    tiny = np.finfo(np.float64).tiny
-    clear = np.log(first) - np.log(np.maximum(second, tiny)) >= NEAR_TIE
-    best = proba.argmax(axis=1)
-    same = np.ones(len(best), dtype=bool)
-    for side in sides:
-        same &= decide.probabilities(*side, head).argmax(axis=1) == best
-    share = float(same[clear].mean()) if clear.any() else 1.0
-    return share, int((~clear).sum())
-
-
-def _difference(one: Floats, other: Floats | None) -> float:
-    """Largest absolute difference; not finite where a logit is not."""
-    assert other is not None
-    assert one.shape == other.shape, (one.shape, other.shape)
-    return float(np.abs(one - other).max())
-
-
-def _accuracy_change(
-    trained: Logits, exported: Logits, head: HeadSpec, truth: Sequence[int], which: Floats
-) -> float | None:
-    """Accuracy of the exported side minus that of the trained one on some labelled images."""
-    labels = np.asarray(truth)
-    chosen = which & (labels >= 0)
-    if not chosen.any():
-        return None
-    right = [
-        (decide.probabilities(*side, head).argmax(axis=1) == labels)[chosen].mean()
-        for side in (trained, exported)
-    ]
-    return float(right[1] - right[0])
+def _read(reply: Mapping[str, Floats], name: str) -> decide.Evidence:
+    fields: dict[str, Any] = {f: reply.get(f"{name}/{f}") for f in decide.Evidence._fields}
+    return decide.Evidence(**fields)

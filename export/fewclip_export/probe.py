@@ -15,18 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fewclip.contract import CLASSES_INPUT, IMAGE_GRAPH, IMAGE_INPUT, ITM_OUTPUT, Card
+from fewclip.decide import Evidence
 from fewclip.preprocess import preprocess
 from fewclip.runtime import OnnxClassifier
 from fewclip.sessions import open_session
 
 BATCHES = (1, 7)
+NEW = "new"  # evidence is named by its batch size, that with added classes so
 TIMED_BATCH = 8
 TIMED_SECONDS = 10.0
 TIMED_RUNS = (5, 25)  # at least, at most
 
 
 def main(request: dict[str, Any]) -> None:
-    """Answer a request: logits of every image at every batch size, and how fast it goes.
+    """Answer a request: evidence of every image at every batch size, and how fast it goes.
 
     Args:
         request: `folder` with graphs, its `card`, `images` (paths), `new_classes` with the number
@@ -38,26 +40,22 @@ def main(request: dict[str, Any]) -> None:
     images: list[str] = request["images"]
     reply: dict[str, Any] = {}
     for size in BATCHES:
-        itm, cat = _logits(classifier, images, size)
-        reply[f"itm_{size}"] = itm
-        if cat is not None:
-            reply[f"cat_{size}"] = cat
+        reply |= _evidence(classifier, images, size, str(size))
     extended = classifier.add_classes(request["new_classes"])
-    few = images[: request["new_images"]]
-    reply["new_itm"], _ = _logits(extended, few, max(BATCHES))
+    reply |= _evidence(extended, images[: request["new_images"]], max(BATCHES), NEW)
     if request["reference"] is not None:
         reply["speed"] = _speed(classifier, folder, Path(request["reference"]), images)
     reply["torch"] = "torch" in sys.modules
     np.savez(request["reply"], **reply)
 
 
-def _logits(
-    classifier: OnnxClassifier, images: list[str], size: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Logits of image files, `size` at a time; a last batch may be smaller."""
-    parts = [classifier.logits(images[i : i + size]) for i in range(0, len(images), size)]
-    cats = [cat for _, cat in parts if cat is not None]
-    return np.concatenate([itm for itm, _ in parts]), np.concatenate(cats) if cats else None
+def _evidence(
+    classifier: OnnxClassifier, images: list[str], size: int, name: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Evidence of image files, `size` at a time; a last batch may be smaller."""
+    parts = [classifier.evidence(images[i : i + size]) for i in range(0, len(images), size)]
+    columns = zip(Evidence._fields, zip(*parts, strict=True), strict=True)
+    return {f"{name}/{field}": np.concatenate(c) for field, c in columns if c[0] is not None}
 
 
 def _speed(classifier: OnnxClassifier, folder: Path, reference: Path, images: list[str]) -> float:

@@ -22,6 +22,7 @@ class ExportReport:
         max_abs_diff: largest difference of a logit, any head, batch size or class set.
         top1_agreement: share of images with the same best class at every batch size, 0..1.
         new_class_agreement: the same with classes added by name through `text.onnx`.
+        known_agreement: share of images that both hold for known, or both for unknown, 0..1.
         labelled: images whose class is known.
         accuracy_change: exported minus trained, on the user's own labelled images as they are
             (-0.01 is one point lost); None where there is none.
@@ -42,6 +43,7 @@ class ExportReport:
     max_abs_diff: float
     top1_agreement: float
     new_class_agreement: float
+    known_agreement: float
     labelled: int
     accuracy_change: float | None
     accuracy_change_all: float | None
@@ -72,6 +74,7 @@ class ExportReport:
             f"same best class           {self.top1_agreement:.2%}"
             + (f" ({self.near_ties} near ties left out)" if self.near_ties else ""),
             f"same with added classes   {self.new_class_agreement:.2%}",
+            f"same on what is unknown   {self.known_agreement:.2%}",
             f"accuracy change           {change}",
             f"speed beside fp32 (CPU)   {self.speed_vs_fp32:.2f}x",
         ]

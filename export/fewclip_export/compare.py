@@ -1,0 +1,82 @@
+"""Two sides' evidence on the same images: how far apart, and whether it matters. Numbers only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip import decide
+from fewclip.contract import Card
+
+NEAR_TIE = 1e-3  # of logits, and of the score behind `known`, which has the validation's spread
+
+Numbers = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What one side found out about N images, and the card that makes answers of it."""
+
+    card: Card
+    found: decide.Evidence
+
+    def difference(self, other: Side) -> float:
+        """Largest absolute difference of a logit, any head; not finite where one is not."""
+        pairs = [(self.found.logits_itm, other.found.logits_itm)]
+        if self.found.logits_cat is not None:
+            assert other.found.logits_cat is not None
+            pairs.append((self.found.logits_cat, other.found.logits_cat))
+        assert all(one.shape == two.shape for one, two in pairs)
+        return max(float(np.abs(one - two).max()) for one, two in pairs)
+
+    def same_class(self, others: Sequence[Side]) -> tuple[float, int]:
+        """Share of images with the same best class on every side, and how many near ties.
+
+        Near ties, this side's own best two closer than `NEAR_TIE`, are left out of the share.
+        """
+        proba = self._probabilities()
+        if proba.shape[1] < 2:
+            return 1.0, 0
+        second, first = np.sort(proba, axis=1)[:, -2:].T
+        tiny = np.finfo(np.float64).tiny
+        clear = np.log(first) - np.log(np.maximum(second, tiny)) >= NEAR_TIE
+        best = self._best()
+        same = np.all([other._best() == best for other in others], axis=0)
+        return _share(same, clear), int((~clear).sum())
+
+    def same_known(self, others: Sequence[Side]) -> float:
+        """Share of images that every side holds for known, or for unknown; near ties left out."""
+        threshold = self.card.calibration.threshold
+        if threshold is None:
+            return 1.0
+        score = self._known_score()
+        known = score >= threshold
+        same = np.all([(o._known_score() >= threshold) == known for o in others], axis=0)
+        return _share(same, np.abs(score - threshold) >= NEAR_TIE)
+
+    def accuracy_change(self, other: Side, labels: npt.NDArray[np.int64]) -> float | None:
+        """The other side's accuracy minus this one's; labels (N,), -1 for one that is not known."""
+        chosen = labels >= 0
+        if not chosen.any():
+            return None
+        mine, its = ((side._best() == labels)[chosen].mean() for side in (self, other))
+        return float(its - mine)
+
+    def _probabilities(self) -> npt.NDArray[np.float64]:
+        return decide.probabilities(*self.found[:2], self.card.head)
+
+    def _best(self) -> Numbers:
+        best: Numbers = self._probabilities().argmax(axis=1)
+        return best
+
+    def _known_score(self) -> npt.NDArray[np.float64]:
+        head, calibration = self.card.head, self.card.calibration
+        return decide.known_score(*self.found[:2], head, calibration, self.found.familiarity)
+
+
+def _share(same: Numbers, counted: Numbers) -> float:
+    return float(same[counted].mean()) if counted.any() else 1.0
