@@ -201,6 +201,10 @@ def test_wrong_words_are_refused_before_anything_is_learned(own: Path, imagenet:
         fewclip.bench.base_to_new(own, methods=["coop"], options={"": {"omega": 1}}, **FAST)
     with pytest.raises(OptionError, match="unknown method 'nothing'"):
         fewclip.bench.base_to_new(own, methods=["nothing"], **FAST)
+    with pytest.raises(OptionError, match="at least one method"):
+        fewclip.bench.base_to_new(own, methods=[], **FAST)
+    with pytest.raises(OptionError, match="got own, own"):
+        fewclip.bench.base_to_new([own, own], methods=["coop"], **FAST)
     with pytest.raises(OptionError, match="needs targets"):
         fewclip.bench.domain("imagenet", root=imagenet, targets=["imagenet"], **FAST)
     with pytest.raises(DataError, match="no training images"):

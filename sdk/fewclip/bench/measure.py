@@ -48,11 +48,11 @@ def measured(device: str) -> Iterator[Cost]:
     cost.peak_mb = torch.cuda.max_memory_allocated() / _MIB if device == "cuda" else _process_peak()
 
 
-def machine() -> str:
+def machine(device: str) -> str:
     """Processor, cores and threads in use, or the GPU, for the record of a run."""
     import torch
 
-    if torch.cuda.is_available():
+    if device == "cuda":
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -57,7 +58,7 @@ class Dataset:
     layout: Layout | None = None
     notes: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 over classes and images: the same data anywhere, and only the same data."""
         digest = hashlib.sha256(json.dumps(list(self.classes.items())).encode())

@@ -77,10 +77,9 @@ def base_to_new(
         base, new = (_half_accuracy(job, clf, half) for half in ("base", "new"))
         return {"base": base, "new": new, "h": harmonic(base, new)}
 
-    sets = [load(each, root) for each in _many(data)]
     jobs = [
         Job("base-to-new", dataset, method, seed, shots, half="base", test=test)
-        for dataset in sets
+        for dataset in _sets(data, root)
         for method, seed in _grid(methods, seeds)
     ]
     return Sweep(**settings).run(jobs)
@@ -102,7 +101,7 @@ def few_shot(
 
     jobs = [
         Job("few-shot", dataset, method, seed, count, test=test)
-        for dataset in [load(each, root) for each in _many(data)]
+        for dataset in _sets(data, root)
         for method, seed in _grid(methods, seeds)
         for count in (shots if method != "zero-shot" else (0,))
     ]
@@ -166,7 +165,7 @@ def speed(
 
     jobs = [
         Job("speed", dataset, method, seed, shots, test=test)
-        for dataset in [load(each, root) for each in _many(data)]
+        for dataset in _sets(data, root)
         for method, seed in _grid(methods, seeds)
     ]
     return Sweep(**settings).run(jobs)
@@ -230,10 +229,20 @@ def _half_accuracy(job: Job, clf: Any, half: Half) -> float:
 
 def _grid(methods: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
     """Methods x seeds; zero-shot learns nothing, so that one seed says it all."""
+    if not methods or not seeds:
+        raise OptionError("a protocol needs at least one method and one seed")
     for method in methods:
         for seed in seeds if method != "zero-shot" else seeds[:1]:
             yield method, seed
 
 
-def _many(data: Data | Sequence[Data]) -> list[Data]:
-    return [data] if isinstance(data, (str, os.PathLike)) else list(data)
+def _sets(data: Data | Sequence[Data], root: Data | None) -> list[Dataset]:
+    """Every data set; their names tell the rows of the table apart."""
+    many = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+    sets = [load(each, root) for each in many]
+    names = [each.name for each in sets]
+    if not names or len(set(names)) < len(names):
+        raise OptionError(
+            f"data sets must be one or more of different names; got {', '.join(names) or 'none'}"
+        )
+    return sets

@@ -71,19 +71,11 @@ class Sweep:
 
     def run(self, jobs: Sequence[Job]) -> Summary:
         """Every job once, in order; those that are kept already are not run."""
-        from fewclip.classifier import resolve_device
-        from fewclip.loading import load_backbone
-
-        tower = load_backbone(self.backbone, resolve_device(self.device))
-        descriptions = [self._describe(job, tower) for job in jobs]  # wrong options are said first
+        descriptions = self._describe_all(jobs)  # wrong options are said before the long work
         store = None if self.out is None else Store(self.out)
-        prints: dict[int, str] = {}
         results = []
         for n, (job, run) in enumerate(zip(jobs, descriptions, strict=True), 1):
-            run["data"] = [
-                prints.setdefault(id(each), each.fingerprint)
-                for each in (job.dataset, *job.targets)
-            ]
+            run["data"] = [each.fingerprint for each in (job.dataset, *job.targets)]
             result = None if store is None else store.find(run)
             kept = result is not None
             if result is None:
@@ -101,6 +93,16 @@ class Sweep:
     def _tell(self, line: str) -> None:
         if self.say is not None:
             self.say(line)
+
+    def _describe_all(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        tower = self._load()  # let go again: each job loads its own
+        return [self._describe(job, tower) for job in jobs]
+
+    def _load(self) -> Backbone:
+        from fewclip.classifier import resolve_device
+        from fewclip.loading import load_backbone
+
+        return load_backbone(self.backbone, resolve_device(self.device))
 
     def _describe(self, job: Job, tower: Backbone) -> dict[str, Any]:
         """The run as plain JSON: equal descriptions are the same run."""
@@ -145,12 +147,8 @@ class Sweep:
         return chosen
 
     def _do(self, job: Job, run: Mapping[str, Any]) -> Result:
-        from fewclip.classifier import resolve_device
-        from fewclip.loading import load_backbone
-
         with measured(run["device"]) as cost:
-            tower = load_backbone(self.backbone, resolve_device(self.device))
-            clf = learn(job, run, tower)
+            clf = learn(job, run, self._load())
         begin = time.perf_counter()
         scores = job.test(job, clf)
         return Result(
@@ -161,7 +159,7 @@ class Sweep:
                 "test_seconds": time.perf_counter() - begin,
                 "peak_mb": cost.peak_mb,
                 "memory": cost.memory,
-                "machine": machine(),
+                "machine": machine(run["device"]),
             },
         )
 
