@@ -1,0 +1,143 @@
+"""Zip files in and out. A zip from a stranger is checked before a byte of it is written.
+
+Nothing here knows what the files mean, and nothing is written outside the folder that is given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from fewclip.errors import DataError
+
+_LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_CHUNK = 1024**2
+
+
+def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> None:
+    """Unpack a zip into `target`, which must not exist; on any error nothing is left.
+
+    Hidden files and what desktops leave behind are passed over.
+
+    Raises:
+        DataError: no zip, broken, encrypted, too much in it, or an entry that would land elsewhere.
+    """
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            entries = _checked(zipped, max_files, max_bytes)
+            target.mkdir(parents=True)
+            left = max_bytes
+            for path, info in entries:
+                left -= _write(zipped, info, target / path, left)
+    except DataError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    # Broken bytes surface as any of these, depending on where they lie.
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise DataError(
+            f"this is not a zip file that can be opened ({error}); zip the folder again"
+        ) from error
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise DataError(
+            f"the zip could not be unpacked ({error.strerror or error}); "
+            "shorten the names in it and zip the folder again"
+        ) from error
+
+
+def root_of(folder: Path) -> Path:
+    """Below folders that only wrap another one: zipping `photos/` itself puts `photos/` around."""
+    while True:
+        entries = list(folder.iterdir())
+        if len(entries) != 1 or not entries[0].is_dir():
+            return folder
+        inner = list(entries[0].iterdir())
+        if not (any(e.is_dir() for e in inner) or (entries[0] / "card.json").is_file()):
+            return folder
+        folder = entries[0]
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Zip `folder`, its own name on top. Weights hardly shrink, so that they are only stored."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as zipped:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                zipped.write(path, Path(folder.name) / path.relative_to(folder))
+
+
+def consume(file: Path, read: Callable[[Path], None]) -> None:
+    """Read an uploaded file and delete it, whatever came of it."""
+    try:
+        read(file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _checked(
+    zipped: zipfile.ZipFile, max_files: int, max_bytes: int
+) -> list[tuple[Path, zipfile.ZipInfo]]:
+    """Every file worth writing and where, once all of them have been found harmless."""
+    entries: dict[Path, zipfile.ZipInfo] = {}
+    for info in zipped.infolist():
+        path = _safe_path(info)
+        if path is None:
+            continue
+        if info.flag_bits & 1:
+            raise DataError("the zip is protected by a password; zip the folder without one")
+        if path in entries:
+            raise DataError(f"the zip holds {str(path)!r} twice; zip the folder again")
+        entries[path] = info
+        if len(entries) > max_files:
+            raise DataError(
+                f"the zip holds more than {max_files:,} files; leave some out, or split it"
+            )
+    total = sum(info.file_size for info in entries.values())
+    if total > max_bytes:
+        raise DataError(
+            f"the zip holds {total / 1e6:,.0f} MB unpacked, and {max_bytes / 1e6:,.0f} MB are "
+            "allowed; leave some images out, or make them smaller"
+        )
+    if not entries:
+        raise DataError("the zip is empty; put one folder of images per class in it")
+    return list(entries.items())
+
+
+def _safe_path(info: zipfile.ZipInfo) -> Path | None:
+    """The entry's path below the target; None for what is passed over.
+
+    Raises:
+        DataError: the entry is a link or a device, or its name leads out of the target.
+    """
+    name = info.filename.replace("\\", "/")  # some Windows tools write it so
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or any(":" in part for part in parts[:1]):
+        raise DataError(
+            f"the zip is refused: {info.filename!r} would be written outside its folder; "
+            "zip the folder of images itself"
+        )
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise DataError(
+            f"the zip is refused: {info.filename!r} is a link or a device, not an image; "
+            "put the images themselves in"
+        )
+    hidden = any(part.startswith(".") or part in _LITTER for part in parts)
+    return None if info.is_dir() or name.endswith("/") or hidden or not parts else Path(*parts)
+
+
+def _write(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, left: int) -> int:
+    """Write one entry and return its size; what the zip's headers say of it is not relied on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with zipped.open(info) as source, path.open("xb") as out:
+        while chunk := source.read(_CHUNK):
+            written += len(chunk)
+            if written > left:
+                raise DataError("the zip unpacks to more than it says; it is refused")
+            out.write(chunk)
+    return written

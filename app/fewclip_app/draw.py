@@ -1,0 +1,215 @@
+"""Figures as HTML that follows the theme: bars, tables, curves. Every text in it is escaped.
+
+Pictures made on the server would stay white in the dark and blur on a phone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from PIL import Image as PILImage
+
+from fewclip.decide import Prediction
+
+if TYPE_CHECKING:
+    from fewclip.data import Skipped
+    from fewclip.report import Report
+
+MATRIX = 30  # classes up to which a confusion matrix can be read
+LISTED = 20
+BARS = 5  # of the classes, those with the best scores
+_W, _H, _LEFT, _BELOW = 460.0, 190.0, 44.0, 24.0
+
+
+def step(number: int, title: str, lead: str) -> str:
+    """Heading of one step of the page."""
+    return f"<h2><span>{number}</span>{escape(title)}</h2><p>{escape(lead)}</p>"
+
+
+def empty(text: str) -> str:
+    """An empty state: it says what to do next."""
+    return f"<div class='fc-empty'>{escape(text)}</div>"
+
+
+def note(text: str, kind: str = "") -> str:
+    """A remark; kind "error" is read out at once by a screen reader."""
+    role = "alert" if kind == "error" else "status"
+    return f"<div class='fc-note {kind}' role='{role}'>{escape(text)}</div>" if text else ""
+
+
+def skipped(items: Sequence[Skipped], title: str) -> str:
+    """What was not used, and why, each in one line."""
+    if not items:
+        return ""
+    lines = "".join(
+        f"<li><b>{escape(each.source)}</b>: {escape(each.reason)}</li>" for each in items[:LISTED]
+    )
+    more = f"<li>and {len(items) - LISTED} more</li>" if len(items) > LISTED else ""
+    return f"<div class='fc-note' role='status'>{escape(title)}<ul>{lines}{more}</ul></div>"
+
+
+def answer(
+    image: PILImage.Image | None, name: str, said: Prediction | str, extras: Sequence[str] = ()
+) -> str:
+    """One classified image; a text says why it could not be.
+
+    Of `said.top`, which holds all classes, the best are shown, and the typed ones in any case.
+    """
+    picture = "" if image is None else f"<img src='{_data_uri(image)}' alt='{escape(name)}'>"
+    if isinstance(said, str):
+        return f"<div class='fc-answer'>{picture}<div>{note(said, 'error')}</div></div>"
+    if said.known:
+        kind, head = "", f"<strong>{escape(said.label)}</strong> {percent(said.score)}"
+    else:
+        kind = "fc-unknown"
+        head = "<strong>None of these</strong><br><small>It looks like none of the classes; "
+        head += "the nearest ones are:</small>"
+    shown = [s for i, s in enumerate(said.top) if i < BARS or s.label in extras]
+    bars = "".join(bar(label, score) for label, score in shown)
+    return f"<div class='fc-answer {kind}'>{picture}<div>{head}{bars}</div></div>"
+
+
+def bar(label: str, share: float) -> str:
+    """One label and its score, 0..1."""
+    return (
+        f"<div class='fc-bar'><span title='{escape(label)}'>{escape(label)}</span>"
+        f"<div class='fc-track'><div class='fc-fill' style='width:{100 * share:.1f}%'></div></div>"
+        f"<span>{percent(share)}</span></div>"
+    )
+
+
+def figures(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Big numbers: (title, number, remark)."""
+    return "".join(
+        f"<div class='fc-figure'>{escape(title)}<b>{escape(number)}</b>"
+        f"<small>{escape(remark)}</small></div>"
+        for title, number, remark in rows
+    ).join(("<div class='fc-figures'>", "</div>"))
+
+
+def per_class(report: Report) -> str:
+    """Table of each class: images, how many were found, how many answers were right."""
+    rows = "".join(
+        f"<tr><td>{escape(label)}</td><td>{row['n']:.0f}</td><td>{percent(row['recall'])}</td>"
+        f"<td>{percent(row['precision'])}</td><td>{row['f1']:.2f}</td></tr>"
+        for label, row in sorted(report.per_class.items(), key=lambda pair: pair[1]["f1"])
+    )
+    return (
+        "<div class='fc-scroll'><table class='fc-table'><caption hidden>Each class, the weakest "
+        "first</caption><thead><tr><th scope='col'>Class</th><th scope='col'>Images</th>"
+        "<th scope='col'>Found</th><th scope='col'>Right when said</th><th scope='col'>F1</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def confusion(report: Report) -> str:
+    """Rows are the truth, columns the answers; of many classes only the worst mix-ups."""
+    if len(report.classes) > MATRIX:
+        pairs = "".join(
+            f"<li>{escape(truth)} taken for {escape(said)}: {count} times</li>"
+            for truth, said, count in report.confused(LISTED)
+        )
+        return f"<p>The most frequent mix-ups:</p><ul>{pairs or '<li>none</li>'}</ul>"
+    head = "".join(f"<th scope='col' title='{escape(c)}'>{escape(c)}</th>" for c in report.classes)
+    rows = ""
+    for label, counts in zip(report.classes, report.confusion, strict=True):
+        total = max(sum(counts), 1)
+        cells = "".join(
+            _cell(count, count / total, right=said == label)
+            for said, count in zip(report.classes, counts, strict=True)
+        )
+        rows += f"<tr><th scope='row' title='{escape(label)}'>{escape(label)}</th>{cells}</tr>"
+    return (
+        "<div class='fc-scroll'><table class='fc-matrix'><caption hidden>Confusion: rows are the "
+        f"truth, columns the answers</caption><thead><tr><td></td>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div><small>Rows: what it is. Columns: what was said. "
+        "Blue is right, red is a mix-up.</small>"
+    )
+
+
+def _cell(count: int, share: float, *, right: bool) -> str:
+    if not count:
+        return "<td></td>"
+    color = "var(--fc-accent)" if right else "var(--fc-bad)"
+    ink = "color:#fff" if right and share > 0.5 else ""
+    mix = f"color-mix(in srgb, {color} {20 + 75 * share:.0f}%, transparent)"
+    return f"<td style='background:{mix};{ink}'>{count}</td>"
+
+
+def reliability(report: Report) -> str:
+    """How often it is right when it gives a score; on the line the score says just that."""
+    side = 220.0
+    x = [_LEFT + (side - _LEFT - 10) * b["confidence"] for b in report.reliability]
+    y = [(side - _BELOW) - (side - _BELOW - 10) * b["accuracy"] for b in report.reliability]
+    dots = "".join(
+        f"<circle class='dot' cx='{a:.1f}' cy='{b:.1f}' fill-opacity='.7' "
+        f"r='{3 + 9 * (r['n'] / report.n) ** 0.5:.1f}'>"
+        f"<title>{r['n']:.0f} images, score {percent(r['confidence'])}, "
+        f"right {percent(r['accuracy'])}</title></circle>"
+        for a, b, r in zip(x, y, report.reliability, strict=True)
+    )
+    return (
+        f"<svg class='fc-chart' style='max-width:280px' viewBox='0 0 {side:.0f} {side + 8:.0f}' "
+        "role='img' aria-label='Reliability: accuracy against score'>"
+        f"<path class='axis' d='M{_LEFT} 10V{side - _BELOW}H{side - 10}' fill='none'/>"
+        f"<path class='axis' d='M{_LEFT} {side - _BELOW}L{side - 10} 10' stroke-dasharray='4 4'/>"
+        f"<text x='{_LEFT - 6}' y='14' text-anchor='end'>100%</text>"
+        f"<text x='{_LEFT - 6}' y='{side - _BELOW}' text-anchor='end'>0%</text>"
+        f"<text x='{_LEFT}' y='{side - 8}'>0%</text>"
+        f"<text x='{side - 10}' y='{side - 8}' text-anchor='end'>100%</text>"
+        f"<text x='{(side + _LEFT) / 2}' y='{side + 4}' text-anchor='middle'>score it gave</text>"
+        f"<text x='12' y='{side / 2}' transform='rotate(-90 12 {side / 2})' "
+        f"text-anchor='middle'>how often right</text>{dots}</svg>"
+    )
+
+
+def progress(share: float | None) -> str:
+    """A bar; None for work whose length is not known."""
+    if share is None:
+        inner, now = "<div class='fc-fill fc-busy'></div>", ""
+    else:
+        inner = f"<div class='fc-fill' style='width:{100 * share:.1f}%'></div>"
+        now = f"aria-valuenow='{100 * share:.0f}'"
+    return f"<div class='fc-track' role='progressbar' aria-label='Progress' {now}>{inner}</div>"
+
+
+def loss_curve(losses: Mapping[int, float], done: float, epochs: int) -> str:
+    """Mean loss of each epoch, counted from 1; `done` epochs of them are through."""
+    top = max(losses.values(), default=1.0) * 1.05 or 1.0
+    points = [
+        (
+            _LEFT + (_W - _LEFT - 10) * min(epoch, done) / epochs,
+            10 + (_H - _BELOW - 10) * (1 - loss / top),
+        )
+        for epoch, loss in sorted(losses.items())
+    ]
+    path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(points))
+    last = f"<circle class='dot' cx='{points[-1][0]:.1f}' cy='{points[-1][1]:.1f}' r='4'/>"
+    return (
+        f"<svg class='fc-chart' viewBox='0 0 {_W:.0f} {_H:.0f}' role='img' "
+        "aria-label='Loss of each epoch'>"
+        f"<path class='axis' d='M{_LEFT} 10V{_H - _BELOW}H{_W - 10}' fill='none'/>"
+        f"<text x='{_LEFT - 6}' y='16' text-anchor='end'>{top:.2f}</text>"
+        f"<text x='{_LEFT - 6}' y='{_H - _BELOW}' text-anchor='end'>0</text>"
+        f"<text x='{_LEFT}' y='{_H - 8}'>loss by epoch</text>"
+        f"<text x='{_W - 10}' y='{_H - 8}' text-anchor='end'>{epochs}</text>"
+        f"<path class='line' d='{path}'/>{last}</svg>"
+    )
+
+
+def percent(share: float) -> str:
+    """Whole per cent, but never 100% for 99.6%."""
+    whole = share in (0, 1) or 0.0995 <= share < 0.985
+    return f"{100 * share:.0f}%" if whole else f"{100 * share:.1f}%"
+
+
+def _data_uri(image: PILImage.Image) -> str:
+    small = image.copy()
+    small.thumbnail((168, 168))
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

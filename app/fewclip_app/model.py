@@ -1,0 +1,279 @@
+"""The model of a workspace: made by a training or loaded from a zip, and how good it is.
+
+It calls the SDK and knows nothing of the page. torch is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewclip.contract import Card
+from fewclip.data import Skipped, Split, read_labelled
+from fewclip.decide import Prediction
+from fewclip.errors import ArtifactError, BackboneError, ClassNameError, FewclipError
+from fewclip.report import Report
+from fewclip_app import archive
+
+if TYPE_CHECKING:
+    from fewclip_app.jobs import Job
+    from fewclip_app.photos import Photo
+    from fewclip_app.workspace import Workspace
+
+TOP = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One image that was judged wrongly."""
+
+    photo: Photo
+    truth: str
+    said: Prediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """How good a model is on images that it was not trained on.
+
+    Attributes:
+        before: the same images, by class names alone.
+        own: whether they are the person's own test images, or were kept out of training.
+        mistakes: what was wrong, the most confident first.
+    """
+
+    before: Report
+    after: Report
+    own: bool
+    mistakes: tuple[Mistake, ...]
+
+
+@dataclasses.dataclass
+class Model:
+    """A classifier and the classes that were typed on the spot.
+
+    Attributes:
+        base: a Classifier or an OnnxClassifier, without the typed classes.
+        judged: None where no images were left to measure on.
+        left_out: images that were not used, and why.
+        loaded: whether it was loaded from a zip.
+        extras: typed classes.
+    """
+
+    base: Any
+    judged: Judged | None = None
+    left_out: Sequence[Skipped] = ()
+    loaded: bool = False
+    extras: tuple[str, ...] = ()
+
+    @property
+    def card(self) -> Card:
+        card: Card = self.base.card
+        return card
+
+    @functools.cached_property
+    def classifier(self) -> Any:
+        """With the typed classes."""
+        return self.base.add_classes(list(self.extras)) if self.extras else self.base
+
+    def with_extras(self, names: Sequence[str]) -> Model:
+        """The same model with exactly these classes besides its own; no training.
+
+        Raises:
+            ClassNameError: a name that cannot be used.
+        """
+        new = tuple(dict.fromkeys(name for name in names if name not in self.base.classes))
+        if new == self.extras:
+            return self
+        model = dataclasses.replace(self, extras=new)
+        _ = model.classifier  # a name that cannot be encoded is said now
+        return model
+
+
+def train(workspace: Workspace, job: Job, **choices: Any) -> None:
+    """Adapt to the workspace's images, measure the result, and make it the workspace's model.
+
+    Args:
+        choices: method, backbone, shots, epochs of `fewclip.adapt`.
+
+    Raises:
+        StoppedError: on request.
+        FewclipError: the input is at fault.
+    """
+    job.say("Loading PyTorch and the backbone")
+    from fewclip import adapting, classifier
+
+    check_backbone(workspace, choices["backbone"])
+    with workspace.lock:
+        data = workspace.labelled()
+        photos = {str(photo.path): photo for box in workspace.boxes for photo in box.photos}
+        test = list(workspace.test)
+    people = _Words(data, photos)
+    try:
+        plan = adapting.plan(
+            data,
+            template=classifier.TEMPLATE,
+            classes=None,
+            val="auto",
+            seed=0,
+            device=workspace.settings.device,
+            precision="auto",
+            checkpoint=None,
+            **choices,
+        )
+    except FewclipError as error:
+        raise type(error)(people.read(str(error))) from error
+    skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in plan.split.skipped]
+    plan = dataclasses.replace(plan, split=dataclasses.replace(plan.split, skipped=skipped))
+    held_out = [(photos[str(i.image)], plan.split.classes[i.label]) for i in plan.split.val]
+    judged_on, repeated = _unseen(test, plan.split) if test else (held_out, [])
+    before = None
+    if judged_on:
+        job.say("Measuring CLIP before the training")
+        untrained = classifier.zero_shot_on(plan.backbone, plan.phrases, plan.template)
+        before = _report(untrained, judged_on)[0]
+    job.say("Training")
+    tuned = adapting.execute(plan, progress=job.tell, stop=job.stopping)
+    job.say("Measuring the result")
+    judged = None
+    if before is not None:
+        after, mistakes = _report(tuned, judged_on)
+        judged = Judged(before=before, after=after, own=bool(test), mistakes=mistakes)
+    workspace.model = Model(tuned, judged, (*skipped, *repeated))
+
+
+def load(workspace: Workspace, file: Path) -> None:
+    """Make a saved or exported model, as a zip, the workspace's model.
+
+    Raises:
+        FewclipError: the zip is refused, or holds no model that can be opened here.
+    """
+    from fewclip import artifact
+
+    unpacked = workspace.store.unpack(file)
+    try:
+        folder = archive.root_of(unpacked)
+        if not (folder / "card.json").is_file():
+            raise ArtifactError(
+                "this zip holds no fewclip model (no card.json in it); choose one that was "
+                "downloaded from step 5, or zip a folder made by 'fewclip adapt' or 'export'"
+            )
+        if artifact.read_card(folder).kind == "onnx":
+            from fewclip.runtime import OnnxClassifier
+
+            workspace.model = Model(OnnxClassifier(folder), loaded=True)
+            return  # its sessions may go on reading the folder
+        import fewclip
+
+        check_backbone(workspace, str(artifact.read_card(folder).backbone["name"]))
+        found = fewclip.load(folder, device=workspace.settings.device)
+    except Exception:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        raise
+    shutil.rmtree(unpacked)
+    workspace.model = Model(found, loaded=True)
+
+
+def save(workspace: Workspace, name: str) -> list[Path]:
+    """Zips of the saved model and of the exported one, typed classes included.
+
+    An exported model that was loaded can only be given back as it is.
+
+    Raises:
+        FewclipError: there is no model, or the export does not answer as the model does.
+    """
+    model = workspace.model
+    if model is None:
+        raise ArtifactError("there is no model to take away yet; adapt one in step 2")
+    folder = workspace.store.new_path("download")
+    folder.mkdir()
+    made = [folder / name, folder / f"{name}-onnx"]
+    if model.card.kind == "onnx":
+        raise ArtifactError(
+            "this model was loaded from an ONNX zip and is that zip already; "
+            "load the saved model instead to export it anew"
+        )
+    model.classifier.save(made[0])
+    model.classifier.export_onnx(made[1])
+    for each in made:
+        archive.pack(each, each.with_suffix(".zip"))
+        shutil.rmtree(each)
+    return [each.with_suffix(".zip") for each in made]
+
+
+def check_backbone(workspace: Workspace, name: str) -> None:
+    """Only backbones that whoever runs the page allows: others are downloads, or server folders.
+
+    Raises:
+        BackboneError: another one.
+    """
+    allowed = workspace.settings.backbones
+    if name not in allowed:
+        raise BackboneError(
+            f"backbone {name!r} is not offered by this page; choose one of {', '.join(allowed)}"
+        )
+
+
+def read_names(text: str) -> list[str]:
+    """'zebra, a red bus' -> names.
+
+    Raises:
+        ClassNameError: one is much too long to be a name.
+    """
+    names = [
+        " ".join(part.split()) for part in text.replace("\n", ",").replace(";", ",").split(",")
+    ]
+    for name in names:
+        if len(name) > 200:
+            raise ClassNameError(f"{name[:40]!r}... is too long for a class name; shorten it")
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _report(
+    classifier: Any, images: Sequence[tuple[Photo, str]]
+) -> tuple[Report, tuple[Mistake, ...]]:
+    """The figures over the images, and what was wrong."""
+    proba = classifier.predict_proba([photo.path for photo, _ in images])
+    truth = [classifier.classes.index(label) for _, label in images]
+    wrong = [pair for pair, row, i in zip(images, proba, truth, strict=True) if row.argmax() != i]
+    said = classifier.predict([photo.path for photo, _ in wrong], top_k=TOP) if wrong else []
+    mistakes = [Mistake(photo, label, a) for (photo, label), a in zip(wrong, said, strict=True)]
+    mistakes.sort(key=lambda mistake: -mistake.said.score)
+    return Report.from_predictions(proba, truth, classifier.classes), tuple(mistakes)
+
+
+def _unseen(
+    test: Sequence[tuple[Photo, str]], split: Split
+) -> tuple[list[tuple[Photo, str]], list[Skipped]]:
+    """The test images that the model is not trained on, and the others."""
+    learned = {item.content for item in split.train}
+    items, _ = read_labelled([(photo.path, label) for photo, label in test], split.classes)
+    contents = {str(item.image): item.content for item in items}
+    new, repeated = [], []
+    for photo, label in test:
+        content = contents.get(str(photo.path))
+        if content in learned:
+            repeated.append(Skipped(photo.source, "a test image that is also one to learn from"))
+        elif content is not None:
+            new.append((photo, label))
+    return new, repeated
+
+
+class _Words:
+    """Turns what the SDK calls an image (class, number, path on the server) into its file name."""
+
+    def __init__(self, data: dict[str, list[Path]], photos: dict[str, Photo]) -> None:
+        self._names = {
+            f"{label}[{i}] ({path})": photos[str(path)].source
+            for label, paths in data.items()
+            for i, path in enumerate(paths)
+        }
+
+    def read(self, text: str) -> str:
+        for told, name in self._names.items():
+            text = text.replace(told, name)
+        return text

@@ -1,0 +1,82 @@
+"""The page: five steps in one column, and what follows from what. A step is a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from fewclip_app import (
+    api,
+    classify,
+    draw,
+    step_adapt,
+    step_images,
+    step_results,
+    step_take,
+)
+from fewclip_app.sessions import Sessions
+
+
+def build(sessions: Sessions) -> gr.Blocks:
+    """All of the page over `sessions`."""
+    keep = 60 * sessions.settings.keep_minutes
+    with gr.Blocks(title="fewclip", analytics_enabled=False, delete_cache=(600, keep)) as blocks:
+        token = gr.BrowserState(None, storage_key="fewclip-session")
+        gr.HTML(
+            "<h1>fewclip</h1><p>A few photos per class in, a working classifier out. "
+            "Everything stays on this server.</p>",
+            elem_classes="fc-head",
+        )
+        with gr.Column(elem_classes="fc-step", elem_id="step-images"):
+            images = step_images.build(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-adapt"):
+            adapt = step_adapt.build(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-results"):
+            results = step_results.build(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-classify"):
+            gr.HTML(
+                draw.step(4, "Classify", "Try it on photos it has never seen, also on strangers."),
+                elem_classes="fc-lead",
+            )
+            panel = classify.panel(_asked(sessions), max_pixels=sessions.settings.max_pixels)
+            loaded = step_take.build_load(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-take"):
+            take = step_take.build(sessions)
+
+        def restore(kept: str | None, request: gr.Request) -> tuple[Any, ...]:
+            workspace, kept = sessions.join(request, kept)
+            extras = ", ".join(workspace.model.extras) if workspace.model else ""
+            remarks = draw.skipped(workspace.remarks, step_images.NOT_USED)
+            summary = step_images.summarise(workspace)
+            return kept, step_images.new_revision(), remarks, summary, extras
+
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        back = blocks.load(
+            restore,
+            token,
+            [token, images.revision, images.remarks, images.summary, panel.names],
+            **quiet,
+        )
+        watched = back.then(adapt.watch, None, adapt.outputs, concurrency_limit=None, **quiet)
+        for event in (back, watched, adapt.start, loaded):
+            event.then(results.show, None, results.outputs, **quiet)
+        for event in (watched, adapt.start, loaded):
+            event.then(panel.show, [panel.photos, panel.names], panel.answers, **quiet)
+            event.then(take.clear, None, take.outputs, **quiet)
+        blocks.unload(sessions.left)
+        api.build(sessions)
+    return blocks  # type: ignore[no-any-return]
+
+
+def _asked(sessions: Sessions) -> classify.Choose:
+    def choose(names: Sequence[str], request: gr.Request) -> Any:
+        workspace = sessions.of(request)
+        with workspace.lock:
+            if workspace.model is None:
+                return None
+            workspace.model = workspace.model.with_extras(names)
+            return workspace.model.classifier
+
+    return choose

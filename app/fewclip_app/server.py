@@ -1,0 +1,129 @@
+"""Starts the page and leaves nothing behind. On the loopback only, unless told otherwise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from fewclip.errors import OptionError
+from fewclip_app.settings import Settings
+
+# The browser is told to ask nobody but this server. Gradio's own scripts and styles stand inline,
+# and it makes workers from blobs.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'; object-src 'none'"
+)
+_HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class KeepToOurselves:
+    """ASGI middleware: the browser loads nothing from elsewhere, and the server fetches nothing.
+
+    Gradio would fetch `/gradio_api/file=http://...` for whoever asks.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        if scope["type"] == "http":
+            path = str(scope["path"]).lower()
+            if "file=" in path and "://" in path.partition("file=")[2].replace(":/", "://", 1):
+                await send({"type": "http.response.start", "status": 403, "headers": []})
+                await send({"type": "http.response.body", "body": b"not a file of this page"})
+                return
+        await self.app(scope, receive, with_headers)
+
+
+def run(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    settings: Settings | None = None,
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM, then delete everything that was uploaded.
+
+    Args:
+        settings: limits and access; None for those of the environment.
+
+    Raises:
+        OptionError: the port is taken.
+        MissingExtraError: Gradio is not installed.
+    """
+    settings = settings or Settings.read()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    root = Path(tempfile.mkdtemp(prefix="fewclip-app-"))
+    # Read by Gradio when it is imported and when it stores an upload.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(root)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _serve(root, host, port, settings)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _serve(root: Path, host: str, port: int, settings: Settings) -> None:
+    try:
+        from starlette.middleware import Middleware
+
+        from fewclip_app import looks, page
+        from fewclip_app.sessions import Sessions
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("gradio", "starlette"):
+            from fewclip.errors import MissingExtraError
+
+            raise MissingExtraError("the page", "app") from error
+        raise
+    sessions = Sessions(root / "people", settings)
+    blocks = page.build(sessions)
+    try:
+        blocks.queue(default_concurrency_limit=4).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            auth=(settings.user, settings.password) if settings.user else None,
+            max_file_size=settings.max_bytes,
+            app_kwargs={"middleware": [Middleware(KeepToOurselves)]},
+            **looks.mount_options(),
+        )
+    except OSError as error:
+        raise OptionError(f"port {port} of {host} cannot be opened; name another --port") from error
+    try:
+        print(f"fewclip: the page is at http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1") and not settings.user:
+            print(
+                "fewclip: anyone who reaches this port can use the page; "
+                "--user and FEWCLIP_APP_PASSWORD ask for a password",
+                file=sys.stderr,
+                flush=True,
+            )
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sessions.close()
+        blocks.close(verbose=False)

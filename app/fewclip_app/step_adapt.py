@@ -1,0 +1,194 @@
+"""Step 2 of the page: choose a method, train, watch, cancel. The job runs without the page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from html import escape
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from fewclip.errors import DataError, OptionError
+from fewclip_app import draw, model
+from fewclip_app.jobs import Desk, Job, in_words
+from fewclip_app.sessions import Sessions
+from fewclip_app.workspace import Workspace
+
+GLANCE = 0.25  # seconds between two looks at a job
+METHODS = {"Skip Tuning": "skip-tuning", "DePT": "dept"}
+
+
+class Adapt(NamedTuple):
+    """`done` follows every end of a training; `watch` shows one that runs already."""
+
+    start: Any
+    watch: Any
+    outputs: list[gr.components.Component]
+
+
+def build(sessions: Sessions) -> Adapt:
+    """Lay the step out in the current Blocks."""
+    settings = sessions.settings
+    gr.HTML(
+        draw.step(2, "Adapt", "CLIP learns your classes. You can stop it at any time."),
+        elem_classes="fc-lead",
+    )
+    method = gr.Radio(
+        list(METHODS.items()),
+        value="skip-tuning",
+        label="Method",
+        elem_id="method",
+    )
+    gr.HTML(_WHEN)
+    with gr.Accordion("Advanced", open=False), gr.Row():
+        backbone = gr.Dropdown(
+            list(settings.backbones),
+            value=settings.backbones[0],
+            label="Backbone",
+            info="micro comes with fewclip; the others are downloaded once.",
+        )
+        shots = gr.Slider(
+            1,
+            64,
+            value=16,
+            step=1,
+            label="Images per class to learn from",
+            info="What is left over is used to measure.",
+        )
+        epochs = gr.Number(
+            value=0, precision=0, minimum=0, label="Epochs", info="0: as the method's paper."
+        )
+    with gr.Row():
+        start = gr.Button("Adapt", variant="primary", elem_id="adapt", min_width=140)
+        cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=140)
+    view = gr.HTML(elem_id="job")
+
+    async def on_start(
+        method: str, backbone: str, shots: float, epochs: float, request: gr.Request
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        workspace = sessions.of(request)
+        try:
+            begin(
+                workspace,
+                sessions.desk,
+                method=method,
+                backbone=backbone,
+                shots=shots,
+                epochs=epochs,
+            )
+        except Exception as error:
+            yield gr.update(), gr.update(), draw.note(in_words(error), "error")
+            return
+        async for update in on_watch(request):
+            yield update
+
+    async def on_watch(request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+        job = sessions.of(request).job
+        shown = None
+        if job is None:  # Gradio takes silence for empty values
+            yield gr.update(), gr.update(), gr.update()
+        while job is not None:
+            html = draw_job(job, sessions.desk)
+            if html != shown:
+                shown = html
+                yield gr.update(interactive=job.finished), gr.update(visible=not job.finished), html
+            if job.finished:
+                return
+            await asyncio.sleep(GLANCE)
+
+    def on_cancel(request: gr.Request) -> None:
+        job = sessions.of(request).job
+        if job is not None:
+            job.stop()
+
+    outputs = [start, cancel, view]
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    # The desk holds the queue: any number may watch.
+    watching: dict[str, Any] = {**quiet, "concurrency_limit": None}
+    started = start.click(
+        on_start, [method, backbone, shots, epochs], outputs, trigger_mode="once", **watching
+    )
+    cancel.click(on_cancel, None, None, queue=False, **quiet)
+    return Adapt(started, on_watch, outputs)
+
+
+def begin(workspace: Workspace, desk: Desk, **choices: Any) -> Job:
+    """Queue a training of this workspace.
+
+    Args:
+        choices: method, backbone, shots, epochs (0: the method's own number).
+
+    Raises:
+        DataError: no images to learn from, or a training runs already.
+        OptionError: a choice out of range.
+    """
+    with workspace.lock:
+        if workspace.job is not None and not workspace.job.finished:
+            raise DataError("a training of yours is under way; wait for it, or cancel it")
+        shots, epochs = choices["shots"], choices["epochs"] or 0
+        if not 1 <= shots <= 1000:
+            raise OptionError(f"images per class must be from 1 to 1000, not {shots}")
+        if not 0 <= epochs <= 1000:
+            raise OptionError(f"epochs must be from 0 to 1000, not {epochs}")
+        if choices["method"] not in METHODS.values():
+            known = ", ".join(METHODS.values())
+            raise OptionError(f"method {choices['method']!r} is not offered here; choose {known}")
+        model.check_backbone(workspace, choices["backbone"])
+        workspace.labelled()
+        taken = {
+            "method": choices["method"],
+            "backbone": choices["backbone"],
+            "shots": int(shots),
+            "epochs": int(epochs) or None,
+        }
+        workspace.job = desk.submit(lambda job: model.train(workspace, job, **taken))
+        return workspace.job
+
+
+def draw_job(job: Job, desk: Desk) -> str:
+    """What a job does, as HTML."""
+    if job.state == "failed":
+        return draw.note(f"That did not work: {job.error}", "error")
+    if job.state == "stopped":
+        return draw.note("Stopped. Nothing was changed; an earlier model stays as it was.")
+    if job.state == "waiting":
+        ahead = desk.ahead(job)
+        people = "one training is" if ahead == 1 else f"{ahead} trainings are"
+        return draw.note(
+            f"You are number {ahead} in the queue: {people} ahead of yours. "
+            "It begins by itself; you may leave the page open."
+        )
+    at = job.progress
+    if at is None:
+        return (
+            f"<div class='fc-job' role='status'><b>{escape(job.stage)} ...</b>"
+            f"{draw.progress(None)}</div>"
+        )
+    done = at.epoch - 1 + at.step / at.steps
+    if job.state == "done":
+        head, left = f"Done after {at.epochs} epochs", "see step 3"
+    elif done >= at.epochs:
+        head, left = f"{job.stage} ...", ""
+    else:
+        head, left = f"Epoch {at.epoch} of {at.epochs}", f"{clock(at.seconds_left)} left"
+    return (
+        f"<div class='fc-job'><div class='fc-line'><b>{escape(head)}</b>"
+        f"<span>loss {at.loss:.3f}</span><span>{left}</span></div>"
+        f"{draw.progress(done / at.epochs)}"
+        f"{draw.loss_curve(dict(job.losses), done, at.epochs)}</div>"
+    )
+
+
+def clock(seconds: float) -> str:
+    """'2 min 05 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+_WHEN = (
+    "<dl class='fc-methods'><dt>Skip Tuning</dt><dd>trains CLIP's upper layers. Take it first, "
+    "above all where your images are unlike everyday photos.</dd><dt>DePT</dt><dd>leaves CLIP as "
+    "it is and learns a prompt and a small head. Take it where memory is short, or where the "
+    "other one falls short.</dd></dl>"
+)
