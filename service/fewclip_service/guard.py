@@ -47,10 +47,12 @@ class Notes:
     Attributes:
         native: it came through BentoML's own route.
         outcome: type of the problem it was refused with.
+        status: of the answer, once it has begun.
     """
 
     native: bool = False
     outcome: str | None = None
+    status: int = 0
 
 
 class Guard:
@@ -78,39 +80,37 @@ class Guard:
         context = REQUEST_ID.set(request_id)
         notes = scope[NOTES] = Notes()
         method, path = scope["method"], scope["path"]
-        status, complete = 0, False
 
         async def tell(message: Message) -> None:
-            nonlocal status, complete
             if message["type"] == "http.response.start":
-                status = message["status"]
+                notes.status = message["status"]
                 self._add_headers(MutableHeaders(raw=message["headers"]), request_id)
-            complete = message["type"] == "http.response.body" and not message.get("more_body")
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:  # uvicorn already gave this connection up
+                raise Problem("gone", "the connection broke") from error
 
         try:
-            response = self._answer(scope, headers, notes)
-            handler = self._app if response is None else response
+            handler = self._answer(scope, headers, notes) or self._app
             await handler(scope, self._counted(path, receive), tell)
-        except Exception as error:
-            if not isinstance(error, Problem):
-                log_exception("failed", method=method, path=path[:200])
-                error = Problem("internal", "an unexpected error; the log tells more")
-            if not status:
-                await _response(error, notes)(scope, receive, tell)
-            elif not complete:  # half an answer is out: uvicorn closes the connection
-                raise
+        except Problem as problem:
+            await self._late(problem, notes)(scope, receive, tell)
+        except Exception:
+            log_exception("failed", method=method, path=path[:200])
+            internal = Problem("internal", "an unexpected error; the log tells more")
+            await self._late(internal, notes)(scope, receive, tell)
         finally:
-            seconds = time.perf_counter() - began
-            outcome = notes.outcome or ("ok" if status < 400 else f"http_{status}")
-            if path not in _OPEN:
-                route = path if path in _ROUTES else "other"
-                metrics().requests.labels(route=route, outcome=outcome).inc()
-                metrics().seconds.labels(route=route).observe(seconds)
-                fields = {"method": method, "path": path[:200], "status": status}
-                fields |= {"outcome": outcome, "ms": round(seconds * 1000, 1)}
-                log(logging.INFO, "request", **fields)
+            _record(method, path, notes, time.perf_counter() - began)
             REQUEST_ID.reset(context)
+
+    @staticmethod
+    def _late(problem: Problem, notes: Notes) -> ASGIApp:
+        """The answer when the app raised: none when its own has begun; uvicorn ends it then."""
+
+        async def nothing(_: Scope, __: Receive, ___: Send) -> None:
+            notes.outcome = problem.kind
+
+        return nothing if notes.status else _response(problem, notes)
 
     def _answer(self, scope: Scope, headers: Headers, notes: Notes) -> Response | None:
         """A response that needs nothing from within; None lets the request pass."""
@@ -174,6 +174,19 @@ class Guard:
 def _response(problem: Problem, notes: Notes) -> Response:
     notes.outcome = problem.kind
     return JSONResponse(problem.body(), problem.status, problem.headers)
+
+
+def _record(method: str, path: str, notes: Notes, seconds: float) -> None:
+    """One request in the metrics and in the log; probes and scrapes would only fill them."""
+    if path in _OPEN:
+        return
+    outcome = notes.outcome or ("ok" if notes.status < 400 else f"http_{notes.status}")
+    route = path if path in _ROUTES else "other"
+    metrics().requests.labels(route=route, outcome=outcome).inc()
+    metrics().seconds.labels(route=route).observe(seconds)
+    fields: dict[str, Any] = {"method": method, "path": path[:200], "status": notes.status}
+    fields |= {"outcome": outcome, "ms": round(seconds * 1000, 1)}
+    log(logging.INFO, "request", **fields)
 
 
 def _request_id(headers: Headers) -> str:

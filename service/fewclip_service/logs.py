@@ -50,6 +50,11 @@ def log_exception(event: str, **fields: Any) -> None:
     _OURS.error(event, exc_info=True, extra={"fields": fields})
 
 
+def _not_about_one_request(record: logging.LogRecord) -> bool:
+    """The guard logs what happens to a request; uvicorn would tell the same without its id."""
+    return "ASGI" not in record.getMessage()
+
+
 def configure() -> None:
     """Send all logs of this process to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
@@ -58,5 +63,7 @@ def configure() -> None:
     for name in _OTHERS:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    uvicorn = logging.getLogger("uvicorn.error")
+    uvicorn.setLevel(logging.ERROR)
+    uvicorn.filters = [_not_about_one_request]
     _OURS.setLevel(logging.INFO)
