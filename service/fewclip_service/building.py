@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-from fewclip.errors import MissingExtraError
+from fewclip.errors import FewclipError, MissingExtraError
 from fewclip_service.serving import check_models
 
 _PACKAGES = ("fewclip", "fewclip_service")
@@ -36,9 +39,10 @@ import bentoml
 
 from fewclip_service.service import Fewclip
 
+# A distro that BentoML knows would bring a compiler; wheels need none.
 Fewclip.image = bentoml.images.Image(
-    distro="debian", lock_python_packages=False
-).requirements_file(str(HERE / "requirements.txt"))
+    base_image="python:{python}-slim", distro="slim", lock_python_packages=False
+).python_packages(*(HERE / "requirements.txt").read_text().split())
 '''
 
 
@@ -58,26 +62,30 @@ def build(path: str | os.PathLike[str], *, name: str | None = None) -> str:
     """
     root = Path(os.path.abspath(path))
     check_models(root)
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    try:
-        import bentoml
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("building a Bento", "service") from error
-
+    if importlib.util.find_spec("bentoml") is None:
+        raise MissingExtraError("building a Bento", "service")
     with tempfile.TemporaryDirectory(prefix="fewclip-build-") as folder:
-        context = Path(folder)
-        _fill(context, root)
-        bento = bentoml.build(
-            "service:Fewclip",
-            name=_bento_name(name or root.name),
-            build_ctx=folder,
-            include=["*"],
-            labels={"made-by": "fewclip"},
-        )
-    return str(bento.tag)
+        _fill(Path(folder), root, _bento_name(name or root.name))
+        return _build(folder)
 
 
-def _fill(context: Path, root: Path) -> None:
+def _build(folder: str) -> str:
+    """Run BentoML in a process of its own: it imports the service from the folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
+        cwd=folder,
+        env=os.environ | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": folder},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    tag = re.search(r"__tag__:(\S+)", done.stdout)
+    if done.returncode or tag is None:
+        raise FewclipError(f"BentoML could not build:\n{done.stdout}{done.stderr}")
+    return tag[1]
+
+
+def _fill(context: Path, root: Path, name: str) -> None:
     """What the Bento holds: models, code, requirements, service."""
     from fewclip_service.models import is_model
 
@@ -92,7 +100,10 @@ def _fill(context: Path, root: Path) -> None:
         ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "samples")
         shutil.copytree(source, context / package, ignore=ignore)
     (context / "requirements.txt").write_text("\n".join(_requirements()) + "\n")
-    (context / "service.py").write_text(_SERVICE)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    (context / "service.py").write_text(_SERVICE.replace("{python}", python))
+    recipe = {"service": "service:Fewclip", "name": name, "include": ["*"]}
+    (context / "bentofile.yaml").write_text(json.dumps(recipe))  # JSON is YAML, too
 
 
 def _requirements() -> list[str]:

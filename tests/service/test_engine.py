@@ -1,0 +1,66 @@
+"""Jobs that nobody waits for any more: never computed, or stopped inside ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewclip.runtime import OnnxClassifier
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of what BentoML imports
+
+
+@pytest.fixture(scope="module")
+def classifier(exported: Path) -> OnnxClassifier:
+    return OnnxClassifier(exported)
+
+
+def pixels(classifier: OnnxClassifier, seed: int) -> np.ndarray:
+    size = classifier.card.preprocessing.size
+    return np.random.default_rng(seed).normal(size=(3, size, size)).astype(np.float32)
+
+
+def test_a_batch_answers_each_as_if_alone(classifier: OnnxClassifier) -> None:
+    from fewclip_service.engine import Job, run_batch
+
+    other = classifier.with_classes(["a zebra", "red"])
+    jobs = [
+        Job(classifier, pixels(classifier, 1), 1),
+        Job(other, pixels(classifier, 1), 5),
+        Job(classifier, pixels(classifier, 2), 3),
+    ]
+    for job, answer in zip(jobs, run_batch(jobs), strict=True):
+        assert answer is not None
+        found = job.classifier.evidence(job.pixels[None])
+        alone = job.classifier.answer(found, job.top_k)[0]
+        assert [entry.label for entry in answer.top] == [entry.label for entry in alone.top]
+        assert answer.score == pytest.approx(alone.score, abs=1e-5)
+
+
+def test_an_abandoned_job_is_not_computed(classifier: OnnxClassifier) -> None:
+    from fewclip_service.engine import Job, run_batch
+
+    jobs = [Job(classifier, pixels(classifier, seed), 1) for seed in range(3)]
+    jobs[1].abandon()
+    answers = run_batch(jobs)
+    assert [answer is None for answer in answers] == [False, True, False]
+    assert jobs[1].batch is None
+
+
+def test_a_batch_that_all_abandoned_is_stopped(classifier: OnnxClassifier) -> None:
+    from fewclip_service.engine import Job, run_batch
+
+    image = pixels(classifier, 0)
+    jobs = [Job(classifier, image, 1) for _ in range(1000)]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_batch, jobs)
+        while jobs[-1].batch is None:
+            time.sleep(0.001)
+        for job in jobs:
+            job.abandon()
+        assert running.result() == [None] * len(jobs)
+    assert run_batch([Job(classifier, image, 1)])[0] is not None
