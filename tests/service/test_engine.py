@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fewclip.runtime import OnnxClassifier
+from fewclip_service.engine import Job, run_batch
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of what BentoML imports
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,6 @@ def pixels(classifier: OnnxClassifier, seed: int) -> np.ndarray:
 
 
 def test_a_batch_answers_each_as_if_alone(classifier: OnnxClassifier) -> None:
-    from fewclip_service.engine import Job, run_batch
-
     other = classifier.with_classes(["a zebra", "red"])
     jobs = [
         Job(classifier, pixels(classifier, 1), 1),
@@ -42,8 +41,6 @@ def test_a_batch_answers_each_as_if_alone(classifier: OnnxClassifier) -> None:
 
 
 def test_an_abandoned_job_is_not_computed(classifier: OnnxClassifier) -> None:
-    from fewclip_service.engine import Job, run_batch
-
     jobs = [Job(classifier, pixels(classifier, seed), 1) for seed in range(3)]
     jobs[1].abandon()
     answers = run_batch(jobs)
@@ -52,8 +49,6 @@ def test_an_abandoned_job_is_not_computed(classifier: OnnxClassifier) -> None:
 
 
 def test_a_batch_that_all_abandoned_is_stopped(classifier: OnnxClassifier) -> None:
-    from fewclip_service.engine import Job, run_batch
-
     image = pixels(classifier, 0)
     jobs = [Job(classifier, image, 1) for _ in range(1000)]
     with ThreadPoolExecutor(1) as pool:
