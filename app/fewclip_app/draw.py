@@ -134,8 +134,8 @@ def confusion(report: Report) -> str:
 def _cell(count: int, share: float, *, right: bool) -> str:
     if not count:
         return "<td></td>"
-    color = "var(--fc-accent)" if right else "var(--fc-bad)"
-    ink = "color:#fff" if right and share > 0.5 else ""
+    color = "var(--fc-right)" if right else "var(--fc-wrong)"
+    ink = "color:#fff" if share > 0.5 else ""
     mix = f"color-mix(in srgb, {color} {20 + 75 * share:.0f}%, transparent)"
     return f"<td style='background:{mix};{ink}'>{count}</td>"
 

@@ -8,6 +8,7 @@ import gradio as gr
 
 CSS = """
 .gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
+.gradio-container main { width: 100%; }
 .fc-head h1 { font-size: 1.75rem; margin: 0.25rem 0 0.1rem; }
 .fc-head p, .fc-lead p { color: var(--body-text-color-subdued); margin: 0; }
 .fc-step { border: 1px solid var(--border-color-primary); border-radius: 14px;
@@ -16,7 +17,8 @@ CSS = """
 .fc-step h2 span { display: inline-grid; place-items: center; width: 1.7em; height: 1.7em;
   border-radius: 50%; background: var(--fc-accent); color: #fff; font-size: .85rem; flex: none; }
 .fc-step h3 { margin: .6rem 0 .3rem; font-size: 1rem; }
-:root { --fc-accent: #2f5fd0; --fc-good: #1b7f4d; --fc-bad: #b3261e; --fc-warn: #8a5a00; }
+:root { --fc-accent: #2f5fd0; --fc-good: #1b7f4d; --fc-bad: #b3261e; --fc-warn: #8a5a00;
+  --fc-right: #2f5fd0; --fc-wrong: #b3261e; }
 .dark { --fc-accent: #4f7df0; --fc-good: #57c98d; --fc-bad: #ff8a80; --fc-warn: #f0c060; }
 .fc-empty { border: 1.5px dashed var(--border-color-primary); border-radius: 10px; padding: 16px;
   color: var(--body-text-color-subdued); }
@@ -27,6 +29,8 @@ CSS = """
 .fc-note ul { margin: 4px 0 0 1.1em; padding: 0; list-style: disc; }
 .fc-card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px
   !important; gap: 8px; background: var(--background-fill-secondary); }
+.fc-actions { display: grid !important; gap: 10px;
+  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 .fc-cards { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(min(100%,
   250px), 1fr)); gap: 12px; }
 .fc-photos .grid-container, .fc-wrong .grid-container { gap: 4px !important;
@@ -67,6 +71,7 @@ CSS = """
   font-variant-numeric: tabular-nums; }
 .fc-step .fc-table th, .fc-step .fc-table td { padding: 5px 10px; text-align: right;
   border: 0; border-bottom: 1px solid var(--border-color-primary); }
+.fc-step .fc-table tr, .fc-step .fc-matrix tr { border: 0; }
 .fc-step .fc-table :is(th, td):first-child { text-align: left; }
 .fc-step .fc-matrix { border: 0; width: auto; border-collapse: separate; border-spacing: 2px;
   font-size: .85rem; font-variant-numeric: tabular-nums; }
@@ -97,6 +102,8 @@ CSS = """
 @media (max-width: 520px) {
   .gradio-container { padding: 8px !important; }
   .fc-step { padding: 14px 12px !important; }
+  .fc-cards { grid-template-columns: 1fr 1fr; gap: 8px; }
+  .fc-card { padding: 6px !important; }
   .fc-bar { grid-template-columns: minmax(0, 6em) 1fr 3.4em; gap: 6px; }
 }
 """

@@ -72,7 +72,7 @@ def run(
         MissingExtraError: Gradio is not installed.
     """
     settings = settings or Settings.read()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     root = Path(tempfile.mkdtemp(prefix="fewclip-app-"))
     # Read by Gradio when it is imported and when it stores an upload.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

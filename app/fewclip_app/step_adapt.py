@@ -167,7 +167,7 @@ def draw_job(job: Job, desk: Desk) -> str:
         )
     done = at.epoch - 1 + at.step / at.steps
     if job.state == "done":
-        head, left = f"Done after {at.epochs} epochs", "see step 3"
+        head, left = f"Done after {at.epochs} epoch{'s' * (at.epochs > 1)}", "see step 3"
     elif done >= at.epochs:
         head, left = f"{job.stage} ...", ""
     else:

@@ -49,7 +49,7 @@ def build(sessions: Sessions) -> Images:
         ),
         elem_classes="fc-lead",
     )
-    with gr.Row():
+    with gr.Row(elem_classes="fc-actions"):
         example = gr.Button("Try the example", min_width=140)
         zipped = gr.UploadButton(
             "Upload a zip", file_types=[".zip"], min_width=140, elem_id="zip-upload"
@@ -143,7 +143,7 @@ def summarise(workspace: Workspace) -> str:
 
 
 def _card(sessions: Sessions, box: Box, revision: gr.State, summary: gr.HTML) -> None:
-    with gr.Column(min_width=260, elem_classes="fc-card"):
+    with gr.Column(min_width=120, elem_classes="fc-card"):
         name = gr.Textbox(
             box.name,
             label="Class name",
