@@ -225,7 +225,13 @@ def execute(
         labels = [item.label for item in split.train]
         history = train(
             tuned,
-            TrainingSet(store.get, labels, tower.preprocess),
+            TrainingSet(
+                store.get,
+                labels,
+                tower.preprocess,
+                made.options["crop_area"],
+                made.options["flip"],
+            ),
             epochs=made.options["epochs"],
             seed=made.seed,
             precision=made.precision,

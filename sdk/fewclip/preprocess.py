@@ -42,6 +42,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Inputs: TypeAlias = npt.NDArray[np.float32]  # (3, H, W) or (B, 3, H, W), normalised
 
 WORKERS = min(8, os.cpu_count() or 1)
+CROP_AREA = 0.08  # smallest share of an image that a training crop keeps, as published
 
 _RESAMPLING = {
     "bicubic": PILImage.Resampling.BICUBIC,
@@ -110,25 +111,34 @@ def reduce_for_training(image: PILImage.Image, spec: Preprocess) -> Pixels:
     return np.array(image)
 
 
-def augment(pixels: Pixels, spec: Preprocess, rng: np.random.Generator) -> Inputs:
+def augment(
+    pixels: Pixels,
+    spec: Preprocess,
+    rng: np.random.Generator,
+    *,
+    crop_area: float = CROP_AREA,
+    flip: bool = True,
+) -> Inputs:
     """Random resized crop and horizontal flip, (H, W, 3) uint8 -> (3, size, size) float32.
 
-    The distribution is that of torchvision's `RandomResizedCrop` (area 8 to 100 %, ratio 3/4 to
-    4/3) and `RandomHorizontalFlip`; the same box and flip give the same bits.
+    The distribution is that of torchvision's `RandomResizedCrop` (area `crop_area` to 1, ratio 3/4
+    to 4/3) and `RandomHorizontalFlip`; the same box and flip give the same bits.
     """
-    top, left, height, width = random_box(pixels.shape[0], pixels.shape[1], rng)
+    top, left, height, width = random_box(pixels.shape[0], pixels.shape[1], rng, crop_area)
     crop = PILImage.fromarray(pixels[top : top + height, left : left + width])
     crop = _resize(crop, (spec.size, spec.size), spec)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and flip:
         crop = crop.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)
     return _normalise(crop, spec)
 
 
-def random_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def random_box(
+    height: int, width: int, rng: np.random.Generator, crop_area: float = CROP_AREA
+) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random crop, pixels; central when ten tries do not fit."""
     narrowest, widest = 3 / 4, 4 / 3
     for _ in range(10):
-        area = height * width * rng.uniform(0.08, 1.0)
+        area = height * width * rng.uniform(crop_area, 1.0)
         ratio = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

@@ -19,7 +19,7 @@ from fewclip import checkpoint as checkpoints
 from fewclip.contract import Preprocess
 from fewclip.errors import OptionError, StoppedError
 from fewclip.methods.base import BatchPlan, Method, MethodOptions
-from fewclip.preprocess import WORKERS, augment
+from fewclip.preprocess import CROP_AREA, WORKERS, augment
 
 CHUNK = 256  # images whose frozen part is computed at once
 
@@ -32,18 +32,22 @@ class TrainingSet:
         pixels: index -> decoded (H, W, 3) uint8; called from several threads.
         labels: class of each image.
         preprocess: of the backbone.
+        crop_area, flip: of the augmentation.
     """
 
     pixels: Callable[[int], np.ndarray]
     labels: Sequence[int]
     preprocess: Preprocess
+    crop_area: float = CROP_AREA
+    flip: bool = True
 
     def views(self, wanted: Sequence[int], seed: int, epoch: int) -> Tensor:
         """(n, 3, H, W) float32, augmented; (seed, epoch, image) fixes each view."""
 
         def view(i: int) -> np.ndarray:
             rng = np.random.default_rng([seed, epoch, 1, i])
-            return augment(self.pixels(i), self.preprocess, rng)
+            pixels = self.pixels(i)
+            return augment(pixels, self.preprocess, rng, crop_area=self.crop_area, flip=self.flip)
 
         with ThreadPoolExecutor(WORKERS) as pool:
             return torch.from_numpy(np.stack(list(pool.map(view, wanted))))

@@ -35,7 +35,8 @@ class SkipTuningOptions(MethodOptions):
         max_top: at most so many are always kept.
         lam: scale of the exponential density that the others are kept by.
         image_lr, text_lr: base learning rates of the towers.
-        same_class: batches hold images of one class.
+        same_class: batches hold images of one class. On a backbone that cannot yet tell a user's
+            classes apart such batches cancel each other out; mixed ones then still learn.
     """
 
     epochs: int = 20
