@@ -58,6 +58,7 @@ def test_base_to_new_is_what_one_would_do_by_hand(own: Path) -> None:
     assert summary.row("zero-shot").scores["base"].mean == accuracy(zero_shot, data.tested("base"))
     run = summary.results[1].run
     assert (run["shots"], run["seed"], run["options"]["epochs"]) == (2, 1, 1)
+    assert len(summary.results[1].cost["losses"]) == 1
 
 
 def test_what_is_kept_is_not_run_again(

@@ -23,7 +23,7 @@ class Result:
         run: what decided it, as plain JSON: protocol, data, method, options, seed ...
         scores: name -> number; accuracies are shares, 0..1.
         cost: "seconds" of training, "test_seconds", "peak_mb" of memory and "memory" ("process" or
-            "gpu"), "machine".
+            "gpu"), "machine", and "losses", the mean of each epoch.
     """
 
     run: Mapping[str, Any]

@@ -160,6 +160,7 @@ class Sweep:
                 "peak_mb": cost.peak_mb,
                 "memory": cost.memory,
                 "machine": machine(run["device"]),
+                "losses": clf.card.training.get("losses", []),
             },
         )
 
