@@ -280,11 +280,12 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(arguments: argparse.Namespace) -> int:
     """Print the table and the advice."""
+    from fewclip.bench.command import words
     from fewclip.verbs import class_names, shots
 
     found = compare(
         arguments.data,
-        methods=arguments.methods,
+        methods=words(arguments.methods),
         budget=arguments.budget,
         folds=arguments.folds,
         shots=shots(arguments.shots),

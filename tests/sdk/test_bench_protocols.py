@@ -223,7 +223,7 @@ def run_cli(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, st
 def test_the_command_prints_one_table_or_one_json_document(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["base-to-new", own, "--methods", "zero-shot", "kgcoop", "--seeds", 1, "--shots", 2]
+    words = ["base-to-new", own, "--methods", "zero-shot,kgcoop", "--seeds", 1, "--shots", 2]
     words += ["--epochs", 2, "--set", "kgcoop.epochs=1", "--out", tmp_path, "--device", "cpu"]
     status, out, err = run_cli(*words, capsys=capsys)
     assert status == 0
@@ -246,6 +246,7 @@ def test_the_command_prints_one_table_or_one_json_document(
         (["few-shot", "dtd", "--targets", "ucf101"], "--targets is for"),
         (["base-to-new", "dtd", "--shots", "1", "2"], "only few-shot"),
         (["base-to-new", "dtd", "--shots", "0"], "'0'"),
+        (["base-to-new", "dtd", "--seeds", "1,two"], "'two'"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_status_two(

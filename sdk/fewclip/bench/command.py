@@ -40,7 +40,7 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="the folder that holds the published data sets")
     parser.add_argument("--targets", nargs="+", metavar="DATA", help="what to test on besides")
     parser.add_argument("--methods", nargs="+", metavar="M", help="see `fewclip methods`")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="default: 1 2 3")
+    parser.add_argument("--seeds", nargs="+", metavar="S", help="default: 1 2 3")
     parser.add_argument(
         "--shots", nargs="+", metavar="N", help="images per class, or 'all'; default: 16"
     )
@@ -75,11 +75,15 @@ def bench(arguments: argparse.Namespace) -> int:
         "options": _options(arguments.set),
         "say": lambda line: print(line, file=sys.stderr, flush=True),
     }
-    for name in ("methods", "seeds", "targets"):
-        if getattr(arguments, name):
-            chosen[name] = getattr(arguments, name)
+    if arguments.targets:
+        chosen["targets"] = arguments.targets
+    if arguments.methods:
+        chosen["methods"] = words(arguments.methods)
+    if arguments.seeds:
+        chosen["seeds"] = [_whole("--seeds", word, 0) for word in words(arguments.seeds)]
     if arguments.shots:
-        chosen["shots"] = _shots(arguments.shots, several=arguments.protocol == "few-shot")
+        several = arguments.protocol == "few-shot"
+        chosen["shots"] = _shots(words(arguments.shots), several=several)
     data: Any = arguments.data
     if arguments.protocol in ("cross-dataset", "domain"):
         if len(data) > 1:
@@ -102,12 +106,19 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _shots(words: Sequence[str], *, several: bool) -> Any:
-    shots = []
-    for word in words:
-        if word != "all" and not (word.isdigit() and int(word) > 0):
-            raise OptionError(f"--shots wants whole numbers of at least 1, or 'all'; got {word!r}")
-        shots.append(word if word == "all" else int(word))
+def words(given: Sequence[str]) -> list[str]:
+    """'a b' and 'a,b' are the same two words."""
+    return [word for each in given for word in each.split(",") if word]
+
+
+def _whole(flag: str, word: str, least: int) -> int:
+    if not word.isdecimal() or int(word) < least:
+        raise OptionError(f"{flag} wants whole numbers of at least {least}, got {word!r}")
+    return int(word)
+
+
+def _shots(given: Sequence[str], *, several: bool) -> Any:
+    shots = [word if word == "all" else _whole("--shots", word, 1) for word in given]
     if several:
         return shots
     if len(shots) > 1:
