@@ -1,0 +1,77 @@
+"""What the tests of the page share: small images, zips of them, a running page and a browser."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.page import Page, chromium_path, launch
+from fewclip.samples import digits
+
+LABELS = ("one", "zero")
+
+
+def picture(label: str, index: int) -> bytes:
+    """A real digit as PNG bytes."""
+    out = io.BytesIO()
+    digits.draw(label, index).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def make_zip(tmp_path: Path) -> Callable[..., Path]:
+    """make_zip({"name in the zip": content}) -> its path."""
+
+    def make(content: dict[str, bytes], name: str = "images.zip") -> Path:
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w") as zipped:
+            for inner, data in content.items():
+                zipped.writestr(inner, data)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def digits_zip(make_zip: Callable[..., Path]) -> Path:
+    """Two digits, ten images of each."""
+    return make_zip({f"{c}/{i}.png": picture(c, i) for c in LABELS for i in range(10)})
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Callable[[str], Path]:
+    """photo("red") -> a plain image of that colour."""
+
+    def make(colour: str) -> Path:
+        path = tmp_path / f"{colour}.png"
+        Image.new("RGB", (40, 30), colour).save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def page() -> Iterator[Page]:
+    """The page as it is started by default."""
+    with Page() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; missing, it is an error in CI and a skip elsewhere."""
+    if chromium_path() is None and not os.environ.get("CI"):
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = launch(playwright)
+        yield running
+        running.close()

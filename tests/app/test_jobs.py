@@ -1,0 +1,115 @@
+"""The queue of trainings: places, stopping, and errors in words."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fewclip.errors import DataError, StoppedError
+from fewclip_app.jobs import Desk, Job, in_words
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk(1)
+    yield desk
+    desk.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE / 0.01)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+def training(job: Job) -> None:
+    """A trainer in small: it asks before every step."""
+    while not job.stopping():
+        threading.Event().wait(0.005)
+    raise StoppedError("stopped")
+
+
+def test_a_second_job_waits_with_its_place_and_begins_by_itself(desk: Desk) -> None:
+    first, second, third = (desk.submit(training) for _ in range(3))
+    until(lambda: first.state == "running")
+    assert [desk.ahead(job) for job in (first, second, third)] == [0, 1, 2]
+    first.stop()
+    until(lambda: second.state == "running")
+    assert first.state == "stopped"
+    assert [desk.ahead(job) for job in (second, third)] == [0, 1]
+
+
+def test_two_places_run_two_jobs() -> None:
+    desk = Desk(2)
+    jobs = [desk.submit(training) for _ in range(4)]
+    until(lambda: [job.state for job in jobs[:2]] == ["running"] * 2)
+    assert [desk.ahead(job) for job in jobs] == [0, 0, 1, 2]
+    desk.close()
+    assert [job.state for job in jobs] == ["stopped"] * 4
+
+
+def test_a_waiting_job_is_stopped_at_once_and_never_runs(desk: Desk) -> None:
+    ran = []
+    first = desk.submit(training)
+    second = desk.submit(lambda job: ran.append(job))
+    second.stop()
+    assert second.state == "stopped"
+    third = desk.submit(lambda job: None)
+    until(lambda: first.state == "running")
+    assert desk.ahead(third) == 1
+    first.stop()
+    until(lambda: third.finished)
+    assert not ran
+
+
+def test_an_error_of_the_input_is_told_as_it_is(desk: Desk) -> None:
+    def work(job: Job) -> None:
+        raise DataError("only one class; add another")
+
+    job = desk.submit(work)
+    until(lambda: job.finished)
+    assert (job.state, job.error) == ("failed", "only one class; add another")
+
+
+def test_an_error_of_ours_is_logged_and_shown_as_a_number(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, logger="fewclip_app"):
+        text = in_words(RuntimeError("secret /path/on/the/server"))
+    number = text.rsplit(" ", 1)[1].rstrip(")")
+    assert "secret" not in text
+    assert "server" in text
+    assert number in caplog.text
+    assert "secret" in caplog.text
+
+
+def test_a_full_memory_says_what_to_do() -> None:
+    assert "fewer or smaller images" in in_words(RuntimeError("CUDA out of memory. Tried ..."))
+
+
+def test_a_stop_between_two_stages_ends_the_job(desk: Desk) -> None:
+    reached = threading.Event()
+    go = threading.Event()
+
+    def work(job: Job) -> None:
+        job.say("one")
+        reached.set()
+        go.wait(PATIENCE)
+        job.say("two")
+        raise AssertionError("not reached")
+
+    job = desk.submit(work)
+    reached.wait(PATIENCE)
+    job.stop()
+    go.set()
+    until(lambda: job.finished)
+    assert job.state == "stopped"
+    assert job.stage == "two"
