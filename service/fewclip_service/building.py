@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from fewclip.errors import FewclipError, MissingExtraError
-from fewclip_service.serving import check_models
+from fewclip_service.folders import check_models, model_folders
 
 _PACKAGES = ("fewclip", "fewclip_service")
 _NEEDED = (
@@ -87,10 +87,7 @@ def _build(folder: str) -> str:
 
 def _fill(context: Path, root: Path, name: str) -> None:
     """What the Bento holds: models, code, requirements, service."""
-    from fewclip_service.models import is_model
-
-    folders = [root] if is_model(root) else [f for f in root.iterdir() if is_model(f)]
-    for folder in folders:
+    for folder in model_folders(root):
         shutil.copytree(folder, context / "models" / folder.name)
     for package in _PACKAGES:
         spec = importlib.util.find_spec(package)

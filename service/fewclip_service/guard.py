@@ -26,11 +26,11 @@ from fewclip_service.logs import REQUEST_ID, log, log_exception
 from fewclip_service.metrics import metrics
 from fewclip_service.problems import Problem
 from fewclip_service.settings import MiB, Settings
+from fewclip_service.ui import PREFIX
 
 NOTES = "fewclip"  # key of `Notes` in the ASGI scope
 
 _API = "/v1"
-_UI = "/ui"
 _OPEN = {"/livez", "/readyz", "/healthz", "/metrics", "/"}  # need no token
 _OTHERS = _OPEN | {"/schema.json"}  # BentoML's, besides the API
 _ROUTES = {
@@ -58,9 +58,11 @@ class Notes:
 class Guard:
     """ASGI middleware around the whole service."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, drain: Drain, page: ASGIApp | None
+    ) -> None:
         self._app = app
-        self._ui = settings.ui
+        self._page = page
         self._token = settings.token.encode()
         self._body_bytes = settings.max_body + MiB
         self._drain = drain
@@ -91,7 +93,7 @@ class Guard:
                 raise Problem("gone", "the connection broke") from error
 
         try:
-            handler = self._answer(scope, headers, notes) or self._app
+            handler = self._answer(scope, headers, notes)
             await handler(scope, self._counted(path, receive), tell)
         except Problem as problem:
             await self._late(problem, notes)(scope, receive, tell)
@@ -112,8 +114,8 @@ class Guard:
 
         return nothing if notes.status else _response(problem, notes)
 
-    def _answer(self, scope: Scope, headers: Headers, notes: Notes) -> Response | None:
-        """A response that needs nothing from within; None lets the request pass."""
+    def _answer(self, scope: Scope, headers: Headers, notes: Notes) -> ASGIApp:
+        """Who answers: a refusal, the page, or BentoML's app."""
         path = scope["path"]
         if path == "/readyz" and self._drain.draining:
             return _response(Problem("not_ready", "stopping"), notes)
@@ -123,16 +125,18 @@ class Guard:
             notes.native = True
             path = scope["path"] = f"{_API}/predict"
             scope["raw_path"] = path.encode()
-        page = self._ui and (path == _UI or path.startswith(f"{_UI}/"))
+        page = self._page if path == PREFIX or path.startswith(f"{PREFIX}/") else None
         # Exact names: BentoML's metrics would keep a series for every path that anyone tries.
-        if not page and path not in _OTHERS and path not in _ROUTES:
+        if page is None and path not in _OTHERS and path not in _ROUTES:
             return _response(Problem("not_found", "no such route; see /v1/docs"), notes)
         if path not in _OPEN and not self._may_pass(headers):
             response = _response(Problem("unauthorized", "send the token as Bearer"), notes)
             if page or path == f"{_API}/docs":  # makes a browser ask: any name, the token
                 response.headers["WWW-Authenticate"] = 'Basic realm="fewclip"'
             return response
-        return RedirectResponse(f"{_API}/docs", 307) if path == "/" else None
+        if path == "/":
+            return RedirectResponse(f"{_API}/docs", 307)
+        return page or self._app
 
     def _may_pass(self, headers: Headers) -> bool:
         if not self._token:

@@ -19,6 +19,7 @@ from typing import Any
 from fewclip.contract import CARD_FILE
 from fewclip.errors import ArtifactError, FewclipError
 from fewclip.runtime import OnnxClassifier
+from fewclip_service.folders import is_model
 from fewclip_service.logs import log, log_exception
 from fewclip_service.metrics import metrics
 from fewclip_service.problems import Problem
@@ -103,6 +104,15 @@ class Models:
         if not models:
             raise Problem("not_ready", "no model is loaded")
         raise Problem("bad_field", f"name a model with ?model=; there are: {_listed(models)}")
+
+    def first(self) -> Model:
+        """The first model by name: what the page shows.
+
+        Raises:
+            Problem: none is loaded.
+        """
+        models = self._models
+        return models[min(models)] if models else self.get(None)
 
     @property
     def ready(self) -> bool:
@@ -215,11 +225,6 @@ class Models:
                 self.scan()
             except Exception:  # a watcher that dies in silence would serve old models for ever
                 log_exception("watch_failed")
-
-
-def is_model(folder: Path) -> bool:
-    """Whether a folder claims to be a model."""
-    return (folder / CARD_FILE).is_file()
 
 
 def _signature(folder: Path) -> Signature:

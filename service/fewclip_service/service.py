@@ -30,9 +30,11 @@ from fewclip_service.engine import Job, run_batch
 from fewclip_service.guard import Guard
 from fewclip_service.problems import Problem
 from fewclip_service.settings import Settings
+from fewclip_service.ui import Page
 
 SETTINGS = Settings.from_env()
 DRAIN = Drain()
+PAGE = Page()
 
 
 class GuardedService(bentoml.Service):  # type: ignore[misc]
@@ -45,7 +47,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]
         self.factory = ServiceAppFactory(self, is_main=is_main)
         # Ours frees the worker; BentoML's leaves the thread busy and a timer behind per request.
         self.factory.timeout = None
-        app: ASGIApp = Guard(self.factory(), SETTINGS, DRAIN)
+        app: ASGIApp = Guard(self.factory(), SETTINGS, DRAIN, PAGE if SETTINGS.ui else None)
         if not SETTINGS.origins:
             return app
         return CORSMiddleware(
@@ -70,6 +72,8 @@ def _core() -> Core:
     threads=1,  # one batch at a time, on all cores that the worker has
     http={"host": SETTINGS.host, "port": SETTINGS.port},
     logging={"access": {"enabled": False}},
+    # No spans unless a BentoML configuration asks for some: they are made even for nobody.
+    tracing={"excluded_urls": "."},
     # For containers: there, loopback would be out of everyone's reach.
     envs=[
         {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
@@ -123,6 +127,12 @@ class Fewclip:
     async def __is_ready__(self) -> bool:
         return self.core.models.ready
 
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def open_page(self) -> None:
+        if SETTINGS.ui:
+            await PAGE.start(self.core.models, SETTINGS)
+
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
-    def close(self) -> None:
+    async def close(self) -> None:
+        await PAGE.stop()
         self.core.close()

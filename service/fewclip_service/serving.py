@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import logging
 import os
 import signal
@@ -20,11 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fewclip.artifact import read_card
-from fewclip.errors import ArtifactError, InputError, MissingExtraError
+from fewclip.errors import InputError, MissingExtraError, OptionError
+from fewclip.sessions import gpus
 from fewclip_service import logs
+from fewclip_service.folders import check_models
 from fewclip_service.settings import Settings
 
+_EXTRA = ("bentoml", "_bentoml_impl", "fastapi", "prometheus_client", "python_multipart")
 _SO_ATTACH_FILTER = 26  # Linux
 _RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)  # a packet filter that lets nothing pass
 
@@ -46,34 +49,15 @@ def serve(path: str | os.PathLike[str], **settings: Any) -> int:
     """
     chosen = Settings(**{**settings, "model": os.path.abspath(path)})
     check_models(Path(chosen.model))
+    if chosen.device == "cuda" and not gpus():
+        raise OptionError("device 'cuda' was asked for, but there is no GPU here; use cpu or auto")
+    if chosen.ui and importlib.util.find_spec("gradio") is None:
+        raise MissingExtraError("the page (--ui)", "app")
     _check_port(chosen)
     os.environ.update(chosen.to_env())
     with tempfile.TemporaryDirectory(prefix="fewclip-metrics-") as metrics_folder:
         _run(chosen, metrics_folder)
     return 0
-
-
-def check_models(root: Path) -> None:
-    """Refuse before anything starts what no worker could serve.
-
-    Raises:
-        ArtifactError: not one exported folder there that is whole.
-    """
-    from fewclip_service.models import is_model
-
-    folders = [root] if is_model(root) or not root.is_dir() else sorted(root.iterdir())
-    folders = [f for f in folders if f == root or (is_model(f) and not f.name.startswith("."))]
-    if not folders:
-        raise ArtifactError(f"{root} holds no exported model; make one with `fewclip export`")
-    errors = []
-    for folder in folders:
-        try:
-            if read_card(folder).kind == "onnx":
-                return
-            raise ArtifactError(f"{folder} is a saved model; export it first: fewclip export")
-        except ArtifactError as error:
-            errors.append(error)
-    raise errors[0]
 
 
 def _run(settings: Settings, metrics_folder: str) -> None:
@@ -83,7 +67,7 @@ def _run(settings: Settings, metrics_folder: str) -> None:
 
         from fewclip_service.service import Fewclip
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("bentoml", "_bentoml_impl", "fastapi"):
+        if (error.name or "").split(".")[0] in _EXTRA:
             raise MissingExtraError("serving", "service") from error
         raise
 

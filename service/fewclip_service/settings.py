@@ -56,6 +56,8 @@ class Settings:
         for name in ("workers", "max_bytes", "max_pixels", "max_images", "max_classes"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         self._check("port", 0 < self.port < 65536, "from 1 to 65535")
+        # The page's parts talk to the process that they began with.
+        self._check("workers", not self.ui or self.workers == 1, "1 with --ui")
         self._check("threads", self.threads >= 0, "0 or more")
         self._check("max_batch", self.max_batch >= 2, "at least 2")
         self._check("max_body", self.max_body >= self.max_bytes, "at least max_bytes")

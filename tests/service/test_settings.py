@@ -96,3 +96,15 @@ def test_serving_needs_no_torch(
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_missing_extra_is_named(exported: Path) -> None:
+    code = (
+        "import sys; sys.modules['bentoml'] = None; from fewclip.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "serve", str(exported)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'fewclip[service]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
