@@ -55,8 +55,9 @@ class Page:
         ends = time.monotonic() + START_SECONDS
         while b"the page is at" not in self.log().encode():
             if self.process.poll() is not None or time.monotonic() > ends:
+                told = self.log()
                 self.__exit__(None, None, None)
-                raise RuntimeError(f"the page did not start:\n{self.log()}")
+                raise RuntimeError(f"the page did not start:\n{told}")
             time.sleep(0.2)
         return self
 
@@ -67,6 +68,7 @@ class Page:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        self._log.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def stop(self, seconds: float = 60.0) -> int:

@@ -5,10 +5,11 @@ It calls the SDK and knows nothing of the page. torch is imported where it is ne
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Model:
         judged: None where no images were left to measure on.
         left_out: images that were not used, and why.
         loaded: whether it was loaded from a zip.
+        folder: files that it needs, to be deleted with it.
         extras: typed classes.
     """
 
@@ -68,6 +70,7 @@ class Model:
     judged: Judged | None = None
     left_out: Sequence[Skipped] = ()
     loaded: bool = False
+    folder: Path | None = None
     extras: tuple[str, ...] = ()
 
     @property
@@ -104,18 +107,33 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
         StoppedError: on request.
         FewclipError: the input is at fault.
     """
+    check_backbone(workspace, choices["backbone"])
+    # Images that are removed from the page meanwhile stay for this training and its model.
+    folder = workspace.store.new_path("model")
+    folder.mkdir()
+    try:
+        workspace.take_model(_trained(workspace, folder, job, choices))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
     job.say("Loading PyTorch and the backbone")
     from fewclip import adapting, classifier
 
-    check_backbone(workspace, choices["backbone"])
     with workspace.lock:
-        data = workspace.labelled()
-        photos = {str(photo.path): photo for box in workspace.boxes for photo in box.photos}
-        test = list(workspace.test)
-    people = _Words(data, photos)
+        workspace.labelled()  # says what is missing
+        kept = {
+            box.name: [workspace.store.keep(photo, folder) for photo in box.photos]
+            for box in workspace.boxes
+            if box.photos
+        }
+        test = [(workspace.store.keep(photo, folder), label) for photo, label in workspace.test]
+    people = _Words(kept)
     try:
         plan = adapting.plan(
-            data,
+            {label: [photo.path for photo in photos] for label, photos in kept.items()},
             template=classifier.TEMPLATE,
             classes=None,
             val="auto",
@@ -129,6 +147,7 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
         raise type(error)(people.read(str(error))) from error
     skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in plan.split.skipped]
     plan = dataclasses.replace(plan, split=dataclasses.replace(plan.split, skipped=skipped))
+    photos = {str(photo.path): photo for photos in kept.values() for photo in photos}
     held_out = [(photos[str(i.image)], plan.split.classes[i.label]) for i in plan.split.val]
     judged_on, repeated = _unseen(test, plan.split) if test else (held_out, [])
     before = None
@@ -137,13 +156,13 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
         untrained = classifier.zero_shot_on(plan.backbone, plan.phrases, plan.template)
         before = _report(untrained, judged_on)[0]
     job.say("Training")
-    tuned = adapting.execute(plan, progress=job.tell, stop=job.stopping)
+    tuned = _without_places(adapting.execute(plan, progress=job.tell, stop=job.stopping))
     job.say("Measuring the result")
     judged = None
     if before is not None:
         after, mistakes = _report(tuned, judged_on)
         judged = Judged(before=before, after=after, own=bool(test), mistakes=mistakes)
-    workspace.model = Model(tuned, judged, (*skipped, *repeated))
+    return Model(tuned, judged, (*skipped, *repeated), folder=folder)
 
 
 def load(workspace: Workspace, file: Path) -> None:
@@ -165,8 +184,9 @@ def load(workspace: Workspace, file: Path) -> None:
         if artifact.read_card(folder).kind == "onnx":
             from fewclip.runtime import OnnxClassifier
 
-            workspace.model = Model(OnnxClassifier(folder), loaded=True)
-            return  # its sessions may go on reading the folder
+            # Its sessions may go on reading the folder.
+            workspace.take_model(Model(OnnxClassifier(folder), loaded=True, folder=unpacked))
+            return
         import fewclip
 
         check_backbone(workspace, str(artifact.read_card(folder).backbone["name"]))
@@ -175,7 +195,7 @@ def load(workspace: Workspace, file: Path) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)
         raise
     shutil.rmtree(unpacked)
-    workspace.model = Model(found, loaded=True)
+    workspace.take_model(Model(found, loaded=True))
 
 
 def save(workspace: Workspace, name: str) -> list[Path]:
@@ -263,14 +283,22 @@ def _unseen(
     return new, repeated
 
 
+def _without_places(tuned: Any) -> Any:
+    """The classifier whose card does not tell where its images lie on this server."""
+    same = copy.copy(tuned)
+    data = {k: v for k, v in tuned.card.data.items() if k != "validation_files"}
+    same.card = dataclasses.replace(tuned.card, data=data)
+    return same
+
+
 class _Words:
     """Turns what the SDK calls an image (class, number, path on the server) into its file name."""
 
-    def __init__(self, data: dict[str, list[Path]], photos: dict[str, Photo]) -> None:
+    def __init__(self, photos: Mapping[str, Sequence[Photo]]) -> None:
         self._names = {
-            f"{label}[{i}] ({path})": photos[str(path)].source
-            for label, paths in data.items()
-            for i, path in enumerate(paths)
+            f"{label}[{i}] ({photo.path})": photo.source
+            for label, own in photos.items()
+            for i, photo in enumerate(own)
         }
 
     def read(self, text: str) -> str:

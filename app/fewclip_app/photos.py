@@ -65,6 +65,13 @@ class Store:
         self._sizes[kept] = size
         return Photo(kept, thumb, source)
 
+    def keep(self, photo: Photo, folder: Path) -> Photo:
+        """The same image in another folder, to last when this one is dropped; no room is taken."""
+        kept = Photo(folder / photo.path.name, folder / photo.thumb.name, photo.source)
+        os.link(photo.path, kept.path)
+        os.link(photo.thumb, kept.thumb)
+        return kept
+
     def drop(self, photos: Iterable[Photo]) -> None:
         """Delete images."""
         for photo in photos:

@@ -56,6 +56,13 @@ class Workspace:
         self.job: Job | None = None
         self.clear()
 
+    def take_model(self, model: Model) -> None:
+        """Make a model the current one, and delete the files of the one before."""
+        with self.lock:
+            old, self.model = self.model, model
+        if old is not None and old.folder is not None:
+            shutil.rmtree(old.folder, ignore_errors=True)
+
     def delete(self) -> None:
         """Stop what runs and delete everything."""
         if self.job is not None:
