@@ -86,12 +86,12 @@ def _run(settings: Settings, metrics_folder: str) -> None:
     )
     address = f"http://{settings.host}:{settings.port}"
     logs.log(logging.INFO, "listening", address=address, docs=f"{address}/v1/docs")
-    _wait(server.arbiter)
+    _wait(server.arbiter, metrics_folder)
     _close_door(server.arbiter)
     server.stop()
 
 
-def _wait(arbiter: Any) -> None:
+def _wait(arbiter: Any, metrics_folder: str) -> None:
     """Until SIGTERM or SIGINT; a worker that dies meanwhile is replaced."""
     asked: list[int] = []
     died: list[int] = []
@@ -102,14 +102,21 @@ def _wait(arbiter: Any) -> None:
         time.sleep(0.1)
         if died:
             died.clear()
-            arbiter.loop.add_callback(_replace, arbiter)
+            arbiter.loop.add_callback(_replace, arbiter, metrics_folder)
 
 
-def _replace(arbiter: Any) -> None:
+def _replace(arbiter: Any, metrics_folder: str) -> None:
+    """Start anew what died, and take what it was busy with out of the metrics."""
     from circus.exc import ConflictError  # type: ignore[import-untyped]
+    from prometheus_client.multiprocess import mark_process_dead
 
     with contextlib.suppress(ConflictError):  # still starting: its own rounds will see to it
         arbiter.manage_watchers()
+    alive = {pid for watcher in arbiter.iter_watchers() for pid in watcher.processes}
+    for file in Path(metrics_folder).glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if pid not in alive:
+            mark_process_dead(pid, metrics_folder)  # type: ignore[no-untyped-call]
 
 
 def _close_door(arbiter: Any) -> None:

@@ -161,7 +161,6 @@ def test_a_killed_worker_is_replaced(several: Server, photo: bytes) -> None:
     victim = min(before)
     with Load(several, photo, "cold", clients=8) as load:
         time.sleep(0.5)
-        several.process.poll()
         next(worker for worker in several.workers() if worker.pid == victim).send_signal(
             signal.SIGKILL
         )
@@ -173,6 +172,7 @@ def test_a_killed_worker_is_replaced(several: Server, photo: bytes) -> None:
     assert lost <= 8  # what the dead worker held: at most one request of each client
     assert load.outcomes[200] > lost
     assert victim not in {worker.pid for worker in several.workers()}
+    eventually(lambda: several.metrics()["fewclip_queue_images"] == 0)
 
 
 def test_sigterm_under_load_answers_everything(
