@@ -73,7 +73,7 @@ def test_the_card_says_how_it_was_made(tuned: fewclip.Classifier) -> None:
     assert card.classes == LABELS
     assert card.phrases == PHRASES
     assert card.method == "skip-tuning"
-    assert card.options["image_lr"] == 0.005, "the bundled backbone brings its own"
+    assert card.options["image_lr"] == 0.01, "the bundled backbone brings its own"
     assert card.calibration.n == card.metrics["after"]["n"] == 18
     assert card.training["resumed_from_epochs"] == []
     assert len(card.training["losses"]) == 12
