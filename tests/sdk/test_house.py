@@ -146,7 +146,7 @@ def test_public_names_are_what_they_say() -> None:
     "code",
     [
         "names = fewclip.methods()\nimport fewclip.methods.coop\nassert fewclip.methods() == names",
-        "import fewclip.methods.coop\nassert fewclip.methods.coop.__name__\nnames = fewclip.methods()",
+        "import fewclip.methods.coop as c\nassert c.CoOp\nnames = fewclip.methods()",
     ],
     ids=["called first", "imported first"],
 )

@@ -32,6 +32,9 @@ def scans(label: str) -> npt.NDArray[np.uint8]:
 
 
 def draw(label: str, index: int) -> PILImage.Image:
-    """Image `index` of `label`, enlarged to SIZE x SIZE, RGB: light strokes on black."""
-    scan = PILImage.fromarray(scans(label)[index])
+    """Digit `index` of `label`, enlarged to SIZE x SIZE, RGB: light strokes on black."""
+    found = scans(label)
+    # Neighbours on the sheet are by the same hand; mixed, any stretch of indices has all writers.
+    order = np.random.default_rng(NAMES.index(label)).permutation(len(found))
+    scan = PILImage.fromarray(found[order[index]])
     return scan.resize((SIZE, SIZE), PILImage.Resampling.BICUBIC).convert("RGB")
