@@ -14,6 +14,7 @@ from fewclip.bench import sweep as sweeping
 from fewclip.bench.datasets import load
 from fewclip.bench.sweep import Job, Sweep, accuracy, learn
 from fewclip.errors import DataError, OptionError
+from fewclip.loading import DEFAULTS_FILE, MICRO, load_backbone
 
 NAMES = ["red", "ant", "moth", "bee", "fly"]
 FAST = {"device": "cpu", "epochs": 1}
@@ -181,8 +182,6 @@ def test_published_settings_give_way_to_the_backbone_s_and_those_to_what_is_aske
     source = load("imagenet", imagenet)
 
     def options(protocol: str, method: str, **sweep: Any) -> dict[str, Any]:
-        from fewclip.loading import load_backbone
-
         job = Job(protocol, source, method, 1, 2, test=lambda *_: {})
         return Sweep(**sweep)._options(job, load_backbone("micro"))
 
@@ -190,7 +189,9 @@ def test_published_settings_give_way_to_the_backbone_s_and_those_to_what_is_aske
     assert options("base-to-new", "promptsrc+dept")["average_mean"] == 15
     assert options("domain", "promptsrc+dept")["average_mean"] == 6
     skip = options("few-shot", "skip-tuning")
-    assert (skip["image_lr"], skip["warmup_epochs"]) == (0.005, 0)  # the bundled backbone's own
+    own = json.loads((MICRO / DEFAULTS_FILE).read_text())["skip-tuning"]
+    assert own["image_lr"] != 1e-5  # what was published for few-shot
+    assert (skip["image_lr"], skip["warmup_epochs"]) == (own["image_lr"], 0)
     assert skip["epochs"] == 10  # a quarter of 40, for this is ImageNet
     asked = {"": {"batch_size": 8}, "skip-tuning": {"image_lr": 0.5}}
     skip = options("few-shot", "skip-tuning", options=asked, epochs=3)
