@@ -23,8 +23,8 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DEVICES = ("auto", "cpu", "cuda")
 
 _ERRORS_ONLY = 3  # ONNX Runtime warns of every initializer that a caller may replace
-# Over half-precision weights this pass kills the process (ONNX Runtime 1.24 to 1.32, CPU). An int8
-# model's text tower has such weights.
+# Over half-precision weights this pass can kill the process (ONNX Runtime 1.24 to 1.32, CPU). The
+# text tower of an int8 model has such weights.
 _FATAL_FOR_HALF = ["NchwcTransformer"]
 
 

@@ -1,0 +1,342 @@
+"""The gate: graphs that answer differently, or kill the runtime, leave no folder behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from exports import saved_model
+from onnx import numpy_helper
+
+import fewclip
+from fewclip import cli
+from fewclip.artifact import read_card
+from fewclip.contract import Calibration, Card
+from fewclip.decide import Evidence
+from fewclip.errors import GateError
+from fewclip.runtime import OnnxClassifier
+from fewclip_export import ExportReport, exporter, gate, views
+from fewclip_export.compare import Side
+from fewclip_export.gate import Findings, failures
+
+GOOD = Findings(
+    images=212,
+    origin="200 validation images, 12 odd sizes and modes",
+    near_ties=0,
+    max_abs_diff=1e-5,
+    top1_agreement=1.0,
+    new_class_agreement=1.0,
+    known_agreement=1.0,
+    labelled=200,
+    accuracy_change=0.0,
+    accuracy_change_all=0.0,
+    speed_vs_fp32=1.0,
+)
+
+
+# ---- the limits ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "field", "passes", "fails", "said"),
+    [
+        ("fp32", "max_abs_diff", 0.001, 0.0011, "0.0011, 0.001 is allowed"),
+        ("fp32", "top1_agreement", 1.0, 0.995, "99.50% of the images, 100% is needed"),
+        ("fp32", "new_class_agreement", 1.0, 0.995, "classes are added"),
+        ("fp32", "known_agreement", 1.0, 0.995, "unknown"),
+        ("fp16", "top1_agreement", 0.99, 0.989, "98.90% of the images, 99% is needed"),
+        ("fp16", "max_abs_diff", 5.0, float("nan"), "not finite"),
+        ("int8", "top1_agreement", 0.97, 0.969, "96.90% of the images, 97% is needed"),
+        ("int8", "accuracy_change_all", -0.01, -0.015, "1.50 points of accuracy lost on 200"),
+        ("int8", "max_abs_diff", 5.0, float("inf"), "not finite"),
+    ],
+)
+def test_each_limit_lets_through_and_stops(
+    precision: str, field: str, passes: float, fails: float, said: str
+) -> None:
+    assert failures(dataclasses.replace(GOOD, **{field: passes}), precision) == ()
+    (failure,) = failures(dataclasses.replace(GOOD, **{field: fails}), precision)
+    assert said in failure
+
+
+def test_a_better_accuracy_and_no_labels_are_no_failure() -> None:
+    for change in (0.05, None):
+        assert failures(dataclasses.replace(GOOD, accuracy_change_all=change), "int8") == ()
+
+
+# ---- the comparison --------------------------------------------------------------------------
+
+
+def side(rows: list[list[float]], familiarity: list[float] | None = None, **changes: Any) -> Side:
+    card = dataclasses.replace(CARD, **changes)
+    seen = None if familiarity is None else np.array(familiarity)
+    return Side(card, Evidence(np.array(rows, np.float32), None, seen))
+
+
+CARD = fewclip.zero_shot(["a", "b", "c"]).card
+
+
+def test_near_ties_do_not_count() -> None:
+    ours = side([[1.0, 0.9995, 0.0], [1.0, 0.9, 0.0], [0.0, 0.0, 1.0], [3.0, 0.0, 1.0]])
+    theirs = side([[1.0, 1.1, 0.0], [1.0, 1.1, 0.0], [0.0, 0.0, 1.0], [3.0, 0.0, 1.0]])
+    share, ties = ours.same_class([theirs])
+    assert ties == 1
+    assert share == pytest.approx(2 / 3)
+
+
+def test_every_batch_size_must_agree() -> None:
+    ours = side([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    other = side([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    assert ours.same_class([ours, other])[0] == 0.5
+    assert ours.difference(other) == 1.0
+
+
+def test_logits_that_are_not_finite_differ_without_bound() -> None:
+    ours = side([[1.0, 0.0, 0.0]])
+    assert not np.isfinite(ours.difference(side([[1.0, float("nan"), 0.0]])))
+
+
+def test_strangers_are_compared_at_the_threshold() -> None:
+    card = {"calibration": Calibration(threshold=2.0, n=9)}
+    ours = side([[1.0, 0, 0], [3.0, 0, 0], [2.0005, 0, 0]], **card)
+    theirs = side([[2.5, 0, 0], [3.0, 0, 0], [1.9995, 0, 0]], **card)
+    assert ours.same_known([theirs]) == 0.5, "the third is a near tie"
+    assert side([[1.0, 0, 0]]).same_known([side([[9.0, 0, 0]])]) == 1.0, "no threshold"
+
+
+def test_accuracy_counts_labelled_images_alone() -> None:
+    ours = side([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    theirs = side([[1.0, 0, 0], [1.0, 0, 0], [1.0, 0, 0]])
+    assert ours.accuracy_change(theirs, np.array([0, 1, -1])) == -0.5
+    assert ours.accuracy_change(theirs, np.array([-1, -1, -1])) is None
+
+
+# ---- graphs that answer differently ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> fewclip.Classifier:
+    return fewclip.load(saved_model(tmp_path_factory), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def graphs(
+    trained: fewclip.Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray]:
+    """Good graphs, exported once, as `export_graphs` leaves them; and what it returns."""
+    from fewclip.tokenizer import Tokenizer
+    from fewclip_export.graph import export_graphs
+
+    folder = tmp_path_factory.mktemp("graphs")
+    phrases = trained.card.phrases
+    prompts = [trained.method.prompt(phrases[label]) for label in trained.classes]
+    tokens = Tokenizer.from_open_clip().encode(prompts, 32)
+    image, text = folder / "image.onnx", folder / "text.onnx"
+    return folder, export_graphs(trained.method, trained.card, tokens, image, text)
+
+
+Spoil = Callable[[Path, Path], None]
+
+
+@pytest.fixture
+def spoiled(
+    graphs: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Spoil], None]:
+    """spoiled(change): exports write the good graphs and then change them. Fewer images, too."""
+    monkeypatch.setattr(views, "AT_LEAST", 40)
+
+    def use(change: Spoil) -> None:
+        def write(method: Any, card: Card, tokens: Any, image: Path, text: Path) -> np.ndarray:
+            folder, features = graphs
+            image.write_bytes((folder / "image.onnx").read_bytes())
+            text.write_bytes((folder / "text.onnx").read_bytes())
+            change(image, text)
+            return features
+
+        monkeypatch.setattr(exporter, "export_graphs", write)
+
+    return use
+
+
+def shifted(path: Path, by: float) -> None:
+    """The largest one-dimensional weight, a bias deep inside, moved."""
+    model = onnx.load(path)
+    flat = [i for i in model.graph.initializer if len(i.dims) == 1 and i.data_type == 1]
+    weight = max(flat, key=lambda i: i.dims[0])
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + by, weight.name))
+    onnx.save(model, path)
+
+
+def test_a_graph_that_answers_differently_leaves_nothing(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    spoiled(lambda image, text: shifted(image, 0.5))
+    with pytest.raises(GateError) as caught:
+        trained.export_onnx(tmp_path / "out")
+    said = str(caught.value)
+    assert "logits differ by up to" in said
+    assert "0.001 is allowed" in said
+    assert "validation images" in said
+    assert "--force" in said
+    assert os.listdir(tmp_path) == []
+
+
+def test_force_writes_it_and_brands_the_card(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    spoiled(lambda image, text: shifted(image, 0.5))
+    report = trained.export_onnx(tmp_path / "out", force=True)
+    assert report.forced
+    assert not report.passed
+    card = read_card(tmp_path / "out")
+    assert card.export["forced"] is True
+    assert card.export["failures"] == list(report.failures)
+    assert "FORCED IN SPITE OF" in str(report)
+    OnnxClassifier(tmp_path / "out")
+
+
+def test_a_bad_text_tower_is_found_by_classes_it_alone_knows(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    spoiled(lambda image, text: shifted(text, 0.5))
+    with pytest.raises(GateError, match="logits differ"):
+        trained.export_onnx(tmp_path / "out")
+
+
+def test_a_graph_that_onnx_runtime_refuses_fails_the_gate_in_words(
+    trained: fewclip.Classifier,
+    spoiled: Callable[[Spoil], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exporter, "finish_graph", lambda *_: None)
+    spoiled(lambda image, text: image.write_bytes(b"no graph"))
+    with pytest.raises(GateError, match=r"ONNX Runtime failed on it .*image\.onnx"):
+        trained.export_onnx(tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_runtime_that_crashes_is_a_failed_gate(
+    trained: fewclip.Classifier,
+    spoiled: Callable[[Spoil], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other process dies of a real SIGSEGV as it starts."""
+    importlib.import_module("onnxruntime.transformers")  # extends sys.path, which is restored below
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "sitecustomize.py").write_text("import os; os.kill(os.getpid(), 11)")
+    monkeypatch.syspath_prepend(trap)
+    spoiled(lambda image, text: None)
+    with pytest.raises(
+        GateError, match=r"crashed on it \(SIGSEGV\).*try --precision fp32"
+    ) as caught:
+        trained.export_onnx(tmp_path / "out", "fp16")
+    assert "--force" not in str(caught.value), "what crashes is never written"
+    assert os.listdir(tmp_path) == ["trap"]
+
+
+def test_a_runtime_that_hangs_is_a_failed_gate(
+    trained: fewclip.Classifier,
+    spoiled: Callable[[Spoil], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "TIMEOUT", 0.01)
+    spoiled(lambda image, text: None)
+    with pytest.raises(GateError, match="did not answer"):
+        trained.export_onnx(tmp_path / "out")
+
+
+def test_the_other_side_needs_no_torch(
+    trained: fewclip.Classifier,
+    spoiled: Callable[[Spoil], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replies: list[dict[str, Any]] = []
+    ask = gate._run
+    monkeypatch.setattr(gate, "_run", lambda *a: replies.append(ask(*a)) or replies[-1])
+    spoiled(lambda image, text: None)
+    trained.export_onnx(tmp_path / "out")
+    assert not replies[0]["torch"]
+
+
+# ---- what the user sees ----------------------------------------------------------------------
+
+
+def test_images_may_be_given(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    from conftest import write_digits
+
+    spoiled(lambda image, text: None)
+    data = write_digits(tmp_path / "more", 60, 3)
+    report = trained.export_onnx(tmp_path / "labelled", images=data)
+    assert report.origin.startswith("9 images given, 19 augmented views")
+    assert report.accuracy_change == 0.0
+    paths = sorted(data.glob("*/*.png"))
+    report = trained.export_onnx(tmp_path / "plain", images=paths)
+    assert report.origin.startswith("9 images given")
+    assert report.accuracy_change is None
+    assert report.labelled == 0
+
+
+def test_without_any_image_pictures_are_generated_and_it_is_said(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    spoiled(lambda image, text: None)
+    card = dataclasses.replace(trained.card, data={})
+    bare = fewclip.Classifier(trained.method, card, familiarity=trained.familiarity)
+    report = bare.export_onnx(tmp_path / "out")
+    assert "40 generated pictures" in report.origin
+    assert "--images" in report.origin
+    assert report.accuracy_change is None
+
+
+def test_the_report_is_json_and_a_table(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    spoiled(lambda image, text: None)
+    steps: list[str] = []
+    report = trained.export_onnx(tmp_path / "out", progress=steps.append)
+    assert isinstance(report, ExportReport)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["folder"] == str(tmp_path / "out")
+    assert plain["files"] == {
+        path.name: path.stat().st_size
+        for path in sorted((tmp_path / "out").iterdir())
+        if path.name != "card.json"
+    }
+    assert plain["size"] == sum(plain["files"].values())
+    for word in ("fp32", "MB", "logit difference", "same best class", "accuracy change", "speed"):
+        assert word in str(report)
+    assert steps[0] == "writing the graphs"
+    assert steps[-1].startswith("comparing")
+
+
+def test_the_command_line_exits_with_2(
+    spoiled: Callable[[Spoil], None],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoiled(lambda image, text: shifted(image, 0.5))
+    saved = str(saved_model(tmp_path_factory))
+    assert cli.main(["export", saved, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("fewclip: the fp32 export does not answer as the trained model")
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    words = ["export", saved, "--out", str(tmp_path / "out"), "--force", "--json"]
+    assert cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out)["forced"] is True
