@@ -1,4 +1,4 @@
-"""The demo's images: the digits are scikit-learn's to the pixel, the surfaces tell what they show."""
+"""The demo's images: digits equal to scikit-learn's to the pixel, surfaces with visible defects."""
 
 from __future__ import annotations
 

@@ -1,0 +1,60 @@
+"""The demo from end to end, with few images and one epoch: what it writes can be used."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+
+import fewclip
+from fewclip import demo
+
+
+def test_no_image_is_in_train_and_test(tmp_path: Path) -> None:
+    for each in demo.SETS:
+        demo.write_images(each, tmp_path / each.name, train=3, test=4)
+        for label in each.phrases:
+            train = {p.read_bytes() for p in (tmp_path / each.name / "train" / label).iterdir()}
+            test = {p.read_bytes() for p in (tmp_path / each.name / "test" / label).iterdir()}
+            assert (len(train), len(test)) == (3, 4)
+            assert not train & test
+
+
+def test_options_are_the_methods_own() -> None:
+    from fewclip.methods import make_options
+
+    for each in demo.SETS:
+        for method, options in each.options.items():
+            assert make_options(method, options).items() >= options.items()
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_models_reports_and_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "SHOTS", 2)
+    out = tmp_path / "a demo"
+    for _ in range(2):  # a second demo replaces the first
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* made things worse", category=UserWarning)
+            rows = demo.run(out, train=4, test=3, epochs=1)
+    assert json.loads((out / "results.json").read_text("utf-8")) == rows
+    assert [(row["set"], row["method"]) for row in rows] == [
+        (each.name, method) for each in demo.SETS for method in demo.METHODS
+    ]
+    for row in rows:
+        clf = fewclip.load(row["model"])
+        report = clf.evaluate(out / row["set"] / "images")
+        assert report.accuracy == pytest.approx(row["accuracy"])
+        assert report.n == row["n"] == 3 * len(clf.classes)
+        assert clf.card.calibration.calibrated
+        assert 0 <= row["strangers_known"] <= 1
+        saved = out / row["set"] / f"{row['method']}-report"
+        assert json.loads((saved / "report.json").read_text("utf-8"))["n"] == row["n"]
+        assert (saved / "confusion.png").is_file()
+    said = capsys.readouterr().out
+    assert "digits: 10 classes" in said
+    assert "'" + str(out / "surfaces" / "skip-tuning") + "'" in said  # a blank is quoted
+    assert "fewclip adapt" in said
