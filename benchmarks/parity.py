@@ -3,8 +3,9 @@
     python -m benchmarks.parity [DATA]
 
 DATA is an archive or folder with train/ and test/ (default: the CIFAR-10 photos in shared/data
-beside the project). Adapted on 16 shots; compared on 600 of the test photos, which neither training
-nor calibration has seen, and on twelve odd sizes and modes. What fails the gate is forced, and said.
+beside the project). Adapted on 16 shots; compared on 600 of the test photos, which training and
+calibration have not seen, and on twelve odd sizes and modes. What fails the gate is written by
+force, and the table says so.
 """
 
 from __future__ import annotations
