@@ -170,7 +170,7 @@ def _export(
     path: Path,
 ) -> None:
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    with _quiet():
+    with quiet():
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -186,14 +186,13 @@ def _export(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of its own inner workings, in warnings and in a log."""
-    logger: Any = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Exporter and converters tell of their own inner workings, in warnings and in logs."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

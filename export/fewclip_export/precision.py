@@ -6,18 +6,15 @@ are read too rarely to need speed, and an error there would favour a class on ev
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
 from fewclip.contract import CLASSES_INPUT
 from fewclip.errors import OptionError
-from fewclip_export.graph import ONE_FILE, RAW, save_graph
+from fewclip_export.graph import ONE_FILE, RAW, quiet, save_graph
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -39,7 +36,7 @@ def to_fp16(source: Path, target: Path) -> None:
     Inputs and outputs stay float32.
     """
     tower, head = _split(onnx.load(str(source)))
-    with _quiet():
+    with quiet():
         save_graph(_join(_half(tower), head), target)
 
 
@@ -49,7 +46,7 @@ def to_int8(source: Path, target: Path) -> None:
     The weights of matrix products per channel, and their other side as it comes.
     """
     tower, head = _split(onnx.load(str(source)))
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         save_graph(_join(_quantised(tower, Path(folder)), head), target)
 
 
@@ -133,16 +130,3 @@ def _join(tower: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
     del tower.graph.output[:]
     tower.graph.output.extend(head.graph.output)
     return tower
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The converters warn of each weight that they round, and log advice through the root."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
