@@ -3,14 +3,18 @@
     python -m benchmarks.load MICRO [--b32 FOLDER] [--seconds 10] [--out benchmarks/results/load.md]
 
 MICRO is an exported folder. FOLDER is an export of ViT-B/32 with random weights; it is made there
-when it is missing (minutes). Everything of one table is measured in one run: the bare runtime
-(JPEG bytes to predictions, decoding included) before, between and after the service; the service
-at 1, 8 and 32 clients, which are threads of another process; and /livez, a route that does nothing.
+when it is missing (minutes).
+
+Everything of one table is measured in one run, in turns that are repeated, so that whatever else
+the machine does falls on all of them: the bare runtime (JPEG bytes to predictions, decoding
+included, batches of 32); the service at 1, 8 and 32 clients, which are threads of another process;
+and /livez, a route that does nothing. CPU is what the runtime's or the worker's process spends.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import http.client
 import io
 import json
@@ -44,23 +48,42 @@ def photos(count: int) -> list[bytes]:
     return made
 
 
-def bare(classifier: OnnxClassifier, images: list[bytes], seconds: float) -> float:
-    """Images per second of the runtime alone, batches of 32, decoded in its own threads."""
-    classifier.predict(images[:8])
-    done, began = 0, time.perf_counter()
+@dataclasses.dataclass
+class Sum:
+    """What the turns of one row add up to."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    images: float = 0.0
+    batches: float = 0.0
+    latencies: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Requests, or images, per second."""
+        return (len(self.latencies) or self.images) / self.seconds
+
+
+def bare(classifier: OnnxClassifier, images: list[bytes], seconds: float, into: Sum) -> None:
+    """The runtime alone, batches of 32, decoded in its own threads."""
+    began, cpu = time.perf_counter(), time.process_time()
     while (spent := time.perf_counter() - began) < seconds:
-        done += len(classifier.predict(images))
-    return done / spent
+        classifier.predict(images)
+        into.images += len(images)
+        into.batches += len(images) / 32
+    into.seconds += spent
+    into.cpu += time.process_time() - cpu
 
 
 # ---- the clients: `python -m benchmarks.load --client` in a process of their own -----------------
 
 
-def clients(port: int, count: int, seconds: float, path: str) -> list[float]:
-    """Ask as fast as answers come, over `count` kept connections; the latencies in seconds."""
+def clients(port: int, count: int, seconds: float, path: str) -> tuple[float, list[float]]:
+    """Ask as fast as answers come, over `count` kept connections: seconds spent, latencies."""
     bodies = [_body(image) for image in photos(32)]
     latencies: list[float] = []
-    ends = time.perf_counter() + seconds
+    start = time.perf_counter()
+    ends = start + seconds
 
     def run(first: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -82,7 +105,7 @@ def clients(port: int, count: int, seconds: float, path: str) -> list[float]:
         thread.start()
     for thread in threads:
         thread.join()
-    return latencies
+    return time.perf_counter() - start, latencies
 
 
 def _body(image: bytes) -> bytes:
@@ -90,26 +113,30 @@ def _body(image: bytes) -> bytes:
     return f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def measure(server: Server, count: int, seconds: float, path: str) -> dict[str, float]:
-    """Requests per second, percentiles in ms, and images per batch."""
+def measure(server: Server, count: int, seconds: float, path: str, into: Sum) -> None:
+    """One turn of so many clients."""
     words = [str(server.port), str(count), str(seconds), path]
-    before = server.metrics()
+    metrics, cpu = server.metrics(), _cpu(server)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load", "--client", *words],
         capture_output=True,
         text=True,
         check=True,
     )
+    spent, latencies = json.loads(done.stdout)
+    into.seconds += spent
+    into.latencies += latencies
+    into.cpu += _cpu(server) - cpu
     after = server.metrics()
-    latencies = np.array(json.loads(done.stdout))
-    p50, p95, p99 = np.percentile(latencies, [50, 95, 99]) * 1000
-    images, batches = (
-        after[name] - before.get(name, 0.0)
-        for name in ("fewclip_batch_images_sum", "fewclip_batch_images_count")
+    into.images += after["fewclip_batch_images_sum"] - metrics.get("fewclip_batch_images_sum", 0)
+    into.batches += after["fewclip_batch_images_count"] - metrics.get(
+        "fewclip_batch_images_count", 0
     )
-    rate = len(latencies) / seconds
-    batch = images / batches if batches else 0.0
-    return {"rate": rate, "p50": p50, "p95": p95, "p99": p99, "batch": batch}
+
+
+def _cpu(server: Server) -> float:
+    times = [worker.cpu_times() for worker in server.workers()]
+    return sum(float(t.user + t.system) for t in times)
 
 
 # ---- the models ------------------------------------------------------------------------------
@@ -136,35 +163,37 @@ def make_b32(target: Path) -> None:
         fewclip.zero_shot(names, backbone=folder).export_onnx(target)
 
 
-def table(name: str, folder: Path, seconds: float) -> list[str]:
-    """One model's rows, ratios to the bare runtime."""
+def table(name: str, folder: Path, seconds: float, turns: int) -> list[str]:
+    """One model's rows."""
     classifier = OnnxClassifier(folder)
     images = photos(64)
-    rows, speeds = [], [bare(classifier, images, seconds)]
-    with Server(folder, queue=256) as server:
-        measure(server, 8, 2.0, "/v1/predict")  # the batching learns its pace
-        for count in CLIENTS:
-            found = measure(server, count, seconds, "/v1/predict")
-            speeds.append(bare(classifier, images, seconds))
-            rows.append((f"service, {count} clients", found, sum(speeds[-2:]) / 2))
-        idle = [(count, measure(server, count, seconds, "/livez")) for count in CLIENTS]
-    mean = sum(speeds) / len(speeds)
-    spread = f"{min(speeds):.1f} to {max(speeds):.1f}"
+    alone = Sum()
+    rows = {(count, path): Sum() for path in ("/v1/predict", "/livez") for count in CLIENTS}
+    with Server(folder, queue=256, timeout=120) as server:
+        bare(classifier, images[:8], 0.1, Sum())
+        measure(server, 8, 3.0, "/v1/predict", Sum())  # the batching learns its pace
+        for _ in range(turns):
+            for (count, path), row in rows.items():
+                if path == "/v1/predict":
+                    bare(classifier, images, seconds / turns, alone)
+                    measure(server, count, seconds / turns, path, row)
+                else:
+                    measure(server, count, min(2.0, seconds / turns), path, row)
     lines = [
-        f"| {name} | | images/s | of bare | p50 ms | p95 ms | p99 ms | images per batch |",
+        f"| {name} | per s | of bare | p50 ms | p95 ms | p99 ms | images a batch | CPU ms each |",
         "|---|---|---|---|---|---|---|---|",
-        f"| | bare runtime ({spread}) | {mean:.1f} | 100 % | | | | 32 |",
+        f"| bare runtime | {alone.rate:.1f} | | | | | 32 | {1000 * alone.cpu / alone.images:.1f} |",
     ]
-    for label, found, beside in rows:
-        share = f"{100 * found['rate'] / beside:.0f} %"
-        lines.append(_row(label, found, share, f"{found['batch']:.1f}"))
-    lines += [_row(f"/livez, {count} clients", found, "", "") for count, found in idle]
+    for (count, path), row in rows.items():
+        times = " | ".join(f"{t * 1000:.1f}" for t in np.percentile(row.latencies, [50, 95, 99]))
+        share = batch = ""
+        if row.batches:
+            share = f"{100 * row.rate / alone.rate:.0f} %"
+            batch = f"{row.images / row.batches:.1f}"
+        each = 1000 * row.cpu / len(row.latencies)
+        label = f"{path}, {count} " + ("client" if count == 1 else "clients")
+        lines.append(f"| {label} | {row.rate:.1f} | {share} | {times} | {batch} | {each:.1f} |")
     return [*lines, ""]
-
-
-def _row(label: str, found: dict[str, float], share: str, batch: str) -> str:
-    times = " | ".join(f"{found[name]:.1f}" for name in ("p50", "p95", "p99"))
-    return f"| | {label} | {found['rate']:.1f} | {share} | {times} | {batch} |"
 
 
 def main() -> int:
@@ -176,7 +205,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("micro", type=Path)
     parser.add_argument("--b32", type=Path)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=12.0, help="for each row")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     models: dict[str, Any] = {"micro": arguments.micro}
@@ -184,10 +214,11 @@ def main() -> int:
         models["ViT-B/32, random weights"] = arguments.b32
         if not arguments.b32.exists():
             make_b32(arguments.b32)
-    lines = ["# The service beside the bare runtime", ""]
+    command = "`python -m benchmarks.load MICRO --b32 FOLDER`"
+    lines = ["# The service beside the bare runtime", "", command, ""]
     lines += [__doc__.split("\n\n")[-1].strip().replace("\n", " ") if __doc__ else "", ""]
     for name, folder in models.items():
-        lines += table(name, folder, arguments.seconds)
+        lines += table(name, folder, arguments.seconds, arguments.turns)
     text = "\n".join(lines)
     print(text)
     if arguments.out:

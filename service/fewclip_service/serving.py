@@ -97,7 +97,8 @@ def _wait(arbiter: Any, metrics_folder: str) -> None:
     died: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: asked.append(number))
-    signal.signal(signal.SIGCHLD, lambda number, _: died.append(number))
+    if sys.platform != "win32":
+        signal.signal(signal.SIGCHLD, lambda number, _: died.append(number))
     while not asked:
         time.sleep(0.1)
         if died:
