@@ -117,6 +117,11 @@ class Desk:
             return 0
         return max(1, active.index(job) - self._places + 1)
 
+    def someone_waits(self) -> bool:
+        """Whether a job waits for a place."""
+        with self._lock:
+            return any(job.state == "waiting" for job in self._jobs)
+
     def close(self) -> None:
         """Stop everything and wait for it."""
         with self._lock:

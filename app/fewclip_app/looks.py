@@ -8,7 +8,8 @@ import gradio as gr
 
 CSS = """
 .gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
-.gradio-container main { width: 100%; }
+.gradio-container, .gradio-container .app, .gradio-container .app > .wrap, .gradio-container main,
+.gradio-container main > .column { width: 100% !important; min-width: 0 !important; }
 .fc-head h1 { font-size: 1.75rem; margin: 0.25rem 0 0.1rem; }
 .fc-head p, .fc-lead p { color: var(--body-text-color-subdued); margin: 0; }
 .fc-step { border: 1px solid var(--border-color-primary); border-radius: 14px;

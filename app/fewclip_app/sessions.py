@@ -20,6 +20,7 @@ from fewclip_app.settings import Settings
 from fewclip_app.workspace import Workspace
 
 FORGOTTEN = 24 * 3600.0  # seconds after which an open but idle page is taken for gone
+LEFT = 120.0  # seconds after which a training gives way if its page was closed and others wait
 SWEEP = 30.0  # seconds between two looks
 
 
@@ -69,9 +70,13 @@ class Sessions:
                 self._entries[token].used = time.monotonic()
 
     def sweep(self) -> None:
-        """Delete what nobody has come back to."""
+        """Delete what nobody has come back to, and let nobody wait for a training that was left."""
         now, keep = time.monotonic(), 60.0 * self.settings.keep_minutes
         with self._lock:
+            if self.desk.someone_waits():
+                for entry in self._entries.values():
+                    if not entry.views and now - entry.used > LEFT and entry.workspace.job:
+                        entry.workspace.job.stop()
             gone = [
                 token
                 for token, entry in self._entries.items()

@@ -166,13 +166,14 @@ def _card(sessions: Sessions, box: Box, revision: gr.State, summary: gr.HTML) ->
         refused = gr.HTML(_refused(box))
         remove = gr.Button("Remove this class", size="sm")
 
-    def rename(text: str, request: gr.Request) -> str:
+    def rename(name: str, request: gr.Request) -> str:
         workspace = sessions.of(request)
-        workspace.rename_box(box.key, text)
+        workspace.rename_box(box.key, name)
         return summarise(workspace)
 
-    def upload(value: Any, request: gr.Request) -> tuple[Any, ...]:
+    def upload(value: Any, name: str, request: gr.Request) -> tuple[Any, ...]:
         workspace = sessions.of(request)
+        workspace.rename_box(box.key, name)  # it may have been typed a moment ago
         known = {str(photo.thumb) for photo in box.photos}
         new = [Path(path) for path, _ in value or [] if path not in known]
         workspace.add_photos(box.key, [(path, path.name) for path in new])
@@ -189,8 +190,9 @@ def _card(sessions: Sessions, box: Box, revision: gr.State, summary: gr.HTML) ->
         return new_revision(), summarise(workspace)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    name.input(told(rename), name, summary, trigger_mode="always_last", **quiet)
-    photos.upload(told(upload), photos, [photos, refused, summary], **quiet)
+    for typed in (name.change, name.blur):
+        typed(told(rename), name, summary, trigger_mode="always_last", **quiet)
+    photos.upload(told(upload), [photos, name], [photos, refused, summary], **quiet)
     photos.delete(told(delete), photos, [photos, refused, summary], **quiet)
     remove.click(told(drop), None, [revision, summary], **quiet)
 

@@ -112,17 +112,24 @@ def test_a_wrong_choice_is_told_in_words(given: dict[str, Any], match: str, clie
         client.predict(api_name="/adapt", **(QUICK | given))
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1:1/x.png"])
-def test_files_of_the_server_cannot_be_named(path: str, page: Page) -> None:
-    """By hand: gradio_client would upload its own /etc/passwd."""
-    forged = {"path": path, "meta": {"_type": "gradio.FileData"}}
+def test_files_of_the_server_cannot_be_named(page: Page, photo: Callable[[str], Path]) -> None:
+    """By hand, for gradio_client would upload its own /etc/passwd."""
     calls = page.get("/config").json()["dependencies"]
     classify = next(call["id"] for call in calls if call["api_name"] == "classify")
-    body = {"data": [forged, None], "fn_index": classify, "session_hash": "forger"}
-    httpx.post(f"{page.url}/gradio_api/queue/join", json=body).raise_for_status()
-    told = page.get("/gradio_api/queue/data?session_hash=forger").text
-    assert '"success":false' in told
-    assert "handle_file" in told
+
+    def told(path: str) -> str:
+        given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        body = {"data": [given, None], "fn_index": classify, "session_hash": "forger"}
+        httpx.post(f"{page.url}/gradio_api/queue/join", json=body).raise_for_status()
+        return page.get("/gradio_api/queue/data?session_hash=forger").text
+
+    with photo("red").open("rb") as file:
+        own = httpx.post(f"{page.url}/gradio_api/upload", files={"files": file}).json()[0]
+    assert "no model in this session" in told(own)  # an uploaded file gets as far as the model
+    for path in ("/etc/passwd", f"{own}/../../../../etc/passwd", "http://127.0.0.1:1/x.png"):
+        answer = told(path)
+        assert '"success":false' in answer, path
+        assert "no model" not in answer, path
 
 
 def test_files_outside_are_not_served_and_no_address_is_fetched(page: Page) -> None:

@@ -13,10 +13,11 @@ import pytest
 
 from fewclip.data import Skipped
 from fewclip.decide import Prediction, Score
-from fewclip.errors import ClassNameError, DataError, OptionError
+from fewclip.errors import ClassNameError, DataError, OptionError, StoppedError
 from fewclip.report import Report
 from fewclip_app import draw, step_results
 from fewclip_app.command import app_arguments
+from fewclip_app.jobs import Job
 from fewclip_app.model import Judged, Model, read_names
 from fewclip_app.sessions import Sessions
 from fewclip_app.settings import Settings
@@ -122,6 +123,31 @@ def test_what_was_left_is_deleted_after_its_time_and_not_before(
     assert sessions.join(view("a3"), token)[0] is not left
 
 
+def test_a_training_whose_page_was_closed_gives_way_only_to_someone_who_waits(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def training(job: Job) -> None:
+        while not job.stopping():
+            time.sleep(0.005)
+        raise StoppedError("stopped")
+
+    left = sessions.of(view("a"))
+    left.job = sessions.desk.submit(training)
+    sessions.left(view("a"))
+    begin = time.monotonic()
+    monkeypatch.setattr("fewclip_app.sessions.LEFT", -1.0)
+    sessions.sweep()
+    assert not left.job.stopping()
+    other = sessions.of(view("b"))
+    other.job = sessions.desk.submit(training)
+    while left.job.state == "waiting":
+        assert time.monotonic() - begin < 60
+        time.sleep(0.005)
+    sessions.sweep()
+    assert left.job.stopping()
+    assert not other.job.stopping()
+
+
 # ---- drawings ------------------------------------------------------------------------------------
 
 
@@ -155,7 +181,7 @@ def test_an_unknown_image_is_none_of_these() -> None:
 
 
 def test_a_typed_class_is_shown_however_small_its_score() -> None:
-    top = tuple(Score(f"class {i}", 0.1) for i in range(10)) + (Score("zebra", 0.0),)
+    top = (*(Score(f"class {i}", 0.1) for i in range(10)), Score("zebra", 0.0))
     said = Prediction("class 0", 0.1, top, True)
     assert "zebra" not in draw.answer(None, "x", said)
     assert "zebra" in draw.answer(None, "x", said, ["zebra"])
@@ -210,7 +236,13 @@ def test_typed_names_are_read_as_people_type_them() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "safe"),
-    [("My pets!", "My-pets"), ("../../etc", "etc"), ("", NAME), ("日本", NAME), ("a" * 99, "a" * 60)],
+    [
+        ("My pets!", "My-pets"),
+        ("../../etc", "etc"),
+        ("", NAME),
+        ("日本", NAME),
+        ("a" * 99, "a" * 60),
+    ],
 )
 def test_a_model_name_is_safe_as_a_file_name(typed: str, safe: str) -> None:
     assert slug(typed) == safe

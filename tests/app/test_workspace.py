@@ -123,9 +123,7 @@ def test_a_zip_replaces_what_was_there_and_brings_test_images(
     content |= {"set/train/red/broken.png": b"broken"}
     workspace.read_zip(make_zip(content))
     assert {box.name: len(box.photos) for box in workspace.boxes} == {"blue": 1, "red": 1}
-    assert [(photo.source, label) for photo, label in workspace.test] == [
-        ("test/red/2.png", "red")
-    ]
+    assert [(photo.source, label) for photo, label in workspace.test] == [("test/red/2.png", "red")]
     assert {each.source for each in workspace.remarks} == {
         "train/red/broken.png",
         "test images of green",
