@@ -248,8 +248,12 @@ def _unsupported_config(cfg: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _hash(clip: nn.Module) -> str:
+def _hash(clip: Any) -> str:
+    """sha256 of the weights, and of what no weight shows but every answer depends on."""
     digest = hashlib.sha256()
+    for tower in (clip.visual.transformer, clip.transformer):
+        block = tower.resblocks[0]
+        digest.update(f"{type(block.mlp.gelu).__name__} {block.attn.num_heads} ".encode())
     for key, value in sorted(clip.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)}".encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
