@@ -194,7 +194,12 @@ def test_adapt_tells_epochs_in_a_log_and_prints_one_json_document(
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
     words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "8", "--epochs", "200"]
     process = subprocess.Popen(
-        [*FEWCLIP, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*FEWCLIP, *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C would be ignored by inheritance.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:
