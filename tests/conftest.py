@@ -1,10 +1,15 @@
-"""What tests of every root share: the photos beside the project. No helper that one test needs."""
+"""What tests of several roots share: the photos beside the project, and the browser."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from benchmarks.page import chromium_path, launch
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +19,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the photos of ../shared/data are not here")
     return folder
+
+
+@pytest.fixture(scope="module")  # no longer: Playwright's event loop is in the way of other tests'
+def browser() -> Iterator[Any]:
+    """Headless Chromium; missing, it is an error in CI and a skip elsewhere."""
+    if chromium_path() is None and not os.environ.get("CI"):
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = launch(playwright)
+        yield running
+        running.close()

@@ -1,18 +1,16 @@
-"""What the tests of the page share: small images, zips of them, a running page and a browser."""
+"""What the tests of the page share: small images, zips of them, a running page."""
 
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from benchmarks.page import Page, chromium_path, launch
+from benchmarks.page import Page
 from fewclip.samples import digits
 
 LABELS = ("one", "zero")
@@ -62,16 +60,3 @@ def page() -> Iterator[Page]:
     """The page as it is started by default."""
     with Page() as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium; missing, it is an error in CI and a skip elsewhere."""
-    if chromium_path() is None and not os.environ.get("CI"):
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = launch(playwright)
-        yield running
-        running.close()
