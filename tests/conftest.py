@@ -21,7 +21,7 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")  # no longer: Playwright's event loop is in the way of other tests'
+@pytest.fixture(scope="module")  # no longer: Playwright's event loop is in the way of other tests
 def browser() -> Iterator[Any]:
     """Headless Chromium; missing, it is an error in CI and a skip elsewhere."""
     if chromium_path() is None and not os.environ.get("CI"):
