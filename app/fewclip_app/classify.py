@@ -10,6 +10,7 @@ app = gr.mount_gradio_app(app, blocks, path="/ui", **fewclip_app.mount_options()
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -23,8 +24,10 @@ from fewclip.errors import FewclipError, ImageError
 from fewclip.images import MAX_PIXELS, decode
 from fewclip_app import draw
 from fewclip_app.model import read_names
+from fewclip_app.say import EVENT
 
 AT_ONCE = 100  # images that are answered in one go
+_ANSWERING = threading.BoundedSemaphore(2)  # more at a time would only slow each other down
 
 # (typed classes, the page's request) -> the classifier to ask, None where there is none yet
 Choose = Callable[[Sequence[str], gr.Request], Any]
@@ -77,7 +80,8 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             classifier = choose(typed, request)
             if classifier is None or not paths:
                 return _NO_MODEL if classifier is None else _EMPTY
-            return draw_answers(classifier, paths, max_pixels, typed)
+            with _ANSWERING:
+                return draw_answers(classifier, paths, max_pixels, typed)
         except FewclipError as error:
             return draw.note(str(error), "error")
 
@@ -86,10 +90,8 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             show,
             [photos, names],
             answers,
-            api_visibility="private",
-            concurrency_limit=2,
-            concurrency_id="classify",
             trigger_mode="always_last",
+            **EVENT,
         )
     return Panel(photos, names, answers, show)
 

@@ -28,6 +28,7 @@ class Job:
     """One training. Its fields are written by its worker and read by any number of pages.
 
     Attributes:
+        id: tells it from every other.
         state: where it stands.
         stage: what it does right now, for people.
         progress: of the training, once it runs.
@@ -39,6 +40,7 @@ class Job:
         self._work = work
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self.id = secrets.token_hex(8)
         self.state: State = "waiting"
         self.stage = "Waiting for a free place"
         self.progress: Progress | None = None

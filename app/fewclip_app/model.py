@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import functools
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +199,9 @@ def load(workspace: Workspace, file: Path) -> None:
     workspace.take_model(Model(found, loaded=True))
 
 
+_EXPORTING = threading.Lock()  # an export takes the memory of several models
+
+
 def save(workspace: Workspace, name: str) -> list[Path]:
     """Zips of the saved model and of the exported one, typed classes included.
 
@@ -217,8 +221,9 @@ def save(workspace: Workspace, name: str) -> list[Path]:
             "this model was loaded from an ONNX zip and is that zip already; "
             "load the saved model instead to export it anew"
         )
-    model.classifier.save(made[0])
-    model.classifier.export_onnx(made[1])
+    with _EXPORTING:
+        model.classifier.save(made[0])
+        model.classifier.export_onnx(made[1])
     for each in made:
         archive.pack(each, each.with_suffix(".zip"))
         shutil.rmtree(each)

@@ -16,6 +16,7 @@ from fewclip_app import (
     step_results,
     step_take,
 )
+from fewclip_app.say import EVENT
 from fewclip_app.sessions import Sessions
 
 
@@ -52,19 +53,18 @@ def build(sessions: Sessions) -> gr.Blocks:
             summary = step_images.summarise(workspace)
             return kept, step_images.new_revision(), remarks, summary, extras
 
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        quiet = {**EVENT, "show_progress": "hidden"}
         back = blocks.load(
             restore,
             token,
             [token, images.revision, images.remarks, images.summary, panel.names],
             **quiet,
         )
-        watched = back.then(adapt.watch, None, adapt.outputs, concurrency_limit=None, **quiet)
-        for event in (back, watched, adapt.start, loaded):
-            event.then(results.show, None, results.outputs, **quiet)
-        for event in (watched, adapt.start, loaded):
-            event.then(panel.show, [panel.photos, panel.names], panel.answers, **quiet)
-            event.then(take.clear, None, take.outputs, **quiet)
+        back.then(adapt.look, None, adapt.outputs, **quiet)
+        for follow in (back.then, adapt.ended.change, loaded.then):
+            follow(results.show, None, results.outputs, **quiet)
+            follow(panel.show, [panel.photos, panel.names], panel.answers, **quiet)
+            follow(take.clear, None, take.outputs, **quiet)
         blocks.unload(sessions.left)
         api.build(sessions)
     return blocks  # type: ignore[no-any-return]

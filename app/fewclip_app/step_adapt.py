@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from html import escape
 from typing import Any, NamedTuple
 
@@ -12,19 +10,23 @@ import gradio as gr
 from fewclip.errors import DataError, OptionError
 from fewclip_app import draw, model
 from fewclip_app.jobs import Desk, Job, in_words
+from fewclip_app.say import EVENT
 from fewclip_app.sessions import Sessions
 from fewclip_app.workspace import Workspace
 
-GLANCE = 0.25  # seconds between two looks at a job
+GLANCE = 0.5  # seconds between two looks at a job
 METHODS = {"Skip Tuning": "skip-tuning", "DePT": "dept"}
 
 
 class Adapt(NamedTuple):
-    """`done` follows every end of a training; `watch` shows one that runs already."""
+    """`look` brings `outputs` up to date and goes on looking while a training runs.
 
-    start: Any
-    watch: Any
+    `ended` holds the last training that came to an end, so that its change is that end.
+    """
+
+    look: Any
     outputs: list[gr.components.Component]
+    ended: gr.Textbox
 
 
 def build(sessions: Sessions) -> Adapt:
@@ -64,9 +66,14 @@ def build(sessions: Sessions) -> Adapt:
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=140)
     view = gr.HTML(elem_id="job")
 
-    async def on_start(
+    # The page asks again and again, and no answer depends on the one before: a connection that
+    # broke or a laptop that slept costs a glance, not the rest of the training.
+    timer = gr.Timer(GLANCE, active=False)
+    ended = gr.Textbox("", visible="hidden", label="ended")
+
+    def on_start(
         method: str, backbone: str, shots: float, epochs: float, request: gr.Request
-    ) -> AsyncIterator[tuple[Any, ...]]:
+    ) -> tuple[Any, ...]:
         workspace = sessions.of(request)
         try:
             begin(
@@ -78,39 +85,34 @@ def build(sessions: Sessions) -> Adapt:
                 epochs=epochs,
             )
         except Exception as error:
-            yield gr.update(), gr.update(), draw.note(in_words(error), "error")
-            return
-        async for update in on_watch(request):
-            yield update
+            note = draw.note(in_words(error), "error")
+            return gr.update(), gr.update(), note, gr.update(), gr.update()
+        return look(request)
 
-    async def on_watch(request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+    def look(request: gr.Request) -> tuple[Any, ...]:
         job = sessions.of(request).job
-        shown = None
         if job is None:  # Gradio takes silence for empty values
-            yield gr.update(), gr.update(), gr.update()
-        while job is not None:
-            html = draw_job(job, sessions.desk)
-            if html != shown:
-                shown = html
-                yield gr.update(interactive=job.finished), gr.update(visible=not job.finished), html
-            if job.finished:
-                return
-            await asyncio.sleep(GLANCE)
+            return gr.update(), gr.update(), gr.update(), gr.update(active=False), gr.update()
+        over = job.finished  # before it is drawn: the last picture is of the end
+        return (
+            gr.update(interactive=over),
+            gr.update(visible=not over),
+            draw_job(job, sessions.desk),
+            gr.update(active=not over),
+            job.id if over else gr.update(),
+        )
 
     def on_cancel(request: gr.Request) -> None:
         job = sessions.of(request).job
         if job is not None:
             job.stop()
 
-    outputs = [start, cancel, view]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    # The desk holds the queue: any number may watch.
-    watching: dict[str, Any] = {**quiet, "concurrency_limit": None}
-    started = start.click(
-        on_start, [method, backbone, shots, epochs], outputs, trigger_mode="once", **watching
-    )
-    cancel.click(on_cancel, None, None, queue=False, **quiet)
-    return Adapt(started, on_watch, outputs)
+    outputs = [start, cancel, view, timer, ended]
+    quiet = {**EVENT, "show_progress": "hidden"}
+    start.click(on_start, [method, backbone, shots, epochs], outputs, trigger_mode="once", **quiet)
+    timer.tick(look, None, outputs, **quiet)
+    cancel.click(on_cancel, None, None, **quiet)
+    return Adapt(look, outputs, ended)
 
 
 def begin(workspace: Workspace, desk: Desk, **choices: Any) -> Job:

@@ -15,7 +15,7 @@ from fewclip.errors import FewclipError
 from fewclip_app import archive, draw
 from fewclip_app.example import example_folder
 from fewclip_app.jobs import in_words
-from fewclip_app.say import told
+from fewclip_app.say import EVENT, told
 from fewclip_app.sessions import Sessions
 from fewclip_app.workspace import Box, Workspace
 
@@ -28,14 +28,14 @@ _counter = itertools.count(1)
 class Images(NamedTuple):
     """What other steps need: a change of `revision` draws the cards anew."""
 
-    revision: gr.State
+    revision: gr.Textbox
     remarks: gr.HTML
     summary: gr.HTML
 
 
-def new_revision() -> int:
+def new_revision() -> str:
     """A value that `revision` never had."""
-    return next(_counter)
+    return str(next(_counter))
 
 
 def build(sessions: Sessions) -> Images:
@@ -57,13 +57,14 @@ def build(sessions: Sessions) -> Images:
         add = gr.Button("Add a class", min_width=140)
         clear = gr.Button("Start over", min_width=140)
     remarks = gr.HTML(elem_id="image-remarks")
-    revision = gr.State(0)
+    # Not a gr.State: those change for queued events alone.
+    revision = gr.Textbox("0", visible="hidden", label="revision")
     summary = gr.HTML(elem_id="image-summary")
 
     @gr.render(  # type: ignore[untyped-decorator]
-        inputs=revision, triggers=[revision.change]
+        inputs=revision, triggers=[revision.change], queue=False
     )
-    def cards(_: int, request: gr.Request) -> None:
+    def cards(_: str, request: gr.Request) -> None:
         workspace = sessions.of(request)
         with gr.Row(equal_height=False, elem_classes="fc-cards"):
             for box in workspace.boxes[:CARDS]:
@@ -106,12 +107,11 @@ def build(sessions: Sessions) -> Images:
         return change(Workspace.clear, request=request)
 
     outputs = [revision, remarks, summary]
-    quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4}
-    example.click(on_example, None, outputs, **quiet)
-    zipped.upload(on_zip, zipped, outputs, **quiet)
-    test.upload(on_test, test, outputs, **quiet)
-    add.click(on_add, None, outputs, **quiet)
-    clear.click(on_clear, None, outputs, **quiet)
+    example.click(on_example, None, outputs, **EVENT)
+    zipped.upload(on_zip, zipped, outputs, **EVENT)
+    test.upload(on_test, test, outputs, **EVENT)
+    add.click(on_add, None, outputs, **EVENT)
+    clear.click(on_clear, None, outputs, **EVENT)
     return Images(revision, remarks, summary)
 
 
@@ -142,7 +142,7 @@ def summarise(workspace: Workspace) -> str:
     )
 
 
-def _card(sessions: Sessions, box: Box, revision: gr.State, summary: gr.HTML) -> None:
+def _card(sessions: Sessions, box: Box, revision: gr.Textbox, summary: gr.HTML) -> None:
     with gr.Column(min_width=120, elem_classes="fc-card"):
         name = gr.Textbox(
             box.name,
@@ -189,7 +189,7 @@ def _card(sessions: Sessions, box: Box, revision: gr.State, summary: gr.HTML) ->
         workspace.remove_box(box.key)
         return new_revision(), summarise(workspace)
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    quiet = {**EVENT, "show_progress": "hidden"}
     for typed in (name.change, name.blur):
         typed(told(rename), name, summary, trigger_mode="always_last", **quiet)
     photos.upload(told(upload), [photos, name], [photos, refused, summary], **quiet)

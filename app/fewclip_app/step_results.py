@@ -9,6 +9,7 @@ import gradio as gr
 
 from fewclip_app import draw
 from fewclip_app.model import Judged, Model
+from fewclip_app.say import EVENT
 from fewclip_app.sessions import Sessions
 
 GALLERY = 60  # mistakes that are shown
@@ -84,7 +85,7 @@ def build(sessions: Sessions) -> Results:
             "It said:</p>" + "".join(draw.bar(label, score) for label, score in mistake.said.top)
         )
 
-    wrong.select(pick, None, one, api_visibility="private", show_progress="hidden")
+    wrong.select(pick, None, one, show_progress="hidden", **EVENT)
     outputs = [headline, details, wrong, one, confusion, table, reliability, left_out]
     return Results(show, outputs)
 

@@ -10,6 +10,7 @@ import gradio as gr
 
 from fewclip_app import archive, draw, model
 from fewclip_app.jobs import in_words
+from fewclip_app.say import EVENT
 from fewclip_app.sessions import Sessions
 
 NAME = "my-classifier"
@@ -54,34 +55,24 @@ def build(sessions: Sessions) -> Take:
                 elem_id="commands",
             )
 
-    def on_prepare(text: str, request: gr.Request) -> Any:
-        chosen = slug(text)
-        yield (
-            draw.note("Saving, exporting and proving the export: a few seconds to a minute ..."),
-            (gr.update(visible=False)),
-            serve_commands(chosen),
-        )
+    def on_prepare(text: str) -> tuple[Any, ...]:
+        said = "Saving, exporting and proving the export: a few seconds to a minute ..."
+        return draw.note(said), gr.update(visible=False), serve_commands(slug(text))
+
+    def on_save(text: str, request: gr.Request) -> tuple[Any, ...]:
         try:
-            made = model.save(sessions.of(request), chosen)
+            made = model.save(sessions.of(request), slug(text))
         except Exception as error:
-            yield draw.note(in_words(error), "error"), gr.update(visible=False), gr.update()
-            return
+            return draw.note(in_words(error), "error"), gr.update(visible=False)
         done = draw.note("Ready: click a size to download.", "ok")
-        yield done, gr.update(value=[str(path) for path in made], visible=True), gr.update()
+        return done, gr.update(value=[str(path) for path in made], visible=True)
 
     def clear() -> tuple[Any, ...]:
         return "", gr.update(value=None, visible=False)
 
-    prepare.click(
-        on_prepare,
-        name,
-        [status, files, commands],
-        api_visibility="private",
-        show_progress="hidden",
-        concurrency_limit=1,
-        concurrency_id="export",
-        trigger_mode="once",
-    )
+    quiet = {**EVENT, "show_progress": "hidden"}
+    begun = prepare.click(on_prepare, name, [status, files, commands], trigger_mode="once", **quiet)
+    begun.then(on_save, name, [status, files], trigger_mode="once", **quiet)
     return Take(clear, [status, files])
 
 
@@ -105,7 +96,7 @@ def build_load(sessions: Sessions) -> Any:
         card = workspace.model.card if workspace.model else None
         return draw.note(f"Loaded: {len(card.classes) if card else 0} classes.", "ok")
 
-    return upload.upload(on_load, upload, status, api_visibility="private")
+    return upload.upload(on_load, upload, status, **EVENT)
 
 
 def slug(text: str) -> str:

@@ -61,10 +61,14 @@ class Visitor:
     def choose(self, *, method: str = "DePT", shots: int = 2, epochs: int = 1) -> None:
         self.view.get_by_label(method, exact=True).check()
         self.view.get_by_role("button", name="Advanced").click()
-        self.view.get_by_role("spinbutton", name=re.compile("number input for Images")).fill(
-            str(shots)
-        )
-        self.view.get_by_label("Epochs").fill(str(epochs))
+        fields = {re.compile("number input for Images"): shots, re.compile("Epochs"): epochs}
+        for name, number in fields.items():
+            field = self.view.get_by_role("spinbutton", name=name)
+            self.expect(field).to_be_visible()
+            self.view.wait_for_timeout(300)  # nobody types sooner after the fold has opened
+            field.fill(str(number))
+            field.press("Tab")
+            self.expect(field).to_have_value(str(number))
 
     def adapt(self) -> None:
         self.button("Adapt").click()
