@@ -49,6 +49,7 @@ def build(sessions: Sessions) -> None:
         backbone: str = "",
         shots: int = 16,
         epochs: int = 0,
+        gentle: bool = False,
     ) -> AsyncIterator[dict[str, Any]]:
         """Train on this session's images, or on those of a zip with a folder per class.
 
@@ -66,6 +67,7 @@ def build(sessions: Sessions) -> None:
                 backbone=backbone or sessions.settings.backbones[0],
                 shots=shots,
                 epochs=epochs,
+                gentle=gentle,
             )
         except Exception as error:
             raise gr.Error(in_words(error), print_exception=False) from error

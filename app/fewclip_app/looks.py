@@ -105,7 +105,8 @@ CSS = """
   .fc-step { padding: 14px 12px !important; }
   .fc-cards { grid-template-columns: 1fr 1fr; gap: 8px; }
   .fc-card { padding: 6px !important; }
-  .fc-bar { grid-template-columns: minmax(0, 6em) 1fr 3.4em; gap: 6px; }
+  .fc-bar { grid-template-columns: minmax(0, 4.6em) 1fr 3.2em; gap: 6px; }
+  .fc-answer { gap: 10px; padding: 10px; } .fc-answer img { width: 60px; height: 60px; }
 }
 """
 

@@ -102,7 +102,7 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
     """Adapt to the workspace's images, measure the result, and make it the workspace's model.
 
     Args:
-        choices: method, backbone, shots, epochs of `fewclip.adapt`.
+        choices: method, backbone, shots, epochs and options of `fewclip.adapt`.
 
     Raises:
         StoppedError: on request.

@@ -53,6 +53,8 @@ def build(sessions: Sessions) -> gr.Blocks:
             summary = step_images.summarise(workspace)
             return kept, step_images.new_revision(), remarks, summary, extras
 
+        # The example's digits are nothing when cut in two or mirrored.
+        images.example.then(lambda: True, None, adapt.gentle, **EVENT)
         quiet = {**EVENT, "show_progress": "hidden"}
         back = blocks.load(
             restore,

@@ -15,6 +15,7 @@ from fewclip_app.sessions import Sessions
 from fewclip_app.workspace import Workspace
 
 GLANCE = 0.5  # seconds between two looks at a job
+GENTLE = {"crop_area": 0.5, "flip": False}
 METHODS = {"Skip Tuning": "skip-tuning", "DePT": "dept"}
 
 
@@ -27,6 +28,7 @@ class Adapt(NamedTuple):
     look: Any
     outputs: list[gr.components.Component]
     ended: gr.Textbox
+    gentle: gr.Checkbox
 
 
 def build(sessions: Sessions) -> Adapt:
@@ -61,6 +63,11 @@ def build(sessions: Sessions) -> Adapt:
         epochs = gr.Number(
             value=0, precision=0, minimum=0, label="Epochs", info="0: as the method's paper."
         )
+        gentle = gr.Checkbox(
+            label="Small parts matter, or left and right",
+            info="Text, digits, defects: while it learns, images are cut less and not mirrored.",
+            elem_id="gentle",
+        )
     with gr.Row():
         start = gr.Button("Adapt", variant="primary", elem_id="adapt", min_width=140)
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=140)
@@ -72,7 +79,7 @@ def build(sessions: Sessions) -> Adapt:
     ended = gr.Textbox("", visible="hidden", label="ended")
 
     def on_start(
-        method: str, backbone: str, shots: float, epochs: float, request: gr.Request
+        method: str, backbone: str, shots: float, epochs: float, gentle: bool, request: gr.Request
     ) -> tuple[Any, ...]:
         workspace = sessions.of(request)
         try:
@@ -83,6 +90,7 @@ def build(sessions: Sessions) -> Adapt:
                 backbone=backbone,
                 shots=shots,
                 epochs=epochs,
+                gentle=gentle,
             )
         except Exception as error:
             note = draw.note(in_words(error), "error")
@@ -109,17 +117,20 @@ def build(sessions: Sessions) -> Adapt:
 
     outputs = [start, cancel, view, timer, ended]
     quiet = {**EVENT, "show_progress": "hidden"}
-    start.click(on_start, [method, backbone, shots, epochs], outputs, trigger_mode="once", **quiet)
+    start.click(
+        on_start, [method, backbone, shots, epochs, gentle], outputs, trigger_mode="once", **quiet
+    )
     timer.tick(look, None, outputs, **quiet)
     cancel.click(on_cancel, None, None, **quiet)
-    return Adapt(look, outputs, ended)
+    return Adapt(look, outputs, ended, gentle)
 
 
 def begin(workspace: Workspace, desk: Desk, **choices: Any) -> Job:
     """Queue a training of this workspace.
 
     Args:
-        choices: method, backbone, shots, epochs (0: the method's own number).
+        choices: method, backbone, shots, epochs (0: the method's own number), gentle (cut images
+            less and never mirror them while training).
 
     Raises:
         DataError: no images to learn from, or a training runs already.
@@ -143,7 +154,7 @@ def begin(workspace: Workspace, desk: Desk, **choices: Any) -> Job:
             "backbone": choices["backbone"],
             "shots": int(shots),
             "epochs": int(epochs) or None,
-        }
+        } | (GENTLE if choices.get("gentle") else {})
         workspace.job = desk.submit(lambda job: model.train(workspace, job, **taken))
         return workspace.job
 

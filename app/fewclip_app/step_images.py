@@ -26,8 +26,12 @@ _counter = itertools.count(1)
 
 
 class Images(NamedTuple):
-    """What other steps need: a change of `revision` draws the cards anew."""
+    """What other steps need.
 
+    A change of `revision` draws the cards anew; what follows `example` follows its button.
+    """
+
+    example: Any
     revision: gr.Textbox
     remarks: gr.HTML
     summary: gr.HTML
@@ -107,12 +111,12 @@ def build(sessions: Sessions) -> Images:
         return change(Workspace.clear, request=request)
 
     outputs = [revision, remarks, summary]
-    example.click(on_example, None, outputs, **EVENT)
+    chosen = example.click(on_example, None, outputs, **EVENT)
     zipped.upload(on_zip, zipped, outputs, **EVENT)
     test.upload(on_test, test, outputs, **EVENT)
     add.click(on_add, None, outputs, **EVENT)
     clear.click(on_clear, None, outputs, **EVENT)
-    return Images(revision, remarks, summary)
+    return Images(chosen, revision, remarks, summary)
 
 
 def load_example(workspace: Workspace) -> None:

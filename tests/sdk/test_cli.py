@@ -234,12 +234,13 @@ def test_killed_at_ten_random_moments_it_resumes_to_the_same_weights(
     out = tmp_path / "m"
     while kills < 10:
         runs += 1
-        assert runs < 40
+        assert runs < 60
         if out.exists():
             out = tmp_path / f"m{runs}"
         process = subprocess.Popen(words(out.name), stderr=subprocess.DEVNULL)
         try:
             process.wait(rng.uniform(0.3, 1.1) * whole)
+            whole *= 0.8  # it got there first: the machine may be less busy than it was
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

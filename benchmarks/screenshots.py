@@ -1,0 +1,118 @@
+"""Pictures of the page for the documentation, taken from the running page itself. No checks.
+
+    python -m benchmarks.screenshots [--out docs/screenshots] [--epochs N]
+
+Each step at 1280 and at 390 pixels, light and dark; a PNG of up to 256 colours stays small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from benchmarks.page import Page, chromium_path, launch
+from fewclip.samples import digits
+
+PATIENCE = 1_200_000.0  # milliseconds
+WIDTHS = (1280, 390)
+STEPS = ("images", "adapt", "results", "classify", "take")
+TALLEST = 1400  # pixels of a picture that people still look at
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/screenshots"))
+    parser.add_argument("--epochs", type=int, default=0, help="0: the method's own number")
+    arguments = parser.parse_args()
+    if chromium_path() is None:
+        raise SystemExit("Chromium is missing: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with Page() as page, sync_playwright() as playwright:
+        browser = launch(playwright)
+        view = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+        view.set_default_timeout(PATIENCE)
+        view.goto(page.url)
+        take_every_step(view, arguments.out, arguments.epochs)
+        browser.close()
+
+
+def take_every_step(view: Any, out: Path, epochs: int) -> None:
+    """Go through the page once, and take each step in every look."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE)
+    view.locator(".fc-card").nth(1).wait_for()
+    shoot(view, out, "images", "empty-")
+    view.get_by_role("button", name="Try the example").click()
+    expect(view.locator(".fc-card img")).not_to_have_count(0)
+    expect(view.locator("#image-summary")).to_contain_text("Ready")
+    shoot(view, out, "images")
+    if epochs:
+        view.get_by_role("button", name="Advanced").click()
+        view.get_by_label("Epochs").fill(str(epochs))
+        view.get_by_role("button", name="Advanced").click()
+    view.get_by_role("button", name="Adapt", exact=True).click()
+    expect(view.locator("#job")).to_contain_text(f"Epoch {max(1, (epochs or 20) // 2)} of")
+    shoot(view, out, "adapt")
+    expect(view.locator("#job")).to_contain_text("Done")
+    expect(view.locator("#headline")).to_contain_text("After")
+    view.locator("#mistakes .thumbnail-lg").first.click()
+    expect(view.locator("#mistake .fc-bar")).not_to_have_count(0)
+    shoot(view, out, "results")
+    view.get_by_role("tab", name="Mix-ups").click()
+    shoot(view, out, "results", "mix-ups-")
+    with tempfile.TemporaryDirectory() as folder:
+        images = (digits.draw("zero", 93), digits.draw("seven", 101), house())
+        files = [Path(folder) / f"{name}.png" for name in ("zero", "seven", "house")]
+        for file, image in zip(files, images, strict=True):
+            image.save(file)
+        view.locator("#classify-photos input[type=file]").first.set_input_files(files)
+        expect(view.locator("#answers .fc-answer")).to_have_count(len(files))
+    view.get_by_label("More classes, by name alone").fill("house")
+    view.keyboard.press("Enter")
+    expect(view.locator("#answers")).to_contain_text("house")
+    shoot(view, out, "classify")
+    view.get_by_role("button", name="Prepare the files").click()
+    expect(view.locator("#take-status")).to_contain_text("Ready")
+    shoot(view, out, "take")
+
+
+def house() -> Image.Image:
+    """What no class of the example looks like."""
+    picture = Image.new("RGB", (256, 256), (150, 205, 255))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((0, 180, 256, 256), fill=(90, 170, 80))
+    pen.ellipse((190, 20, 240, 70), fill=(255, 220, 60))
+    pen.rectangle((70, 120, 180, 210), fill=(235, 225, 205))
+    pen.polygon([(55, 120), (125, 60), (195, 120)], fill=(190, 60, 50))
+    pen.rectangle((110, 155, 140, 210), fill=(110, 70, 40))
+    return picture
+
+
+def shoot(view: Any, out: Path, step: str, kind: str = "") -> None:
+    """One step at both widths, light and dark, as NAME-WIDTH.png and NAME-WIDTH-dark.png."""
+    for width in WIDTHS:
+        view.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            view.evaluate(
+                f"document.body.classList.toggle('dark', {str(scheme == 'dark').lower()})"
+            )
+            view.mouse.move(0, 0)
+            view.wait_for_timeout(400)  # transitions of colour
+            shot = Image.open(io.BytesIO(view.locator(f"#step-{step}").screenshot()))
+            picture = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, TALLEST)))
+            name = f"{kind}{step}-{width}{'-dark' if scheme == 'dark' else ''}.png"
+            picture.quantize(256, dither=Image.Dither.NONE).save(out / name, optimize=True)
+    view.evaluate("document.body.classList.remove('dark')")
+    view.set_viewport_size({"width": WIDTHS[0], "height": 900})
+
+
+if __name__ == "__main__":
+    main()
