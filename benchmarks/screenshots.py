@@ -1,14 +1,16 @@
 """Pictures of the page for the documentation, taken from the running page itself. No checks.
 
-    python -m benchmarks.screenshots [--out docs/screenshots] [--epochs N]
+    python -m benchmarks.screenshots [--out out/screenshots] [--epochs N]
 
-Each step at 1280 and at 390 pixels, light and dark; a PNG of up to 256 colours stays small.
+Each step at 1280 and at 390 pixels, light and dark; a PNG of up to 256 colours stays small. Those
+that the README shows are copied to docs/.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,14 @@ from fewclip.samples import digits
 PATIENCE = 1_200_000.0  # milliseconds
 WIDTHS = (1280, 390)
 STEPS = ("images", "adapt", "results", "classify", "take")
+IN_README = ("images-1280.png", "results-1280.png", "classify-1280.png")
+DOCS = Path(__file__).parents[1] / "docs"
 TALLEST = 1400  # pixels of a picture that people still look at
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/screenshots"))
+    parser.add_argument("--out", type=Path, default=Path("out/screenshots"))
     parser.add_argument("--epochs", type=int, default=0, help="0: the method's own number")
     arguments = parser.parse_args()
     if chromium_path() is None:
@@ -41,6 +45,9 @@ def main() -> None:
         view.goto(page.url)
         take_every_step(view, arguments.out, arguments.epochs)
         browser.close()
+    DOCS.mkdir(exist_ok=True)
+    for name in IN_README:
+        shutil.copyfile(arguments.out / name, DOCS / name)
 
 
 def take_every_step(view: Any, out: Path, epochs: int) -> None:
