@@ -240,7 +240,7 @@ def _row(name: str, tally: _Tally) -> Row:
 def _notes(pool: Pool) -> list[str]:
     notes = list(pool.notes)
     if pool.skipped:
-        notes.append(f"{len(pool.skipped)} files could not be used")
+        notes.append(f"not used: {len(pool.skipped)} of the files")
     if pool.test:
         notes.append(f"the {len(pool.test)} images of test/ were left alone, for your last check")
     return notes

@@ -65,7 +65,7 @@ def _own(path: Path, name: str) -> Dataset:
             "for testing, the same for every seed"
         )
     if pool.skipped:
-        notes.append(f"{len(pool.skipped)} files of {readable(path)} could not be used")
+        notes.append(f"{readable(path)}: {len(pool.skipped)} of the files not used")
     return Dataset(
         name=name,
         title=name,
