@@ -11,8 +11,8 @@ import gradio as gr
 from fewclip_app.jobs import in_words
 
 # How every event of the page runs. Not through Gradio's queue: there, an event that follows at once
-# on the end of another one is now and then thrown away together with the stream that carried the
-# other, and the page waits for ever. What must be few at a time takes a lock of its own.
+# on the end of another one can be thrown away together with the stream that carried the other,
+# and the page waits for ever. What must be few at a time takes a lock of its own.
 EVENT: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
 F = TypeVar("F", bound=Callable[..., Any])
