@@ -72,6 +72,7 @@ class Models:
         self._errors: Mapping[str, str] = {}
         self._tried: dict[str, Signature] = {}  # what was loaded, or failed to
         self._seen: dict[str, Signature] = {}  # what the last look saw
+        self._absent: set[str] = set()  # what the last look did not find
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -143,9 +144,10 @@ class Models:
             if settled or signature == self._seen.get(name):
                 self._try(name, folder, signature)
             self._seen[name] = signature
-        for name in self._models.keys() | self._errors.keys():
-            if name not in folders:
-                self._missing(name)
+        absent = (self._models.keys() | self._errors.keys()) - folders.keys()
+        for name in absent:
+            self._missing(name)
+        self._absent = absent
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
         if self._single:
@@ -202,13 +204,14 @@ class Models:
             self._tried.pop(name, None)
             return
         # Where folders cannot be exchanged in one step, one look may fall into the gap.
-        if self._seen.pop(name, None) is not None:
+        if name not in self._absent:
             return
         if (model := self._models.get(name)) is not None:
             self._tell(model, 0)
         self._models = {n: model for n, model in self._models.items() if n != name}
         self._errors = {n: text for n, text in self._errors.items() if n != name}
         self._tried.pop(name, None)
+        self._seen.pop(name, None)
         metrics().broken.labels(model=name).set(0)
         log(logging.INFO, "model_removed", model=name)
 

@@ -7,6 +7,8 @@ which wants to know how many workers to start, and again in each worker.
 from __future__ import annotations
 
 import os
+import time
+import types
 
 os.environ["BENTOML_DO_NOT_TRACK"] = (
     "True"  # "1" would be ignored; read once, when it is first used
@@ -17,6 +19,7 @@ from typing import Any
 
 import bentoml
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+from bentoml._internal.marshal import dispatcher
 from bentoml.exceptions import ServiceUnavailable
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -31,6 +34,10 @@ from fewclip_service.guard import Guard
 from fewclip_service.problems import Problem
 from fewclip_service.settings import Settings
 from fewclip_service.ui import Page
+
+# BentoML's batching measures how long a job waits by the wall clock. When that is set (a machine
+# that was asleep, a time server), it would refuse what waits, and keep what comes next waiting.
+vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 
 SETTINGS = Settings.from_env()
 DRAIN = Drain()

@@ -15,6 +15,9 @@ import httpx
 import pytest
 
 from benchmarks.server import Server
+from fewclip.runtime import OnnxClassifier
+from fewclip_service.models import Models
+from fewclip_service.problems import Problem
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +43,14 @@ def ask(server: Server, image: bytes, model: str | None = None) -> httpx.Respons
     """Over a connection of its own, so that any worker may answer."""
     params = {} if model is None else {"model": model}
     return HTTP.post(f"{server.url}/v1/predict", params=params, files={"image": image})
+
+
+def score(server: Server, image: bytes, model: str | None = None) -> float:
+    """Which of the variants answered."""
+    response = ask(server, image, model)
+    assert response.status_code == 200, response.text
+    found: float = response.json()["score"]
+    return found
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -101,11 +112,11 @@ def test_models_are_told_apart(several: Server, photo: bytes) -> None:
 def test_a_replaced_folder_is_taken_up_without_a_failed_request(
     several: Server, models: Path, variant: Variant, photo: bytes
 ) -> None:
-    old = ask(several, photo, "warm").json()["score"]
+    old = score(several, photo, "warm")
     version = card(several, "warm")["version"]
     with Load(several, photo, "warm", clients=4) as load:
         variant(models / "warm", 5.0)
-        eventually(lambda: ask(several, photo, "warm").json()["score"] < old)
+        eventually(lambda: score(several, photo, "warm") < old)
     assert set(load.outcomes) == {200}
     assert card(several, "warm")["version"] != version
 
@@ -120,17 +131,35 @@ def test_a_new_folder_is_taken_up_and_a_removed_one_goes(
     eventually(lambda: ask(several, photo, "new").status_code == 404)
 
 
+def test_a_folder_that_one_look_misses_is_not_gone(models: Path, tmp_path: Path) -> None:
+    """Renames need not be one step: now and then a look falls between two of them."""
+    shutil.copytree(models / "warm", tmp_path / "models" / "pets")
+    watched = Models(tmp_path / "models", OnnxClassifier, poll=3600)
+    watched.scan(settled=True)
+    for _ in range(2):
+        (tmp_path / "models" / "pets").rename(tmp_path / "aside")
+        watched.scan()
+        assert watched.get("pets").name == "pets"
+        (tmp_path / "aside").rename(tmp_path / "models" / "pets")
+        watched.scan()
+    shutil.rmtree(tmp_path / "models" / "pets")
+    watched.scan()
+    watched.scan()
+    with pytest.raises(Problem, match="no model 'pets'"):
+        watched.get("pets")
+
+
 def test_a_broken_folder_leaves_the_old_model_serving(
     several: Server, models: Path, variant: Variant, photo: bytes
 ) -> None:
-    before = ask(several, photo, "cold").json()["score"]
+    before = score(several, photo, "cold")
     graph = models / "cold" / "image.onnx"
     content = graph.read_bytes()
     with Load(several, photo, "cold", clients=2) as load:
         graph.write_bytes(content[:-1] + b"?")
         eventually(lambda: card(several, "cold")["error"] is not None)
     assert set(load.outcomes) == {200}
-    assert ask(several, photo, "cold").json()["score"] == before
+    assert score(several, photo, "cold") == before
     assert "image.onnx was changed" in card(several, "cold")["error"]
     assert str(models.parent) not in card(several, "cold")["error"]
     assert several.metrics()['fewclip_model_broken{model="cold"}'] == 1
@@ -181,9 +210,9 @@ def test_sigterm_under_load_answers_everything(
     folder = tmp_path / "only"
     variant(folder, 2.0)
     with Server(folder, poll=0.1) as server:
-        old = ask(server, photo).json()["score"]
+        old = score(server, photo)
         variant(folder, 5.0)  # the only model of a server is replaced in place, too
-        eventually(lambda: ask(server, photo).json()["score"] < old)
+        eventually(lambda: score(server, photo) < old)
         with Load(server, photo, None, clients=32) as load:
             time.sleep(1.0)
             assert server.stop() == 0
