@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from fewclip.data import Item
 
 
 def picture(name: str, size: tuple[int, int] = (12, 9)) -> Image.Image:
@@ -22,3 +25,15 @@ def fill(folder: Path, n: int, *, prefix: str = "") -> list[Path]:
     for path in paths:
         picture(f"{folder.name}/{path.name}").save(path)
     return paths
+
+
+def cats_dogs_sea_lions(folder: Path) -> Path:
+    """Twelve cats, nine dogs, four sea lions."""
+    for label, n in {"cat": 12, "dog": 9, "sea_lion": 4}.items():
+        fill(folder / label, n)
+    return folder
+
+
+def contents(items: Iterable[Item]) -> list[tuple[str, int]]:
+    """What items show and what they are, in order: where they lie does not count."""
+    return [(item.content, item.label) for item in items]
