@@ -20,7 +20,6 @@ from exports import exported_model, saved_model, strangers
 from PIL import Image
 
 import fewclip
-from fewclip import sessions
 from fewclip.artifact import read_card, write_folder
 from fewclip.contract import CARD_FILE, Card
 from fewclip.errors import (
@@ -292,67 +291,7 @@ def test_a_folder_replaced_after_opening_does_not_mix(copy: Path, images: list[s
     assert_same(warm.add_classes(["zebra"]).predict(images), named.predict(images))
 
 
-# ---- the machine -----------------------------------------------------------------------------
-
-
-def test_auto_says_what_it_took(served: OnnxClassifier) -> None:
-    expected = "cuda" if sessions.gpus() else "cpu"
-    assert served.device == expected
-    assert served.provider.lower().startswith(expected)
-    assert f"on {expected}" in repr(served)
-
-
-def test_a_device_that_is_not_there_is_an_error(folder: Path) -> None:
-    with pytest.raises(OptionError, match="unknown device 'tpu'"):
-        OnnxClassifier(folder, device="tpu")
-    if not sessions.gpus():
-        with pytest.raises(OptionError, match="no GPU here"):
-            OnnxClassifier(folder, device="cuda")
-
-
-def test_a_gpu_that_does_not_work_is_no_silent_fallback(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, images: list[str]
-) -> None:
-    if sessions.gpus():
-        pytest.skip("there is a GPU, and it may work")
-    monkeypatch.setattr(sessions, "gpus", lambda: 1)
-    with pytest.raises(OptionError, match="cannot use the GPU"):
-        OnnxClassifier(folder, device="cuda")
-    with pytest.warns(RuntimeWarning, match="using the CPU instead"):
-        opened = OnnxClassifier(folder, device="auto")
-    assert opened.device == "cpu"
-    assert len(opened.predict(images[:2])) == 2
-
-
-def test_a_runtime_without_cuda_says_how_to_get_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [sessions.CPU])
-    with pytest.raises(OptionError, match=r"fewclip\[cuda\]"):
-        OnnxClassifier(folder, device="cuda")
-    assert OnnxClassifier(folder).device == "cpu"
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"), [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("", 4)]
-)
-def test_threads_respect_affinity_siblings_and_quota(
-    monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
-) -> None:
-    """Eight hyper-threads of four cores."""
-
-    def read(path: str) -> str:
-        if path.endswith("cpu.max"):
-            return quota
-        number = int(path.split("/cpu/cpu")[1].split("/")[0])
-        return f"{number % 4},{number % 4 + 4}"
-
-    monkeypatch.setattr(sessions, "_read", read)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
-    sessions.usable_cores.cache_clear()
-    assert sessions.usable_cores() == expected
-    sessions.usable_cores.cache_clear()
-
+# ---- without torch -------------------------------------------------------------------------
 
 TORCH_FREE = """
 import sys
