@@ -53,8 +53,8 @@ def build(sessions: Sessions) -> None:
     ) -> AsyncIterator[dict[str, Any]]:
         """Train on this session's images, or on those of a zip with a folder per class.
 
-        Gives {"state", "epoch", "epochs", "loss", "seconds_left", "ahead"} as it goes on, and at
-        the end {"state": "done", "classes", "accuracy", "before", "interval", "n"}.
+        Gives {"state", "stage", "epoch", "epochs", "loss", "seconds_left", "ahead"} as it goes on,
+        and at the end the same with {"classes", "accuracy", "before", "interval", "n"}.
         """
         try:
             workspace = sessions.of(request)
@@ -83,7 +83,7 @@ def build(sessions: Sessions) -> None:
             job.stop()  # the client has gone; a finished job takes no notice
         if job.state != "done":
             raise gr.Error(job.error or "stopped", print_exception=False)
-        yield _result(workspace)
+        yield _state(job, sessions) | _result(workspace)  # a quick one may end between two glances
 
     @told
     def classify(request: gr.Request, images: Any, classes: Any = None) -> Any:
@@ -171,7 +171,7 @@ def _state(job: Job, sessions: Sessions) -> dict[str, Any]:
 
 def _result(workspace: Workspace) -> dict[str, Any]:
     made = _model(workspace)
-    result: dict[str, Any] = {"state": "done", "classes": list(made.base.classes)}
+    result: dict[str, Any] = {"classes": list(made.base.classes)}
     if made.judged is not None:
         after = made.judged.after
         result |= {

@@ -52,8 +52,9 @@ def test_the_whole_flow(
     assert result["classes"] == ["one", "zero"]
     assert result["n"] == 12  # 10 of each, 4 to learn from
     assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
-    states = [update for update in job.outputs() if "epoch" in update]
-    assert states[-1]["epochs"] == 1
+    assert (result["epoch"], result["epochs"]) == (1, 1)
+    assert result["loss"] > 0
+    assert [update["state"] for update in job.outputs()][-1] == "done"
 
     red = photo("red")
     said = client.predict(handle_file(red), api_name="/classify")
