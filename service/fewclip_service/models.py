@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from fewclip_service.metrics import metrics
 from fewclip_service.problems import Problem
 
 Signature = tuple[tuple[Any, ...], ...]
+
+_ATTEMPTS = 5  # at the start, to load a folder that is replaced while it is read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +64,28 @@ class Models:
         root: an exported folder, or a folder of them.
         load: folder -> classifier.
         poll: seconds between looks at the folders.
+        gone_after: seconds until a model whose folder is missing goes; where folders cannot be
+            exchanged in one step, looks may fall into the gap of a replacement.
     """
 
-    def __init__(self, root: Path, load: Callable[[Path], OnnxClassifier], *, poll: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        load: Callable[[Path], OnnxClassifier],
+        *,
+        poll: float,
+        gone_after: float = 3.0,
+    ) -> None:
         self._root = root
         self._load = load
         self._poll = poll
+        self._gone_after = gone_after
         self._single = is_model(root)
         self._models: Mapping[str, Model] = {}
         self._errors: Mapping[str, str] = {}
         self._tried: dict[str, Signature] = {}  # what was loaded, or failed to
         self._seen: dict[str, Signature] = {}  # what the last look saw
-        self._absent: set[str] = set()  # what the last look did not find
+        self._absent: dict[str, float] = {}  # what looks do not find, since when (monotonic)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -141,13 +154,16 @@ class Models:
             signature = _signature(folder)
             if signature == self._tried.get(name):
                 continue
-            if settled or signature == self._seen.get(name):
+            if settled:
+                self._insist(name, folder)
+            elif signature == self._seen.get(name):
                 self._try(name, folder, signature)
             self._seen[name] = signature
         absent = (self._models.keys() | self._errors.keys()) - folders.keys()
-        for name in absent:
-            self._missing(name)
-        self._absent = absent
+        now = time.monotonic()
+        self._absent = {name: self._absent.get(name, now) for name in absent}
+        for name, since in list(self._absent.items()):
+            self._missing(name, now - since)
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
         if self._single:
@@ -162,22 +178,35 @@ class Models:
             if not entry.name.startswith(".") and (is_model(entry) or entry.name in self._models):
                 yield entry.name, entry
 
-    def _try(self, name: str, folder: Path, signature: Signature) -> None:
+    def _insist(self, name: str, folder: Path) -> None:
+        """Load a folder though it be replaced meanwhile: without it there is no model to serve."""
+        for _ in range(_ATTEMPTS):
+            if self._try(name, folder, _signature(folder)):
+                return
+
+    def _try(self, name: str, folder: Path, signature: Signature) -> bool:
+        """Load or refuse a folder; false, and nothing is known of it, if it changed meanwhile."""
+        model: Model | None = None
+        reason = ""
         try:
             if not is_model(folder):
                 raise ArtifactError(f"{folder} holds no {CARD_FILE} any more")
             classifier = self._load(folder)
             version = hashlib.sha256((folder / CARD_FILE).read_bytes()).hexdigest()[:12]
+            model = Model(name, version, classifier)
         except (FewclipError, OSError) as error:
-            self._refuse(name, str(error).replace(f"{self._root.parent}{os.sep}", ""))
+            reason = str(error).replace(f"{self._root.parent}{os.sep}", "")
         except Exception as error:  # the watcher must outlive whatever a folder holds
             log_exception("model_failed", model=name)
-            self._refuse(name, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+        if _signature(folder) != signature:
+            return False
+        if model is None:
+            self._refuse(name, reason)
         else:
-            if _signature(folder) != signature:  # replaced meanwhile: the next look tells
-                return
-            self._accept(Model(name, version, classifier))
+            self._accept(model)
         self._tried[name] = signature
+        return True
 
     def _accept(self, model: Model) -> None:
         old = self._models.get(model.name)
@@ -196,15 +225,14 @@ class Models:
         version = kept.version if kept else None
         log(logging.ERROR, "model_refused", model=name, reason=reason, still_serving=version)
 
-    def _missing(self, name: str) -> None:
+    def _missing(self, name: str, seconds: float) -> None:
         """A folder is gone: in a folder of models that unloads it, the only one is kept."""
         if self._single:
             if name not in self._errors:
                 self._refuse(name, f"{name} is gone")
             self._tried.pop(name, None)
             return
-        # Where folders cannot be exchanged in one step, one look may fall into the gap.
-        if name not in self._absent:
+        if seconds < self._gone_after:
             return
         if (model := self._models.get(name)) is not None:
             self._tell(model, 0)
@@ -212,6 +240,7 @@ class Models:
         self._errors = {n: text for n, text in self._errors.items() if n != name}
         self._tried.pop(name, None)
         self._seen.pop(name, None)
+        del self._absent[name]
         metrics().broken.labels(model=name).set(0)
         log(logging.INFO, "model_removed", model=name)
 

@@ -131,22 +131,68 @@ def test_a_new_folder_is_taken_up_and_a_removed_one_goes(
     eventually(lambda: ask(several, photo, "new").status_code == 404)
 
 
-def test_a_folder_that_one_look_misses_is_not_gone(models: Path, tmp_path: Path) -> None:
-    """Renames need not be one step: now and then a look falls between two of them."""
-    shutil.copytree(models / "warm", tmp_path / "models" / "pets")
-    watched = Models(tmp_path / "models", OnnxClassifier, poll=3600)
+def test_a_folder_that_is_missing_for_a_moment_is_not_gone(models: Path, tmp_path: Path) -> None:
+    """Renames need not be one step: looks may fall between two of them."""
+    root = tmp_path / "models"
+    shutil.copytree(models / "cold", root / "pets")
+    watched = Models(root, OnnxClassifier, poll=3600, gone_after=3600)
     watched.scan(settled=True)
-    for _ in range(2):
-        (tmp_path / "models" / "pets").rename(tmp_path / "aside")
+    (root / "pets").rename(tmp_path / "aside")
+    for _ in range(5):
         watched.scan()
         assert watched.get("pets").name == "pets"
-        (tmp_path / "aside").rename(tmp_path / "models" / "pets")
-        watched.scan()
-    shutil.rmtree(tmp_path / "models" / "pets")
+    (tmp_path / "aside").rename(root / "pets")
     watched.scan()
-    watched.scan()
+    impatient = Models(root, OnnxClassifier, poll=3600, gone_after=0)
+    impatient.scan(settled=True)
+    shutil.rmtree(root / "pets")
+    impatient.scan()
     with pytest.raises(Problem, match="no model 'pets'"):
-        watched.get("pets")
+        impatient.get("pets")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_folder_replaced_while_a_server_starts_is_served(
+    variant: Variant, tmp_path: Path, moment: str
+) -> None:
+    """A worker that starts just then has no old model to go on with."""
+    variant(tmp_path / "pets", 2.0)
+    loads: list[OnnxClassifier] = []
+
+    def load(folder: Path) -> OnnxClassifier:
+        if moment == "before" and not loads:
+            variant(folder, 5.0)
+        loads.append(OnnxClassifier(folder))
+        if moment == "after" and len(loads) == 1:
+            variant(folder, 5.0)
+        return loads[-1]
+
+    watched = Models(tmp_path, load, poll=3600)
+    watched.scan(settled=True)
+    assert len(loads) == 2
+    assert watched.get("pets").classifier is loads[1]
+    assert loads[1].card.calibration.temperature == 5.0
+
+
+def test_a_folder_that_keeps_changing_at_the_start_is_left_to_later_looks(
+    variant: Variant, tmp_path: Path
+) -> None:
+    variant(tmp_path / "pets", 2.0)
+    changing = True
+
+    def load(folder: Path) -> OnnxClassifier:
+        if changing:
+            (folder / "card.json").touch()
+        return OnnxClassifier(folder)
+
+    watched = Models(tmp_path, load, poll=3600)
+    watched.scan(settled=True)
+    assert not watched.ready
+    assert watched.describe() == {"models": []}
+    changing = False
+    for _ in range(2):
+        watched.scan()
+    assert watched.get("pets").name == "pets"
 
 
 def test_a_broken_folder_leaves_the_old_model_serving(
