@@ -35,6 +35,7 @@ from fewclip.contract import (
     FORMAT_KEY,
     IMAGE_INPUT,
     ITM_OUTPUT,
+    MIDDLE_OUTPUT,
     PREPROCESSING_KEY,
     TOKENS_INPUT,
     Card,
@@ -44,27 +45,33 @@ from fewclip.methods.base import Method
 Floats = npt.NDArray[np.float32]
 
 OPSET = 20  # later ones write an Attention operator that runs no faster on a CPU
-RAW = "raw"  # features before normalisation: where tower ends and head begins; not in the result
+# Features and middle before normalisation: where tower ends and head begins; not in the result.
+RAW, RAW_MIDDLE = CUTS = ("raw", "raw_middle")
 
 # One ONNX file cannot hold more than 2 GB; a larger graph has its weights beside it.
 ONE_FILE = 1_900_000_000
 
 
 class ImageGraph(nn.Module):
-    """(B, 3, H, W) and text features (M, D) -> features, ITM logits, CAT logits with DePT."""
+    """(B, 3, H, W) and text features (M, D) -> what `names` names, in that order."""
 
     def __init__(self, method: Method, *, dept: bool) -> None:
         super().__init__()
         self.method = method
         self.dept = dept
+        self.names = [RAW, FEATURES_OUTPUT, ITM_OUTPUT]
+        self.names += [CAT_OUTPUT] if dept else []
+        self.names += [RAW_MIDDLE, MIDDLE_OUTPUT] if method.judges_middle else []
 
     def forward(self, image: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-        raw = self.method.image_features(image)
+        raw, middle = self.method.features_and_middle(image)
         features = _normalised(raw)
-        itm = self.method.backbone.logit_scale * features @ classes.T
-        if not self.dept:
-            return raw, features, itm
-        return raw, features, itm, self.method.cat_logits(raw)  # type: ignore[operator]
+        found = [raw, features, self.method.backbone.logit_scale * features @ classes.T]
+        if self.dept:
+            found.append(self.method.cat_logits(raw))  # type: ignore[operator]
+        if middle is not None:
+            found += [middle, _normalised(middle)]
+        return tuple(found)
 
 
 class TextGraph(nn.Module):
@@ -80,7 +87,7 @@ class TextGraph(nn.Module):
 
 
 def _normalised(raw: Tensor) -> Tensor:
-    """As F.normalize, whose ONNX form asks for shapes; the head should need `RAW` alone."""
+    """As F.normalize, whose ONNX form asks for shapes; the head should need `CUTS` alone."""
     length: Tensor = raw.norm(dim=-1, keepdim=True)
     return raw / length.clamp_min(1e-12)
 
@@ -93,7 +100,7 @@ def export_graphs(
     Args:
         method: the trained module, left as it is.
         tokens: (M, context) int64 of the classes' prompts.
-        image, text: files to write; both still give `RAW` out, where `precision.py` cuts.
+        image, text: files to write; both still give `CUTS` out, where `precision.py` cuts.
 
     Returns:
         (M, D) float32 L2-normalised text features of the classes, the `classes` default.
@@ -105,12 +112,11 @@ def export_graphs(
         features = F.normalize(plain.text_from_tokens(rows), dim=-1).numpy()
     # An example batch of 1 would be taken for a constant: the graph then fails at every other.
     pixels, few = torch.randn(2, 3, size, size), torch.randn(3, features.shape[1])
-    dept = card.head.dept_weight is not None
-    heads = [CAT_OUTPUT] if dept else []
+    graph = ImageGraph(plain, dept=card.head.dept_weight is not None)
     _export(
-        ImageGraph(plain, dept=dept),
+        graph,
         {IMAGE_INPUT: pixels, CLASSES_INPUT: few},
-        [RAW, FEATURES_OUTPUT, ITM_OUTPUT, *heads],
+        graph.names,
         {IMAGE_INPUT: "batch", CLASSES_INPUT: "classes"},
         image,
     )
@@ -122,7 +128,7 @@ def export_graphs(
 
 
 def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = None) -> None:
-    """Take `RAW` out of the outputs, write the contract into the metadata and check the graph.
+    """Take `CUTS` out of the outputs, write the contract into the metadata and check the graph.
 
     Args:
         arrays: for the image graph: what answering needs besides it, `CLASS_FEATURES` among them,
@@ -130,7 +136,7 @@ def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = N
     """
     # Weights that stand beside the graph stay there: only the graph itself is read and written.
     model = onnx.load(str(path), load_external_data=False)
-    kept = [output for output in model.graph.output if output.name != RAW]
+    kept = [output for output in model.graph.output if output.name not in CUTS]
     del model.graph.output[:]
     model.graph.output.extend(kept)
     told = {

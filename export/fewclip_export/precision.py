@@ -14,7 +14,7 @@ import onnx
 
 from fewclip.contract import CLASSES_INPUT
 from fewclip.errors import OptionError
-from fewclip_export.graph import ONE_FILE, RAW, quiet, save_graph
+from fewclip_export.graph import CUTS, ONE_FILE, RAW, quiet, save_graph
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -31,7 +31,7 @@ def check_precision(precision: str) -> str:
 
 
 def to_fp16(source: Path, target: Path) -> None:
-    """Write the graph `source`, float32 with `RAW` among its outputs, with half the bits.
+    """Write the graph `source`, float32 with `CUTS` among its outputs, with half the bits.
 
     Inputs and outputs stay float32.
     """
@@ -41,7 +41,7 @@ def to_fp16(source: Path, target: Path) -> None:
 
 
 def to_int8(source: Path, target: Path) -> None:
-    """Write the graph `source`, float32 with `RAW` among its outputs, quantised.
+    """Write the graph `source`, float32 with `CUTS` among its outputs, quantised.
 
     The weights of matrix products per channel, and their other side as it comes.
     """
@@ -85,8 +85,10 @@ def _quantised(tower: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 
 def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The tower, that ends in `RAW`, and the head, that begins there."""
-    after = {RAW, CLASSES_INPUT}
+    """The tower, that ends in `CUTS`, and the head, that begins there."""
+    outputs = [output.name for output in model.graph.output]
+    cuts = [name for name in outputs if name in CUTS]
+    after = {*cuts, CLASSES_INPUT}
     tower: list[onnx.NodeProto] = []
     head: list[onnx.NodeProto] = []
     for node in model.graph.node:  # in topological order, as ONNX demands
@@ -95,10 +97,10 @@ def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
             head.append(node)
         else:
             tower.append(node)
-    outputs = [output.name for output in model.graph.output]
+    inputs = [i.name for i in model.graph.input if i.name != CLASSES_INPUT]
     return (
-        _part(model, tower, [i.name for i in model.graph.input if i.name != CLASSES_INPUT], [RAW]),
-        _part(model, head, [CLASSES_INPUT], [name for name in outputs if name != RAW]),
+        _part(model, tower, inputs, cuts),
+        _part(model, head, [CLASSES_INPUT], [name for name in outputs if name not in CUTS]),
     )
 
 

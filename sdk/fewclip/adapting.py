@@ -262,11 +262,11 @@ def execute(
         },
     )
     bare = Classifier(tuned, card)
-    features = bare.embed([item.image for item in split.train])
+    looks = bare.looks([item.image for item in split.train])
     clf = Classifier(
         tuned,
         card,
-        familiarity=Familiarity.fit(features, np.array([item.label for item in split.train])),
+        familiarity=Familiarity.fit(looks, np.array([item.label for item in split.train])),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
     return _calibrated(clf, split, before)

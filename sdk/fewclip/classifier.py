@@ -21,7 +21,7 @@ from fewclip import classes as class_sets
 from fewclip.classes import Phrases, read_phrases
 from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
-from fewclip.familiarity import Familiarity
+from fewclip.familiarity import Familiarity, join_looks
 from fewclip.loading import load_backbone
 from fewclip.methods.base import Method
 from fewclip.preprocess import Image, as_list, preprocess
@@ -117,14 +117,13 @@ class Classifier:
         seen = [np.zeros(0)]
         for pixels in self._batches(images):
             with torch.inference_mode():
-                features = self.method.image_features(pixels)
+                features, middle = self.method.features_and_middle(pixels)
                 one, two = self.method.logits(features, self._bank)
-                unit = torch.nn.functional.normalize(features.float(), dim=-1)
             itm.append(one.float().cpu().numpy())
             if two is not None:
                 cat.append(two.float().cpu().numpy())
             if self.familiarity is not None:
-                seen.append(self.familiarity.score(unit.cpu().numpy()))
+                seen.append(self.familiarity.score(_looks(features, middle)))
         return decide.Evidence(
             np.concatenate(itm),
             np.concatenate(cat) if cat else None,
@@ -138,6 +137,14 @@ class Classifier:
             with torch.inference_mode():
                 features = torch.nn.functional.normalize(self.method.image_features(pixels), dim=-1)
             parts.append(features.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def looks(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
+        """(N, L) float32 of N >= 1 images: what `Familiarity` is learned from and judges by."""
+        parts = []
+        for pixels in self._batches(images):
+            with torch.inference_mode():
+                parts.append(_looks(*self.method.features_and_middle(pixels)))
         return np.concatenate(parts)
 
     def evaluate(self, data: Any) -> Report:
@@ -248,6 +255,16 @@ class Classifier:
         from fewclip_export import export
 
         return export(self, path, precision=precision, **options)
+
+
+def _looks(features: torch.Tensor, middle: torch.Tensor | None) -> np.ndarray:
+    """Both parts before normalisation, (B, D) and (B, w) -> (B, L) float32."""
+
+    def unit(x: torch.Tensor) -> np.ndarray:
+        length_one: np.ndarray = torch.nn.functional.normalize(x.float(), dim=-1).cpu().numpy()
+        return length_one
+
+    return join_looks(unit(features), None if middle is None else unit(middle))
 
 
 def check_template(template: str) -> str:

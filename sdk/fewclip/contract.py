@@ -28,6 +28,7 @@ CLASSES_INPUT = "classes"  # (M, D) float32, L2-normalised text features
 FEATURES_OUTPUT = "features"  # (batch, D) float32, L2-normalised
 ITM_OUTPUT = "logits_itm"  # (batch, M) float32, already scaled by exp(logit_scale)
 CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT only
+MIDDLE_OUTPUT = "middle"  # (batch, w) float32, L2-normalised; Skip Tuning only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 
 # Keys of the graphs' metadata; values are JSON, but for the arrays: base64 of an npz file.
@@ -38,8 +39,8 @@ ARRAYS_KEY = "arrays"
 
 # Names within the arrays, all float32.
 CLASS_FEATURES = "class_features"  # (M, D), what the input `classes` defaults to
-WHITEN = "familiarity_whiten"  # (D, D) and
-MEANS = "familiarity_means"  # (M_trained, D), of a model that saw images
+WHITEN = "familiarity_whiten"  # (L, L) and
+MEANS = "familiarity_means"  # (M_trained, L), of a model that saw images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

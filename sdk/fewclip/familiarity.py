@@ -4,7 +4,9 @@ Words alone tell strangers badly from one's own images: every photo has some nea
 training images tell more. Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting
 Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018, arXiv 1807.03888: Mahalanobis
 distance to the nearest class mean under one shared covariance, here of L2-normalised features and
-shrunk, since shots are few.
+shrunk, since shots are few. Skip Tuning draws features together onto the trained classes, and
+strangers with them. What its frozen lower half sees is not drawn along, and counts too: the paper's
+ensemble of layers, as one longer vector.
 """
 
 from __future__ import annotations
@@ -20,22 +22,33 @@ SHRINKAGE = 0.1  # towards equal variance in all directions
 Floats = npt.NDArray[np.float32]
 
 
+def join_looks(features: Floats, middle: Floats | None) -> Floats:
+    """What familiarity is judged by: (B, L) float32.
+
+    Args:
+        features: (B, D), L2-normalised.
+        middle: (B, w), L2-normalised mean patch tokens halfway up the image tower, of a method
+            with `judges_middle`; else None.
+    """
+    return features if middle is None else np.concatenate([features, middle], axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Familiarity:
     """What the training images looked like to the model.
 
     Attributes:
-        whiten: (D, D) float32; squared distances after it are Mahalanobis distances over D.
-        means: (M, D) float32, the classes' whitened mean features.
+        whiten: (L, L) float32; squared distances after it are Mahalanobis distances over L.
+        means: (M, L) float32, the classes' whitened mean looks.
     """
 
     whiten: Floats
     means: Floats
 
     @classmethod
-    def fit(cls, features: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Familiarity:
-        """Learn from features (N, D), L2-normalised, and their classes (N,), N >= 1."""
-        x = np.asarray(features, np.float64)
+    def fit(cls, looks: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Familiarity:
+        """Learn from `looks` (N, L) of images and their classes (N,), N >= 1."""
+        x = np.asarray(looks, np.float64)
         n, d = x.shape
         classes = np.unique(labels)
         means = np.stack([x[labels == c].mean(0) for c in classes])
@@ -49,12 +62,12 @@ class Familiarity:
         whiten = vectors / np.sqrt(values * d)  # (D, D)
         return cls(whiten.astype(np.float32), (means @ whiten).astype(np.float32))
 
-    def score(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """L2-normalised features (B, D) -> (B,), at most 0, higher is more familiar.
+    def score(self, looks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """`looks` (B, L) -> (B,), at most 0, higher is more familiar.
 
-        Minus the squared distance to the nearest class, divided by D.
+        Minus the squared distance to the nearest class, divided by L.
         """
-        z = np.asarray(features, np.float64) @ self.whiten.astype(np.float64)
+        z = np.asarray(looks, np.float64) @ self.whiten.astype(np.float64)
         means = self.means.astype(np.float64)
         squares = (z**2).sum(1)[:, None] + (means**2).sum(1) - 2 * z @ means.T
         nearest: npt.NDArray[np.float64] = -np.maximum(squares, 0).min(1)

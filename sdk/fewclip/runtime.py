@@ -37,11 +37,12 @@ from fewclip.contract import (
     IMAGE_INPUT,
     ITM_OUTPUT,
     MEANS,
+    MIDDLE_OUTPUT,
     WHITEN,
     Card,
 )
 from fewclip.errors import ArtifactError
-from fewclip.familiarity import Familiarity
+from fewclip.familiarity import Familiarity, join_looks
 from fewclip.preprocess import WORKERS, Image, as_list, preprocess
 from fewclip.sessions import open_session
 from fewclip.text import TextTower
@@ -97,8 +98,7 @@ class OnnxClassifier:
         arrays = _arrays(self._session, self.card, folder)
         self._features = arrays[CLASS_FEATURES]
         self._familiarity = Familiarity(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
-        widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
-        self._cat_width: int | None = widths.get(CAT_OUTPUT)
+        self._widths = {out.name: out.shape[1] for out in self._session.get_outputs()}
         phrases = [self.card.phrases[label] for label in self.card.classes]
         known = dict(zip(phrases, self._features, strict=True))
         self._text = TextTower(folder, self.card, known, open_graph)
@@ -168,13 +168,16 @@ class OnnxClassifier:
             images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
             run_options: ONNX Runtime's, for a caller that may stop a run under way.
         """
-        features, itm, cat = self._run(images, run_options)
-        familiarity = None if self._familiarity is None else self._familiarity.score(features)
-        return decide.Evidence(itm, cat, familiarity)
+        found = self._run(images, run_options)
+        familiarity = None
+        if self._familiarity is not None:
+            looks = join_looks(found[FEATURES_OUTPUT], found.get(MIDDLE_OUTPUT))
+            familiarity = self._familiarity.score(looks)
+        return decide.Evidence(found[ITM_OUTPUT], found.get(CAT_OUTPUT), familiarity)
 
     def embed(self, images: Image | Sequence[Image] | npt.NDArray[Any]) -> Floats:
         """(N, D) float32 L2-normalised image features."""
-        return self._run(images, None)[0]
+        return self._run(images, None)[FEATURES_OUTPUT]
 
     def evaluate(self, data: Any) -> Report:
         """Accuracy, macro F1, per class, confusion and calibration on labelled images.
@@ -190,19 +193,16 @@ class OnnxClassifier:
 
         return evaluate(self, data)
 
-    def _run(self, images: Any, run_options: Any) -> tuple[Floats, Floats, Floats | None]:
-        """Features (N, D), ITM logits (N, C) and CAT logits (N, C_trained) or None."""
-        widths = {FEATURES_OUTPUT: self._features.shape[1], ITM_OUTPUT: len(self.classes)}
-        if self._cat_width is not None:
-            widths[CAT_OUTPUT] = self._cat_width
+    def _run(self, images: Any, run_options: Any) -> dict[str, Floats]:
+        """All that the image graph gives out, by name: (N, D) features and so on."""
+        widths = self._widths | {ITM_OUTPUT: len(self.classes)}
         parts = [[np.zeros((0, width), np.float32)] for width in widths.values()]
         for batch in self._batches(images):
             inputs = {IMAGE_INPUT: batch, CLASSES_INPUT: self._features}
             outputs = self._session.run(list(widths), inputs, run_options)
             for part, output in zip(parts, outputs, strict=True):
                 part.append(output)
-        features, itm, *cat = map(np.concatenate, parts)
-        return features, itm, cat[0] if cat else None
+        return dict(zip(widths, map(np.concatenate, parts), strict=True))
 
     def _batches(self, images: Any) -> Iterator[Floats]:
         """(n, 3, H, W) float32; the next images are decoded while these are computed."""

@@ -125,6 +125,7 @@ class Method(nn.Module):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     trains: ClassVar[bool] = True
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
+    judges_middle: ClassVar[bool] = False  # training draws features together, but not their source
     per_image_text: bool = False
 
     def __init__(
@@ -196,6 +197,19 @@ class Method(nn.Module):
     def image_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D), before L2 normalisation."""
         return self.backbone.image_features(self.backbone.image_embed(pixels))
+
+    def features_and_middle(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`image_features`, and what familiarity needs besides (`fewclip.familiarity`).
+
+        Returns:
+            Image features (B, D), and the mean patch token halfway up the image tower (B, w), None
+            unless `judges_middle`; both before L2 normalisation.
+        """
+        if not self.judges_middle:
+            return self.image_features(pixels), None
+        half = self.backbone.image_depth // 2
+        x = self.backbone.image_blocks(self.backbone.image_embed(pixels), 0, half)
+        return self.backbone.image_features(x, half), x[:, 1:].mean(1)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         """(M, D), before L2 normalisation."""

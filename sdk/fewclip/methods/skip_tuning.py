@@ -77,6 +77,7 @@ class SkipTuning(Method):
     name: ClassVar[str] = "skip-tuning"
     Options: ClassVar[type[MethodOptions]] = SkipTuningOptions
     dept_ready: ClassVar[bool] = False
+    judges_middle: ClassVar[bool] = True
 
     def __init__(
         self,

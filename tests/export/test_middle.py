@@ -1,0 +1,76 @@
+"""Skip Tuning's export: the frozen half's own output, and `known` the same on both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import fewclip
+from fewclip.runtime import OnnxClassifier
+from fewclip.samples import digits, surfaces
+
+LABELS = ("scratched", "whole")
+
+
+@pytest.fixture(scope="module")
+def trained() -> fewclip.Classifier:
+    images = {label: [surfaces.draw(label, i) for i in range(24)] for label in LABELS}
+    return fewclip.adapt(images, shots=12, epochs=3, device="cpu", progress=False)
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16", "int8"])
+def folder(
+    request: pytest.FixtureRequest,
+    trained: fewclip.Classifier,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp("middle") / str(request.param)
+    trained.export_onnx(out, precision=request.param)
+    return out
+
+
+def test_it_is_one_more_output_after_those_that_every_export_has(folder: Path) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        str(folder / "image.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    found = {o.name: (o.type, o.shape) for o in session.get_outputs()}
+    assert list(found) == ["features", "logits_itm", "middle"]
+    assert found["middle"] == ("tensor(float)", ["batch", 192])
+    pixels = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32)
+    (middle,) = session.run(["middle"], {"image": pixels})
+    np.testing.assert_allclose(np.linalg.norm(middle, axis=1), 1, atol=1e-5)
+
+
+def test_known_means_the_same_on_both_sides(folder: Path, trained: fewclip.Classifier) -> None:
+    images = [surfaces.draw("whole", 50 + i) for i in range(6)]
+    images += [digits.draw("zero", i) for i in range(6)]
+    exported = OnnxClassifier(folder, "cpu")
+    ours, theirs = trained.evidence(images), exported.evidence(images)
+    assert ours.familiarity is not None
+    assert theirs.familiarity is not None
+    spread = trained.card.calibration.familiarity_spread
+    near = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}[folder.name]
+    assert np.abs(ours.familiarity - theirs.familiarity).max() < near * spread
+    known = [p.known for p in exported.predict(images)]
+    assert known == [p.known for p in trained.predict(images)]
+    assert not any(known[6:])
+
+
+def test_it_is_normalised_in_float32(folder: Path) -> None:
+    nodes = onnx.load(folder / "image.onnx").graph.node
+    (last,) = (node for node in nodes if "middle" in node.output)
+    assert last.op_type == "Div"
+    assert not any("quant" in name or "scale" in name for name in last.input)
+
+
+def test_the_arrays_are_as_long_as_both_parts_together(folder: Path) -> None:
+    exported = OnnxClassifier(folder, "cpu")
+    familiarity = exported._familiarity
+    assert familiarity is not None
+    assert familiarity.means.shape == (2, 256 + 192)
