@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from fewclip.backbone.loading import CONFIG_FILE, MICRO, WEIGHTS_FILE
 from fewclip.data import read
 from fewclip.images import load_image
-from fewclip.loading import CONFIG_FILE, MICRO, WEIGHTS_FILE
 from fewclip.tokenizer import Tokenizer
 
 TEMPLATES = (

@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewclip_app.classify import classify_ui
-    from fewclip_app.looks import mount_options
     from fewclip_app.server import run
     from fewclip_app.settings import Settings
+    from fewclip_app.ui.step_classify import classify_ui
+    from fewclip_app.ui.theme import mount_options
 
 __all__ = ["Settings", "classify_ui", "mount_options", "run"]
 

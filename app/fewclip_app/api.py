@@ -24,12 +24,13 @@ from gradio.utils import get_upload_folder
 
 from fewclip.decide import Prediction
 from fewclip.errors import DataError
-from fewclip_app import archive, model, step_adapt, step_images, step_take
-from fewclip_app.classify import answer
-from fewclip_app.jobs import Job, in_words
-from fewclip_app.say import told
-from fewclip_app.sessions import Sessions
-from fewclip_app.workspace import Workspace
+from fewclip_app.ui import step_adapt, step_download, step_images
+from fewclip_app.ui.events import told
+from fewclip_app.ui.step_classify import answer
+from fewclip_app.work import archive, training
+from fewclip_app.work.job_queue import Job, in_words
+from fewclip_app.work.sessions import Sessions
+from fewclip_app.work.workspace import Workspace
 
 
 def build(sessions: Sessions) -> None:
@@ -96,7 +97,9 @@ def build(sessions: Sessions) -> None:
             _extend(workspace, classes)
         many = isinstance(images, list)
         paths = [str(_uploaded(each)) for each in (images if many else [images])]
-        pairs = answer(_model(workspace).classifier, paths, sessions.settings.max_pixels, model.TOP)
+        pairs = answer(
+            _model(workspace).classifier, paths, sessions.settings.max_pixels, training.TOP
+        )
         said = [a.to_dict() if isinstance(a, Prediction) else {"error": a} for _, a in pairs]
         if not many and "error" in said[0]:
             raise DataError(str(said[0]["error"]))
@@ -111,10 +114,10 @@ def build(sessions: Sessions) -> None:
 
     @told
     def download(
-        request: gr.Request, name: str = step_take.NAME
+        request: gr.Request, name: str = step_download.NAME
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Zips of the saved model and of the exported ONNX folder."""
-        saved, exported = model.save(sessions.of(request), step_take.slug(name))
+        saved, exported = training.save(sessions.of(request), step_download.slug(name))
         return _file(saved), _file(exported)
 
     endpoint(example, api_name="example")
@@ -124,7 +127,7 @@ def build(sessions: Sessions) -> None:
     endpoint(download, api_name="download", concurrency_limit=1, concurrency_id="export")
 
 
-def _model(workspace: Workspace) -> model.Model:
+def _model(workspace: Workspace) -> training.Model:
     if workspace.model is None:
         raise DataError("there is no model in this session yet; call /adapt first")
     return workspace.model
@@ -134,7 +137,7 @@ def _extend(workspace: Workspace, names: Any) -> None:
     text = ",".join(map(str, names)) if isinstance(names, list) else str(names)
     with workspace.lock:
         current = _model(workspace)
-        workspace.model = current.with_extras([*current.extras, *model.read_names(text)])
+        workspace.model = current.with_extras([*current.extras, *training.read_names(text)])
 
 
 def _uploaded(given: Any) -> Path:

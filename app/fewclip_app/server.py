@@ -88,8 +88,8 @@ def _serve(root: Path, host: str, port: int, settings: Settings) -> None:
     try:
         from starlette.middleware import Middleware
 
-        from fewclip_app import looks, page
-        from fewclip_app.sessions import Sessions
+        from fewclip_app.ui import page, theme
+        from fewclip_app.work.sessions import Sessions
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("gradio", "starlette"):
             from fewclip.errors import MissingExtraError
@@ -108,7 +108,7 @@ def _serve(root: Path, host: str, port: int, settings: Settings) -> None:
             auth=(settings.user, settings.password) if settings.user else None,
             max_file_size=settings.max_bytes,
             app_kwargs={"middleware": [Middleware(KeepToOurselves)]},
-            **looks.mount_options(),
+            **theme.mount_options(),
         )
     except OSError as error:
         raise OptionError(f"port {port} of {host} cannot be opened; name another --port") from error

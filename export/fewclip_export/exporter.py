@@ -24,11 +24,11 @@ from fewclip.data import read_labelled
 from fewclip.errors import OptionError
 from fewclip.preprocess import Image
 from fewclip.tokenizer import Tokenizer
-from fewclip_export import gate
+from fewclip_export import parity
 from fewclip_export.graph import export_graphs, finish_graph, on_cpu
+from fewclip_export.parity_images import gather
 from fewclip_export.precision import check_precision, to_fp16, to_int8
 from fewclip_export.report import ExportReport
-from fewclip_export.views import gather
 
 Say = Callable[[str], None]
 
@@ -66,10 +66,10 @@ def export(
             reference = _write_graphs(trained, card, folder, work, say)
             proof = gather(given, classifier.validation, trained.card, work, seed)
             say(f"comparing on {len(proof.paths)} image files")
-            findings = gate.examine(trained, folder, card, proof, reference, work)
-        failed = gate.failures(findings, precision)
+            findings = parity.examine(trained, folder, card, proof, reference, work)
+        failed = parity.failures(findings, precision)
         if failed and not force:
-            raise gate.refusal(precision, failed, findings)
+            raise parity.refusal(precision, failed, findings)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         report = ExportReport(
             **dataclasses.asdict(findings),

@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewclip.adapting import adapt
+    from fewclip.backbone import list_backbones as backbones
     from fewclip.classifier import Classifier, load, zero_shot
     from fewclip.decide import Prediction
     from fewclip.errors import (
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
         OptionError,
         StoppedError,
     )
-    from fewclip.loading import list_backbones as backbones
     from fewclip.methods import list_methods as methods
     from fewclip.report import Report
+    from fewclip.training.adapt import adapt
 
 __version__ = "0.1.0"
 
@@ -69,8 +69,8 @@ _HOMES = {
     "Classifier": ("fewclip.classifier", "Classifier"),
     "Prediction": ("fewclip.decide", "Prediction"),
     "Report": ("fewclip.report", "Report"),
-    "adapt": ("fewclip.adapting", "adapt"),
-    "backbones": ("fewclip.loading", "list_backbones"),
+    "adapt": ("fewclip.training.adapt", "adapt"),
+    "backbones": ("fewclip.backbone.loading", "list_backbones"),
     "load": ("fewclip.classifier", "load"),
     "zero_shot": ("fewclip.classifier", "zero_shot"),
 }

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-import fewclip.methods as registry
 from fewclip import artifact, decide
-from fewclip import classes as class_sets
-from fewclip.classes import Phrases, read_phrases
+from fewclip import class_set as class_sets
+from fewclip.backbone import load_backbone, resolve_device
+from fewclip.class_set import Phrases, read_phrases
 from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
-from fewclip.familiarity import Familiarity, join_looks
-from fewclip.loading import load_backbone
+from fewclip.methods import registry
 from fewclip.methods.base import Method
+from fewclip.ood import Familiarity, join_looks
 from fewclip.preprocess import Image, as_list, preprocess
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Classifier:
         """
         from safetensors.torch import save_file
 
-        from fewclip.modelcard import model_card
+        from fewclip.readme import model_card
 
         tensors: dict[str, torch.Tensor] = {}
         tensors |= {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
@@ -272,23 +272,6 @@ def check_template(template: str) -> str:
     if template.count("{}") != 1:
         raise OptionError(f"a template needs exactly one {{}} for the class, got {template!r}")
     return template
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """'auto' -> the GPU when there is one, else the CPU.
-
-    Raises:
-        OptionError: a device that is unknown or not there.
-    """
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(f"unknown device {device!r}; use 'auto', 'cpu' or 'cuda'") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device 'cuda' was asked for, but torch sees no GPU; use 'cpu' or 'auto'")
-    return found
 
 
 def new_card(

@@ -1,6 +1,6 @@
 """What a classifier is worth on labelled images: numbers and tables. No model, no torch.
 
-The pictures that `Report.save` writes are drawn in `fewclip.pictures`.
+The pictures that `Report.save` writes are drawn in `fewclip.plots`.
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ class Report:
         Raises:
             MissingExtraError: matplotlib is not installed; nothing is written then.
         """
-        from fewclip import pictures
+        from fewclip import plots
 
-        matrix = pictures.confusion(self)
-        curve = pictures.reliability(self)
+        matrix = plots.confusion(self)
+        curve = plots.reliability(self)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"

@@ -9,8 +9,8 @@ A request's way through the files: `guard` (ids, token, routes) -> `api` (fields
 
 from __future__ import annotations
 
-from fewclip_service.building import build
-from fewclip_service.serving import serve
+from fewclip_service.bento import build
+from fewclip_service.launch import serve
 from fewclip_service.settings import Settings
 
 __all__ = ["Settings", "build", "serve"]

@@ -28,7 +28,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until it is told to stop."""
-    from fewclip_service.serving import serve as run
+    from fewclip_service.launch import serve as run
 
     settings = dataclasses.asdict(Settings.from_env())
     for field in dataclasses.fields(Settings):
@@ -48,7 +48,7 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(arguments: argparse.Namespace) -> int:
     """Make a Bento and print its tag."""
-    from fewclip_service.building import build as make
+    from fewclip_service.bento import build as make
 
     tag = make(arguments.model, name=arguments.name)
     if arguments.json:

@@ -26,14 +26,14 @@ from starlette.types import ASGIApp
 
 from fewclip import decide
 from fewclip_service import logs
-from fewclip_service.api import PREFIX, create_api
-from fewclip_service.core import Core
-from fewclip_service.drain import Drain
-from fewclip_service.engine import Job, run_batch
-from fewclip_service.guard import Guard
-from fewclip_service.problems import Problem
+from fewclip_service.http.api import PREFIX, create_api
+from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.middleware import Guard
+from fewclip_service.http.ui import Page
+from fewclip_service.inference.batching import Job, run_batch
+from fewclip_service.inference.worker import Core
 from fewclip_service.settings import Settings
-from fewclip_service.ui import Page
+from fewclip_service.shutdown import Drain
 
 # BentoML's batching measures how long a job waits by the wall clock. When that is set (a machine
 # that was asleep, a time server), it would refuse what waits, and keep what comes next waiting.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fewclip.errors import DataError
-from fewclip_app import archive
+from fewclip_app.work import archive
 
 LIMITS = {"max_files": 10, "max_bytes": 100_000}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fewclip.errors import DataError, StoppedError
-from fewclip_app.jobs import Desk, Job, in_words
+from fewclip_app.work.job_queue import Desk, Job, in_words
 
 PATIENCE = 30.0
 

@@ -15,13 +15,13 @@ from fewclip.data import Skipped
 from fewclip.decide import Prediction, Score
 from fewclip.errors import ClassNameError, DataError, OptionError, StoppedError
 from fewclip.report import Report
-from fewclip_app import draw, step_results
 from fewclip_app.command import app_arguments
-from fewclip_app.jobs import Job
-from fewclip_app.model import Judged, Model, read_names
-from fewclip_app.sessions import Sessions
 from fewclip_app.settings import Settings
-from fewclip_app.step_take import NAME, slug
+from fewclip_app.ui import render, step_results
+from fewclip_app.ui.step_download import NAME, slug
+from fewclip_app.work.job_queue import Job
+from fewclip_app.work.sessions import Sessions
+from fewclip_app.work.training import Judged, Model, read_names
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -113,10 +113,10 @@ def test_what_was_left_is_deleted_after_its_time_and_not_before(
     open_one = sessions.of(view("b"))
     sessions.left(view("a"))
     begin = time.monotonic()
-    monkeypatch.setattr("fewclip_app.sessions.time.monotonic", lambda: begin + 50)
+    monkeypatch.setattr("fewclip_app.work.sessions.time.monotonic", lambda: begin + 50)
     sessions.sweep()
     assert left.store.folder.exists()
-    monkeypatch.setattr("fewclip_app.sessions.time.monotonic", lambda: begin + 70)
+    monkeypatch.setattr("fewclip_app.work.sessions.time.monotonic", lambda: begin + 70)
     sessions.sweep()
     assert not left.store.folder.exists()
     assert open_one.store.folder.exists()
@@ -135,7 +135,7 @@ def test_a_training_whose_page_was_closed_gives_way_only_to_someone_who_waits(
     left.job = sessions.desk.submit(training)
     sessions.left(view("a"))
     begin = time.monotonic()
-    monkeypatch.setattr("fewclip_app.sessions.LEFT", -1.0)
+    monkeypatch.setattr("fewclip_app.work.sessions.LEFT", -1.0)
     sessions.sweep()
     assert not left.job.stopping()
     other = sessions.of(view("b"))
@@ -160,15 +160,15 @@ def test_nothing_of_a_persons_text_becomes_markup() -> None:
     said = Prediction(EVIL, 0.7, (Score(EVIL, 0.7),), True)
     evil = report(3, 4, (EVIL, "b"))
     for html in (
-        draw.note(EVIL, "error"),
-        draw.empty(EVIL),
-        draw.skipped([Skipped(EVIL, EVIL)], EVIL),
-        draw.answer(None, EVIL, said),
-        draw.answer(None, EVIL, EVIL),
-        draw.figures([(EVIL, EVIL, EVIL)]),
-        draw.per_class(evil),
-        draw.confusion(evil),
-        draw.reliability(evil),
+        render.note(EVIL, "error"),
+        render.empty(EVIL),
+        render.skipped([Skipped(EVIL, EVIL)], EVIL),
+        render.answer(None, EVIL, said),
+        render.answer(None, EVIL, EVIL),
+        render.figures([(EVIL, EVIL, EVIL)]),
+        render.per_class(evil),
+        render.confusion(evil),
+        render.reliability(evil),
     ):
         assert "<script" not in html
         assert EVIL not in html
@@ -176,16 +176,16 @@ def test_nothing_of_a_persons_text_becomes_markup() -> None:
 
 def test_an_unknown_image_is_none_of_these() -> None:
     top = (Score("cat", 0.6), Score("dog", 0.4))
-    assert "None of these" in draw.answer(None, "x", Prediction("cat", 0.6, top, False))
-    assert "None of these" not in draw.answer(None, "x", Prediction("cat", 0.6, top, True))
+    assert "None of these" in render.answer(None, "x", Prediction("cat", 0.6, top, False))
+    assert "None of these" not in render.answer(None, "x", Prediction("cat", 0.6, top, True))
 
 
 def test_a_typed_class_is_shown_however_small_its_score() -> None:
     top = (*(Score(f"class {i}", 0.1) for i in range(10)), Score("zebra", 0.0))
     said = Prediction("class 0", 0.1, top, True)
-    assert "zebra" not in draw.answer(None, "x", said)
-    assert "zebra" in draw.answer(None, "x", said, ["zebra"])
-    assert "class 7" not in draw.answer(None, "x", said, ["zebra"])
+    assert "zebra" not in render.answer(None, "x", said)
+    assert "zebra" in render.answer(None, "x", said, ["zebra"])
+    assert "class 7" not in render.answer(None, "x", said, ["zebra"])
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_a_typed_class_is_shown_however_small_its_score() -> None:
     [(0, "0%"), (1, "100%"), (0.996, "99.6%"), (0.5, "50%"), (0.051, "5.1%"), (0.0001, "0.0%")],
 )
 def test_a_share_is_never_rounded_to_certainty(share: float, text: str) -> None:
-    assert draw.percent(share) == text
+    assert render.percent(share) == text
 
 
 def test_of_many_classes_the_mix_ups_are_listed() -> None:
-    names = tuple(f"class {i}" for i in range(draw.MATRIX + 1))
-    html = draw.confusion(report(1, 4, names))
+    names = tuple(f"class {i}" for i in range(render.MATRIX + 1))
+    html = render.confusion(report(1, 4, names))
     assert "<table" not in html
     assert "class 1 taken for class 0: 3 times" in html
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fewclip.errors import DataError
 from fewclip_app.settings import Settings
-from fewclip_app.workspace import Workspace
+from fewclip_app.work.workspace import Workspace
 
 
 def png(colour: str = "red", size: tuple[int, int] = (20, 10)) -> bytes:

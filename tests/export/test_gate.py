@@ -17,15 +17,15 @@ from exports import saved_model
 from onnx import numpy_helper
 
 import fewclip
-from fewclip import cli
 from fewclip.artifact import read_card
+from fewclip.cli import main
 from fewclip.contract import Calibration, Card
 from fewclip.decide import Evidence
 from fewclip.errors import GateError
 from fewclip.runtime import OnnxClassifier
-from fewclip_export import ExportReport, exporter, gate, views
-from fewclip_export.compare import Side
-from fewclip_export.gate import Findings, failures
+from fewclip_export import ExportReport, exporter, parity, parity_images
+from fewclip_export.comparison import Side
+from fewclip_export.parity import Findings, failures
 
 GOOD = Findings(
     images=212,
@@ -151,7 +151,7 @@ def spoiled(
     graphs: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Spoil], None]:
     """spoiled(change): exports write the good graphs and then change them. Fewer images, too."""
-    monkeypatch.setattr(views, "AT_LEAST", 40)
+    monkeypatch.setattr(parity_images, "AT_LEAST", 40)
 
     def use(change: Spoil) -> None:
         def write(method: Any, card: Card, tokens: Any, image: Path, text: Path) -> np.ndarray:
@@ -251,7 +251,7 @@ def test_a_runtime_that_hangs_is_a_failed_gate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "TIMEOUT", 0.01)
+    monkeypatch.setattr(parity, "TIMEOUT", 0.01)
     spoiled(lambda image, text: None)
     with pytest.raises(GateError, match="did not answer"):
         trained.export_onnx(tmp_path / "out")
@@ -264,8 +264,8 @@ def test_the_other_side_needs_no_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     replies: list[dict[str, Any]] = []
-    ask = gate._run
-    monkeypatch.setattr(gate, "_run", lambda *a: replies.append(ask(*a)) or replies[-1])
+    ask = parity._run
+    monkeypatch.setattr(parity, "_run", lambda *a: replies.append(ask(*a)) or replies[-1])
     spoiled(lambda image, text: None)
     trained.export_onnx(tmp_path / "out")
     assert not replies[0]["torch"]
@@ -332,11 +332,11 @@ def test_the_command_line_exits_with_2(
 ) -> None:
     spoiled(lambda image, text: shifted(image, 0.5))
     saved = str(saved_model(tmp_path_factory))
-    assert cli.main(["export", saved, "--out", str(tmp_path / "out")]) == 2
+    assert main.main(["export", saved, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("fewclip: the fp32 export does not answer as the trained model")
     assert said.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
     words = ["export", saved, "--out", str(tmp_path / "out"), "--force", "--json"]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert json.loads(capsys.readouterr().out)["forced"] is True

@@ -14,8 +14,8 @@ from PIL import Image
 import fewclip
 from fewclip.artifact import sha256_file
 from fewclip.preprocess import load_image
-from fewclip_export import views
-from fewclip_export.views import gather
+from fewclip_export import parity_images
+from fewclip_export.parity_images import gather
 
 CARD = fewclip.zero_shot(["red", "blue"]).card
 
@@ -36,7 +36,7 @@ def test_the_own_images_come_first_and_are_completed(own: list[Any], work: Path)
     proof = gather(None, own, CARD, work, seed=0)
     assert proof.own == 3
     assert list(proof.paths[:3]) == [path for path, _ in own], "files stay where they are"
-    assert len(proof.paths) == len(proof.labels) == views.AT_LEAST
+    assert len(proof.paths) == len(proof.labels) == parity_images.AT_LEAST
     assert proof.labels[:3] == ("red", "blue", None)
     assert proof.labels[3:6] == ("red", "blue", None), "a view keeps the label of its image"
     assert proof.origin == (
@@ -88,11 +88,11 @@ def test_the_same_seed_gives_the_same_files(own: list[Any], tmp_path: Path) -> N
 def test_too_many_are_sampled_in_order(
     own: list[Any], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "AT_MOST", 50)
+    monkeypatch.setattr(parity_images, "AT_MOST", 50)
     many = [(own[0][0] if i % 2 else own[1][0], "red") for i in range(120)]
     proof = gather(None, many, CARD, work, seed=0)
     assert proof.own == 50
-    assert len(proof.paths) == views.AT_LEAST
+    assert len(proof.paths) == parity_images.AT_LEAST
 
 
 def test_the_card_remembers_files_that_are_still_the_same(own: list[Any], work: Path) -> None:

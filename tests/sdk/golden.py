@@ -16,9 +16,9 @@ import torch
 
 from fewclip import methods
 from fewclip.backbone import Backbone
-from fewclip.loading import wrap
+from fewclip.backbone.loading import wrap
 from fewclip.methods.base import Method
-from fewclip.trainer import make_optimizer, train_step
+from fewclip.training.loop import make_optimizer, train_step
 
 FOLDER = Path(__file__).parents[1] / "golden"
 

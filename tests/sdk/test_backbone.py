@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from tiny_backbone import config, write
 from torch import nn
 
-from fewclip import loading, methods
-from fewclip.backbone import Backbone
+from fewclip import methods
+from fewclip.backbone import Backbone, loading
+from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone, wrap
 from fewclip.errors import BackboneError, ClassNameError
-from fewclip.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone, wrap
 from fewclip.methods.base import Method
 
 PROMPTS = ["a photo of a cat.", "a blurry photo of the very long name", "x", "a photo of a dog."]

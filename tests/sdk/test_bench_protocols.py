@@ -10,11 +10,11 @@ import bench_data
 import pytest
 
 import fewclip.bench
+from fewclip.backbone.loading import DEFAULTS_FILE, MICRO, load_backbone
 from fewclip.bench import sweep as sweeping
 from fewclip.bench.datasets import load
 from fewclip.bench.sweep import Job, Sweep, accuracy, learn
 from fewclip.errors import DataError, OptionError
-from fewclip.loading import DEFAULTS_FILE, MICRO, load_backbone
 
 NAMES = ["red", "ant", "moth", "bee", "fly"]
 FAST = {"device": "cpu", "epochs": 1}

@@ -194,7 +194,7 @@ def test_a_model_whose_backbone_changed_is_refused(tmp_path: Path) -> None:
     import open_clip.model
     from safetensors.torch import load_file, save_file
 
-    from fewclip.loading import MICRO
+    from fewclip.backbone.loading import MICRO
 
     assert open_clip.model
     folder = tmp_path / "backbone"

@@ -11,11 +11,11 @@ import bench_data
 import numpy as np
 import pytest
 
-from fewclip import compare as comparing
-from fewclip._advice import Row, advise, difference
-from fewclip._references import REFERENCES, fit_reference
-from fewclip.compare import compare
 from fewclip.errors import DataError, MissingExtraError, OptionError
+from fewclip.selection import compare as comparing
+from fewclip.selection.baselines import REFERENCES, fit_reference
+from fewclip.selection.compare import compare
+from fewclip.selection.recommendation import Row, advise, difference
 
 ONE_EPOCH = {"": {"epochs": 1}}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fewclip
-from fewclip import demo
+from fewclip.cli import demo
 
 
 def test_no_image_is_in_train_and_test(tmp_path: Path) -> None:

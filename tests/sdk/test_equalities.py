@@ -21,7 +21,7 @@ from fewclip import methods
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods.base import Method
 from fewclip.methods.skip_tuning import SkipTuning
-from fewclip.trainer import make_optimizer, train_step
+from fewclip.training.loop import make_optimizer, train_step
 
 ARCH = {
     "embed": 64,

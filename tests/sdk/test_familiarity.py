@@ -7,7 +7,7 @@ import pytest
 
 from fewclip.contract import Calibration, HeadSpec
 from fewclip.decide import fit_calibration, known_score
-from fewclip.familiarity import SHRINKAGE, Familiarity
+from fewclip.ood import SHRINKAGE, Familiarity
 
 
 def unit(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fewclip.methods.skip_tuning import SkipTuning, kept_classes, reserve_mask
-from fewclip.trainer import learning_rate
+from fewclip.training.loop import learning_rate
 
 OFFICIAL = {"context": "prompt_learner.ctx", **golden.DEPT_NAMES}
 

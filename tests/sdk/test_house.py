@@ -88,7 +88,7 @@ def test_the_block_really_blocks(tmp_path: Path) -> None:
     code = f"""BLOCKED = {TORCH}
 {BLOCK}
 try:
-    import fewclip.backbone
+    import fewclip.backbone.towers
 except ModuleNotFoundError as error:
     print(error)
 """

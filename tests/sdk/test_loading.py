@@ -14,10 +14,9 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from tiny_backbone import config, write
 
-from fewclip import loading
-from fewclip.backbone import Backbone
+from fewclip.backbone import Backbone, loading
+from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, list_backbones, load_backbone
 from fewclip.errors import BackboneError
-from fewclip.loading import CONFIG_FILE, WEIGHTS_FILE, list_backbones, load_backbone
 
 
 @pytest.fixture(scope="module")

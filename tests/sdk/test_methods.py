@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from fewclip import methods
-from fewclip.backbone import Backbone
+from fewclip.backbone import Backbone, load_backbone
 from fewclip.errors import ClassNameError, OptionError, StoppedError
-from fewclip.loading import load_backbone
 from fewclip.methods.base import Method
 from fewclip.methods.promptsrc import PromptSRC, gaussian_weights, imagenet_templates
 from fewclip.preprocess import to_input
-from fewclip.trainer import TrainingSet, train
+from fewclip.training.loop import TrainingSet, train
 
 NAMES = ["a red card", "a green card", "a blue card"]
 NEW = ["a zebra", "a very long name of a thing"]

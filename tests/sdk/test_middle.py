@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fewclip
-from fewclip.familiarity import Familiarity
+from fewclip.ood import Familiarity
 from fewclip.preprocess import preprocess
 from fewclip.samples import digits, surfaces
 

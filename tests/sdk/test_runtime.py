@@ -29,7 +29,7 @@ from fewclip.errors import (
     ImageError,
     OptionError,
 )
-from fewclip.runtime import BATCH, OnnxClassifier
+from fewclip.runtime.onnx_classifier import BATCH, OnnxClassifier
 
 
 @pytest.fixture(scope="module")

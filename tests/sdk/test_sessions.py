@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from exports import exported_model, strangers
 
-from fewclip import sessions
 from fewclip.errors import OptionError
-from fewclip.runtime import OnnxClassifier
+from fewclip.runtime import OnnxClassifier, sessions
 
 
 @pytest.fixture(scope="module")

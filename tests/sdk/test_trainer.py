@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import fewclip.methods as registry
-from fewclip import checkpoint as checkpoints
+from fewclip.backbone import load_backbone
 from fewclip.errors import CheckpointError, OptionError, StoppedError
-from fewclip.loading import load_backbone
+from fewclip.methods import registry
 from fewclip.methods.base import BatchPlan, Method
-from fewclip.trainer import (
+from fewclip.training import checkpoint as checkpoints
+from fewclip.training.loop import (
     Progress,
     TrainingSet,
     draw_batches,

@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import nn
 
-from fewclip.loading import CONFIG_FILE, WEIGHTS_FILE
+from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE
 
 TINY = {
     "embed_dim": 32,

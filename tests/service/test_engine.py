@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewclip.runtime import OnnxClassifier
-from fewclip_service.engine import Job, run_batch
+from fewclip_service.inference.batching import Job, run_batch
 
 pytestmark = pytest.mark.slow
 

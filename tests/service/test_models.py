@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks.server import Server
 from fewclip.runtime import OnnxClassifier
-from fewclip_service.models import Models
-from fewclip_service.problems import Problem
+from fewclip_service.http.http_errors import Problem
+from fewclip_service.inference.model_store import Models
 
 pytestmark = pytest.mark.slow
 

@@ -73,7 +73,7 @@ _WITHOUT_TORCH = """
 import sys, warnings
 for name in ("torch", "open_clip", "torchvision", "gradio", "onnx"):
     sys.modules[name] = None
-import fewclip_service.building, fewclip_service.command, fewclip_service.serving
+import fewclip_service.bento, fewclip_service.command, fewclip_service.launch
 import fewclip_service.service
 from starlette.testclient import TestClient
 with TestClient(fewclip_service.service.Fewclip.to_asgi()) as client:

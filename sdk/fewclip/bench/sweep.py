@@ -18,9 +18,9 @@ from fewclip.bench.tables import Summary, summarise
 from fewclip.errors import DataError
 
 if TYPE_CHECKING:
-    from fewclip.adapting import Plan
     from fewclip.backbone import Backbone
     from fewclip.classifier import Classifier
+    from fewclip.training.adapt import Plan
 
 Outcome = dict[str, float]
 ZERO_SHOT = "zero-shot"
@@ -99,15 +99,14 @@ class Sweep:
         return [self._describe(job, tower) for job in jobs]
 
     def _load(self) -> Backbone:
-        from fewclip.classifier import resolve_device
-        from fewclip.loading import load_backbone
+        from fewclip.backbone import load_backbone, resolve_device
 
         return load_backbone(self.backbone, resolve_device(self.device))
 
     def _describe(self, job: Job, tower: Backbone) -> dict[str, Any]:
         """The run as plain JSON: equal descriptions are the same run."""
         from fewclip import __version__
-        from fewclip.trainer import resolve_precision
+        from fewclip.training.loop import resolve_precision
 
         trains = job.method != ZERO_SHOT
         return {
@@ -133,7 +132,7 @@ class Sweep:
     def _options(self, job: Job, tower: Backbone) -> dict[str, Any]:
         """What was given goes before what was measured for this backbone, and that before what
         was published."""
-        import fewclip.methods as registry
+        from fewclip.methods import registry
 
         own = dict(registry.backbone_defaults(job.method, tower))
         base = {**published.settings(job.protocol, job.method), **own}
@@ -178,8 +177,8 @@ def learn(
         tower: loaded for this job alone.
         stop: as in `adapt`.
     """
-    from fewclip.adapting import execute
     from fewclip.classifier import zero_shot_on
+    from fewclip.training.adapt import execute
 
     if job.method == ZERO_SHOT:
         return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
@@ -187,8 +186,8 @@ def learn(
 
 
 def _plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:
-    from fewclip.adapting import Plan
     from fewclip.data import Item, Split
+    from fewclip.training.adapt import Plan
 
     phrases = job.dataset.phrases(job.half)
     photos = job.dataset.sample(job.shots, job.seed, job.half)

@@ -122,7 +122,7 @@ class Summary:
         Raises:
             MissingExtraError: matplotlib is not installed; nothing is written then.
         """
-        from fewclip.bench.picture import draw
+        from fewclip.bench.plot import draw
 
         picture = draw(self)
         place = Path(folder)

@@ -1,142 +1,23 @@
-"""Methods by name. A method is one module of this package; nothing here lists them by hand.
+"""The methods: one module each, found by name in `registry`.
 
-`fewclip.methods()` and the sub-package `fewclip.methods` share a name, so the package is callable.
+`fewclip.methods()` and this package share a name, so the package is callable.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib
-import pkgutil
 import sys
 import types
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from fewclip.errors import OptionError
+from fewclip.methods.registry import (
+    backbone_defaults,
+    build,
+    describe,
+    list_methods,
+    make_options,
+    resolve,
+)
 
-if TYPE_CHECKING:
-    import torch
-
-    from fewclip.backbone import Backbone
-    from fewclip.methods.base import Method
-
-_NOT_METHODS = {"base", "dept"}
-DEPT = "+dept"
-ALIASES = {"dept": "kgcoop+dept"}
-DEPT_WEIGHT = 0.7
-
-
-@functools.cache
-def _classes() -> dict[str, type[Method]]:
-    from fewclip.methods.base import Method
-
-    found: dict[str, type[Method]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        if info.name in _NOT_METHODS:
-            continue
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        name = info.name.replace("_", "-")
-        found[name] = next(
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, Method)
-            and vars(value).get("name") == name
-        )
-    return found
-
-
-def list_methods() -> list[str]:
-    """Every name that `adapt(method=...)` takes, besides the alias 'dept' for 'kgcoop+dept'."""
-    classes = _classes()
-    lifted = [name + DEPT for name, cls in classes.items() if cls.dept_ready]
-    return sorted([*classes, *lifted])
-
-
-def resolve(name: str) -> str:
-    """The full name of a method.
-
-    Raises:
-        OptionError: no such method.
-    """
-    full = ALIASES.get(name, name)
-    if full not in list_methods():
-        raise OptionError(f"unknown method {name!r}; there are: {', '.join(list_methods())}")
-    return full
-
-
-def describe(name: str) -> str:
-    """First sentence of what a method is, for lists."""
-    full = resolve(name)
-    module = sys.modules[_classes()[full.removesuffix(DEPT)].__module__]
-    text = (module.__doc__ or "").split("\n", 1)[0]
-    return f"{text} With DePT." if full.endswith(DEPT) else text
-
-
-def make_options(
-    name: str, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """All options of a method as a plain dict: its defaults, the backbone's, then what was given.
-
-    Raises:
-        OptionError: an unknown option, or a value out of range.
-    """
-    full = resolve(name)
-    cls = _classes()[full.removesuffix(DEPT)]
-    known = {f.name for f in dataclasses.fields(cls.Options)}
-    known |= {"dept_weight"} if full.endswith(DEPT) else set()
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise OptionError(
-            f"{full} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}"
-        )
-    merged = {**(defaults or {}), **given}
-    weight = merged.pop("dept_weight", DEPT_WEIGHT)
-    try:
-        options = dataclasses.asdict(cls.Options(**merged))
-    except TypeError as error:
-        raise OptionError(f"an option of {full} has the wrong type: {error}") from error
-    if full.endswith(DEPT):
-        if not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
-            raise OptionError(f"option dept_weight must be in [0, 1], got {weight!r}")
-        options["dept_weight"] = float(weight)
-    return options
-
-
-def backbone_defaults(name: str, backbone: Backbone) -> Mapping[str, Any]:
-    """Options that the backbone brings for a method, measured to suit it."""
-    full = resolve(name)
-    plain = backbone.method_defaults.get(full.removesuffix(DEPT), {})
-    return {**plain, **backbone.method_defaults.get(full, {})}
-
-
-def build(
-    name: str,
-    backbone: Backbone,
-    options: Mapping[str, Any],
-    *,
-    template: str,
-    phrases: Sequence[str],
-    generator: torch.Generator,
-) -> Method:
-    """An untrained method; `options` is what `make_options` returned."""
-    from fewclip.methods.dept import DePT
-
-    full = resolve(name)
-    cls = _classes()[full.removesuffix(DEPT)]
-    own = {k: v for k, v in options.items() if k != "dept_weight"}
-    method = cls(
-        backbone,
-        cls.Options(**own),
-        template=template,
-        n_classes=len(phrases),
-        generator=generator,
-    )
-    if full.endswith(DEPT):
-        return DePT(method, options["dept_weight"], generator)
-    return method
+__all__ = ["backbone_defaults", "build", "describe", "list_methods", "make_options", "resolve"]
 
 
 class _CallablePackage(types.ModuleType):

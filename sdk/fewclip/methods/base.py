@@ -1,8 +1,8 @@
 """What a method is: trainable parameters, a loss for a batch, an inference head. Never a loop.
 
 A method is one file in this package. Its frozen `Options` dataclass holds its hyper-parameters;
-the trainer in `fewclip.trainer` asks for parameter groups, how to draw batches, the frozen part of
-the images' way (`frozen_inputs`, computed once per epoch in large batches), and a loss.
+the trainer in `fewclip.training.loop` asks for parameter groups, how to draw batches, the frozen
+part of the forward pass (`frozen_inputs`, computed once per epoch in large batches), and a loss.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Method(nn.Module):
         return self.backbone.image_features(self.backbone.image_embed(pixels))
 
     def features_and_middle(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`image_features`, and what familiarity needs besides (`fewclip.familiarity`).
+        """`image_features`, and what familiarity needs besides (`fewclip.ood`).
 
         Returns:
             Image features (B, D), and the mean patch token halfway up the image tower (B, w), None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewclip.backbone import Backbone
 from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
-from fewclip.prompts import linear
+from fewclip.methods.prompts import linear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

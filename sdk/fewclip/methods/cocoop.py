@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods.base import ClassBank, Group, Inputs, MethodOptions, Outputs
 from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.prompts import linear
+from fewclip.methods.prompts import linear
 
 REDUCTION = 16
 # At inference images go through the text tower in groups of at most so many class tokens: at most

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
-from fewclip.prompts import start_context
+from fewclip.methods.prompts import start_context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

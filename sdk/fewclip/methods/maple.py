@@ -12,7 +12,7 @@ from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.errors import OptionError
 from fewclip.methods.base import Group, Inputs, MethodOptions, Outputs
 from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.prompts import DeepOptions, levels, linear, prompted_image_features
+from fewclip.methods.prompts import DeepOptions, levels, linear, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods.base import Group, Inputs, MethodOptions, Outputs, cosine_logits
 from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.prompts import DeepOptions, levels, prompted_image_features
+from fewclip.methods.prompts import DeepOptions, levels, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewclip.backbone import Backbone
 from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
-from fewclip.prompts import DeepOptions, levels, prompted_image_features
+from fewclip.methods.prompts import DeepOptions, levels, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What the page shows: layout, one file per step, theme, rendering, events."""

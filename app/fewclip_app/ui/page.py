@@ -1,0 +1,86 @@
+"""The page: five steps in one column, and what follows from what. A step is a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from fewclip_app import api
+from fewclip_app.ui import (
+    render,
+    step_adapt,
+    step_classify,
+    step_download,
+    step_images,
+    step_results,
+)
+from fewclip_app.ui.events import EVENT
+from fewclip_app.work.sessions import Sessions
+
+
+def build(sessions: Sessions) -> gr.Blocks:
+    """All of the page over `sessions`."""
+    keep = 60 * sessions.settings.keep_minutes
+    with gr.Blocks(title="fewclip", analytics_enabled=False, delete_cache=(600, keep)) as blocks:
+        token = gr.BrowserState(None, storage_key="fewclip-session")
+        gr.HTML(
+            "<h1>fewclip</h1><p>A few photos per class in, a working classifier out. "
+            "Everything stays on this server.</p>",
+            elem_classes="fc-head",
+        )
+        with gr.Column(elem_classes="fc-step", elem_id="step-images"):
+            images = step_images.build(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-adapt"):
+            adapt = step_adapt.build(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-results"):
+            results = step_results.build(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-classify"):
+            gr.HTML(
+                render.step(
+                    4, "Classify", "Try it on photos it has never seen, also on strangers."
+                ),
+                elem_classes="fc-lead",
+            )
+            panel = step_classify.panel(_asked(sessions), max_pixels=sessions.settings.max_pixels)
+            loaded = step_download.build_load(sessions)
+        with gr.Column(elem_classes="fc-step", elem_id="step-take"):
+            take = step_download.build(sessions)
+
+        def restore(kept: str | None, request: gr.Request) -> tuple[Any, ...]:
+            workspace, kept = sessions.join(request, kept)
+            extras = ", ".join(workspace.model.extras) if workspace.model else ""
+            remarks = render.skipped(workspace.remarks, step_images.NOT_USED)
+            summary = step_images.summarise(workspace)
+            return kept, step_images.new_revision(), remarks, summary, extras
+
+        # The example's digits are nothing when cut in two or mirrored.
+        images.example.then(lambda: True, None, adapt.gentle, **EVENT)
+        quiet = {**EVENT, "show_progress": "hidden"}
+        back = blocks.load(
+            restore,
+            token,
+            [token, images.revision, images.remarks, images.summary, panel.names],
+            **quiet,
+        )
+        back.then(adapt.look, None, adapt.outputs, **quiet)
+        for follow in (back.then, adapt.ended.change, loaded.then):
+            follow(results.show, None, results.outputs, **quiet)
+            follow(panel.show, [panel.photos, panel.names], panel.answers, **quiet)
+            follow(take.clear, None, take.outputs, **quiet)
+        blocks.unload(sessions.left)
+        api.build(sessions)
+    return blocks  # type: ignore[no-any-return]
+
+
+def _asked(sessions: Sessions) -> step_classify.Choose:
+    def choose(names: Sequence[str], request: gr.Request) -> Any:
+        workspace = sessions.of(request)
+        with workspace.lock:
+            if workspace.model is None:
+                return None
+            workspace.model = workspace.model.with_extras(names)
+            return workspace.model.classifier
+
+    return choose

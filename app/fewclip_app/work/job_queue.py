@@ -1,0 +1,155 @@
+"""Training that outlives a click: a queue of jobs, each with a place, a state and a way to stop it.
+
+Not Gradio's own queue: there a waiting job can't be cancelled, and its place is lost by a reload.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import secrets
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+from fewclip.errors import FewclipError, StoppedError
+
+if TYPE_CHECKING:
+    from fewclip.training.loop import Progress
+
+log = logging.getLogger("fewclip_app")
+
+State = Literal["waiting", "running", "done", "stopped", "failed"]
+
+
+class Job:
+    """One training. Its fields are written by its worker and read by any number of pages.
+
+    Attributes:
+        id: tells it from every other.
+        state: where it stands.
+        stage: what it does right now, for people.
+        progress: of the training, once it runs.
+        losses: mean loss of each epoch so far.
+        error: in words, when it failed.
+    """
+
+    def __init__(self, work: Callable[[Job], None]) -> None:
+        self._work = work
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.id = secrets.token_hex(8)
+        self.state: State = "waiting"
+        self.stage = "Waiting for a free place"
+        self.progress: Progress | None = None
+        self.losses: dict[int, float] = {}
+        self.error = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("done", "stopped", "failed")
+
+    def stop(self) -> None:
+        """Ask for the end: at once while it waits, within a step while it trains."""
+        with self._lock:
+            self._stop.set()
+            if self.state == "waiting":
+                self.state = "stopped"
+
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def tell(self, at: Progress) -> None:
+        """The trainer's callback."""
+        self.losses[at.epoch] = at.loss
+        self.progress = at
+
+    def say(self, stage: str) -> None:
+        """Begin another stage.
+
+        Raises:
+            StoppedError: the person asked for the end meanwhile.
+        """
+        self.stage = stage
+        if self.stopping():
+            raise StoppedError("stopped")
+
+    def run(self) -> None:
+        """Do the work in this thread; nothing is raised, everything is told by the fields."""
+        with self._lock:
+            if self.state != "waiting":
+                return
+            self.state = "running"
+        try:
+            self._work(self)
+            self.state = "done"
+        except StoppedError:
+            self.state = "stopped"
+        except Exception as error:
+            self.error = in_words(error)
+            self.state = "failed"
+        finally:
+            _free_memory()
+
+
+class Desk:
+    """Runs jobs in order, `places` at a time."""
+
+    def __init__(self, places: int) -> None:
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix="fewclip-training")
+        self._places = places
+        self._jobs: list[Job] = []
+        self._lock = threading.Lock()
+
+    def submit(self, work: Callable[[Job], None]) -> Job:
+        """Queue work that is given its own job."""
+        job = Job(work)
+        with self._lock:
+            self._jobs = [known for known in self._jobs if not known.finished] + [job]
+        self._pool.submit(job.run)
+        return job
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs have to end before a waiting one begins; 0 for one that runs."""
+        with self._lock:
+            active = [known for known in self._jobs if not known.finished]
+        if job.state != "waiting" or job not in active:
+            return 0
+        return max(1, active.index(job) - self._places + 1)
+
+    def someone_waits(self) -> bool:
+        """Whether a job waits for a place."""
+        with self._lock:
+            return any(job.state == "waiting" for job in self._jobs)
+
+    def close(self) -> None:
+        """Stop everything and wait for it."""
+        with self._lock:
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.stop()
+        self._pool.shutdown()
+
+
+def in_words(error: Exception) -> str:
+    """An error for people. What is nobody's input is logged, and only its number is shown."""
+    if isinstance(error, FewclipError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "the machine ran out of memory; use fewer or smaller images, or a smaller backbone"
+    number = secrets.token_hex(4)
+    log.error("unexpected error %s", number, exc_info=error)
+    return (
+        "something went wrong on the server, and not through your images; try again, and tell "
+        f"whoever runs this page if it stays (the log has it under {number})"
+    )
+
+
+def _free_memory() -> None:
+    """A stopped training gives its memory back now, not when the next one needs it."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

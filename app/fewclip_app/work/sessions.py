@@ -1,0 +1,116 @@
+"""Who has which workspace, and until when. A reloaded page finds its own again by a secret token.
+
+Gradio's own session state is bound to one page view: a reload would lose hours of work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from fewclip.errors import DataError
+from fewclip_app.settings import Settings
+from fewclip_app.work.job_queue import Desk
+from fewclip_app.work.workspace import Workspace
+
+FORGOTTEN = 24 * 3600.0  # seconds after which an open but idle page is taken for gone
+LEFT = 120.0  # seconds after which a training gives way if its page was closed and others wait
+SWEEP = 30.0  # seconds between two looks
+
+
+@dataclasses.dataclass
+class _Entry:
+    workspace: Workspace
+    views: set[str]
+    used: float
+
+
+class Sessions:
+    """All workspaces of one running page, in one folder that is deleted at the end.
+
+    Args:
+        root: the folder; below Gradio's own, so that thumbnails and downloads need no second copy.
+    """
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root
+        self.settings = settings
+        self.desk = Desk(settings.trainings)
+        self._entries: dict[str, _Entry] = {}
+        self._tokens: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        threading.Thread(target=self._sweep_forever, daemon=True, name="fewclip-sweep").start()
+
+    def of(self, request: gr.Request) -> Workspace:
+        """The workspace of a page view or a client.
+
+        Raises:
+            DataError: the call belongs to none.
+        """
+        return self._entry(self._view(request), None)[1].workspace
+
+    def join(self, request: gr.Request, token: str | None) -> tuple[Workspace, str]:
+        """Bind a page view to the workspace of a token, or to a new one; with its token."""
+        token, entry = self._entry(self._view(request), token)
+        return entry.workspace, token
+
+    def left(self, request: gr.Request) -> None:
+        """A page view was closed; its workspace is kept for a while."""
+        with self._lock:
+            token = self._tokens.pop(str(request.session_hash), None)
+            if token in self._entries:
+                self._entries[token].views.discard(str(request.session_hash))
+                self._entries[token].used = time.monotonic()
+
+    def sweep(self) -> None:
+        """Delete what nobody has come back to, and let nobody wait for a training that was left."""
+        now, keep = time.monotonic(), 60.0 * self.settings.keep_minutes
+        with self._lock:
+            if self.desk.someone_waits():
+                for entry in self._entries.values():
+                    if not entry.views and now - entry.used > LEFT and entry.workspace.job:
+                        entry.workspace.job.stop()
+            gone = [
+                token
+                for token, entry in self._entries.items()
+                if now - entry.used > (FORGOTTEN if entry.views else keep)
+            ]
+            entries = [self._entries.pop(token) for token in gone]
+        for entry in entries:
+            entry.workspace.delete()
+
+    def close(self) -> None:
+        """Stop all trainings and delete everything."""
+        self._closed.set()
+        self.desk.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _view(self, request: gr.Request) -> str:
+        if not request.session_hash:
+            raise DataError("this call belongs to no session; use the page or gradio_client")
+        return str(request.session_hash)
+
+    def _entry(self, view: str, token: str | None) -> tuple[str, _Entry]:
+        with self._lock:
+            token = token or self._tokens.get(view)
+            if token is None or token not in self._entries:
+                token = secrets.token_urlsafe(32)
+                # The folder's name is shown in the addresses of images; the token is not.
+                folder = self.root / secrets.token_hex(16)
+                self._entries[token] = _Entry(Workspace(folder, self.settings), set(), 0.0)
+            entry = self._entries[token]
+            entry.views.add(view)
+            entry.used = time.monotonic()
+            self._tokens[view] = token
+            return token, entry
+
+    def _sweep_forever(self) -> None:
+        while not self._closed.wait(SWEEP):
+            self.sweep()

@@ -1,0 +1,313 @@
+"""The model of a workspace: made by a training or loaded from a zip, and how good it is.
+
+It calls the SDK and knows nothing of the page. torch is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewclip.contract import Card
+from fewclip.data import Skipped, Split, read_labelled
+from fewclip.decide import Prediction
+from fewclip.errors import ArtifactError, BackboneError, ClassNameError, FewclipError
+from fewclip.report import Report
+from fewclip_app.work import archive
+
+if TYPE_CHECKING:
+    from fewclip_app.work.job_queue import Job
+    from fewclip_app.work.uploads import Photo
+    from fewclip_app.work.workspace import Workspace
+
+TOP = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One image that was judged wrongly."""
+
+    photo: Photo
+    truth: str
+    said: Prediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """How good a model is on images that it was not trained on.
+
+    Attributes:
+        before: the same images, by class names alone.
+        own: whether they are the person's own test images, or were kept out of training.
+        mistakes: what was wrong, the most confident first.
+    """
+
+    before: Report
+    after: Report
+    own: bool
+    mistakes: tuple[Mistake, ...]
+
+
+@dataclasses.dataclass
+class Model:
+    """A classifier and the classes that were typed on the spot.
+
+    Attributes:
+        base: a Classifier or an OnnxClassifier, without the typed classes.
+        judged: None where no images were left to measure on.
+        left_out: images that were not used, and why.
+        loaded: whether it was loaded from a zip.
+        folder: files that it needs, to be deleted with it.
+        extras: typed classes.
+    """
+
+    base: Any
+    judged: Judged | None = None
+    left_out: Sequence[Skipped] = ()
+    loaded: bool = False
+    folder: Path | None = None
+    extras: tuple[str, ...] = ()
+
+    @property
+    def card(self) -> Card:
+        card: Card = self.base.card
+        return card
+
+    @functools.cached_property
+    def classifier(self) -> Any:
+        """With the typed classes."""
+        return self.base.add_classes(list(self.extras)) if self.extras else self.base
+
+    def with_extras(self, names: Sequence[str]) -> Model:
+        """The same model with exactly these classes besides its own; no training.
+
+        Raises:
+            ClassNameError: a name that cannot be used.
+        """
+        new = tuple(dict.fromkeys(name for name in names if name not in self.base.classes))
+        if new == self.extras:
+            return self
+        model = dataclasses.replace(self, extras=new)
+        _ = model.classifier  # a name that cannot be encoded is said now
+        return model
+
+
+def train(workspace: Workspace, job: Job, **choices: Any) -> None:
+    """Adapt to the workspace's images, measure the result, and make it the workspace's model.
+
+    Args:
+        choices: method, backbone, shots, epochs and options of `fewclip.adapt`.
+
+    Raises:
+        StoppedError: on request.
+        FewclipError: the input is at fault.
+    """
+    check_backbone(workspace, choices["backbone"])
+    # Images that are removed from the page meanwhile stay for this training and its model.
+    folder = workspace.store.new_path("model")
+    folder.mkdir()
+    try:
+        workspace.take_model(_trained(workspace, folder, job, choices))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
+    job.say("Loading PyTorch and the backbone")
+    from fewclip import classifier
+    from fewclip.training import adapt
+
+    with workspace.lock:
+        workspace.labelled()  # says what is missing
+        kept = {
+            box.name: [workspace.store.keep(photo, folder) for photo in box.photos]
+            for box in workspace.boxes
+            if box.photos
+        }
+        test = [(workspace.store.keep(photo, folder), label) for photo, label in workspace.test]
+    people = _Words(kept)
+    try:
+        plan = adapt.plan(
+            {label: [photo.path for photo in photos] for label, photos in kept.items()},
+            template=classifier.TEMPLATE,
+            classes=None,
+            val="auto",
+            seed=0,
+            device=workspace.settings.device,
+            precision="auto",
+            checkpoint=None,
+            **choices,
+        )
+    except FewclipError as error:
+        raise type(error)(people.read(str(error))) from error
+    skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in plan.split.skipped]
+    plan = dataclasses.replace(plan, split=dataclasses.replace(plan.split, skipped=skipped))
+    photos = {str(photo.path): photo for photos in kept.values() for photo in photos}
+    held_out = [(photos[str(i.image)], plan.split.classes[i.label]) for i in plan.split.val]
+    judged_on, repeated = _unseen(test, plan.split) if test else (held_out, [])
+    before = None
+    if judged_on:
+        job.say("Measuring CLIP before the training")
+        untrained = classifier.zero_shot_on(plan.backbone, plan.phrases, plan.template)
+        before = _report(untrained, judged_on)[0]
+    job.say("Training")
+    tuned = _without_places(adapt.execute(plan, progress=job.tell, stop=job.stopping))
+    job.say("Measuring the result")
+    judged = None
+    if before is not None:
+        after, mistakes = _report(tuned, judged_on)
+        judged = Judged(before=before, after=after, own=bool(test), mistakes=mistakes)
+    return Model(tuned, judged, (*skipped, *repeated), folder=folder)
+
+
+def load(workspace: Workspace, file: Path) -> None:
+    """Make a saved or exported model, as a zip, the workspace's model.
+
+    Raises:
+        FewclipError: the zip is refused, or holds no model that can be opened here.
+    """
+    from fewclip import artifact
+
+    unpacked = workspace.store.unpack(file)
+    try:
+        folder = archive.root_of(unpacked)
+        if not (folder / "card.json").is_file():
+            raise ArtifactError(
+                "this zip holds no fewclip model (no card.json in it); choose one that was "
+                "downloaded from step 5, or zip a folder made by 'fewclip adapt' or 'export'"
+            )
+        if artifact.read_card(folder).kind == "onnx":
+            from fewclip.runtime import OnnxClassifier
+
+            # Its sessions may go on reading the folder.
+            workspace.take_model(Model(OnnxClassifier(folder), loaded=True, folder=unpacked))
+            return
+        import fewclip
+
+        check_backbone(workspace, str(artifact.read_card(folder).backbone["name"]))
+        found = fewclip.load(folder, device=workspace.settings.device)
+    except Exception:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        raise
+    shutil.rmtree(unpacked)
+    workspace.take_model(Model(found, loaded=True))
+
+
+_EXPORTING = threading.Lock()  # an export takes the memory of several models
+
+
+def save(workspace: Workspace, name: str) -> list[Path]:
+    """Zips of the saved model and of the exported one, typed classes included.
+
+    An exported model that was loaded can only be given back as it is.
+
+    Raises:
+        FewclipError: there is no model, or the export does not answer as the model does.
+    """
+    model = workspace.model
+    if model is None:
+        raise ArtifactError("there is no model to take away yet; adapt one in step 2")
+    folder = workspace.store.new_path("download")
+    folder.mkdir()
+    made = [folder / name, folder / f"{name}-onnx"]
+    if model.card.kind == "onnx":
+        raise ArtifactError(
+            "this model was loaded from an ONNX zip and is that zip already; "
+            "load the saved model instead to export it anew"
+        )
+    with _EXPORTING:
+        model.classifier.save(made[0])
+        model.classifier.export_onnx(made[1])
+    for each in made:
+        archive.pack(each, each.with_suffix(".zip"))
+        shutil.rmtree(each)
+    return [each.with_suffix(".zip") for each in made]
+
+
+def check_backbone(workspace: Workspace, name: str) -> None:
+    """Only backbones that whoever runs the page allows: others are downloads, or server folders.
+
+    Raises:
+        BackboneError: another one.
+    """
+    allowed = workspace.settings.backbones
+    if name not in allowed:
+        raise BackboneError(
+            f"backbone {name!r} is not offered by this page; choose one of {', '.join(allowed)}"
+        )
+
+
+def read_names(text: str) -> list[str]:
+    """'zebra, a red bus' -> names.
+
+    Raises:
+        ClassNameError: one is much too long to be a name.
+    """
+    names = [
+        " ".join(part.split()) for part in text.replace("\n", ",").replace(";", ",").split(",")
+    ]
+    for name in names:
+        if len(name) > 200:
+            raise ClassNameError(f"{name[:40]!r}... is too long for a class name; shorten it")
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _report(
+    classifier: Any, images: Sequence[tuple[Photo, str]]
+) -> tuple[Report, tuple[Mistake, ...]]:
+    """The figures over the images, and what was wrong."""
+    proba = classifier.predict_proba([photo.path for photo, _ in images])
+    truth = [classifier.classes.index(label) for _, label in images]
+    wrong = [pair for pair, row, i in zip(images, proba, truth, strict=True) if row.argmax() != i]
+    said = classifier.predict([photo.path for photo, _ in wrong], top_k=TOP) if wrong else []
+    mistakes = [Mistake(photo, label, a) for (photo, label), a in zip(wrong, said, strict=True)]
+    mistakes.sort(key=lambda mistake: -mistake.said.score)
+    return Report.from_predictions(proba, truth, classifier.classes), tuple(mistakes)
+
+
+def _unseen(
+    test: Sequence[tuple[Photo, str]], split: Split
+) -> tuple[list[tuple[Photo, str]], list[Skipped]]:
+    """The test images that the model is not trained on, and the others."""
+    learned = {item.content for item in split.train}
+    items, _ = read_labelled([(photo.path, label) for photo, label in test], split.classes)
+    contents = {str(item.image): item.content for item in items}
+    new, repeated = [], []
+    for photo, label in test:
+        content = contents.get(str(photo.path))
+        if content in learned:
+            repeated.append(Skipped(photo.source, "a test image that is also one to learn from"))
+        elif content is not None:
+            new.append((photo, label))
+    return new, repeated
+
+
+def _without_places(tuned: Any) -> Any:
+    """The classifier whose card does not tell where its images lie on this server."""
+    same = copy.copy(tuned)
+    data = {k: v for k, v in tuned.card.data.items() if k != "validation_files"}
+    same.card = dataclasses.replace(tuned.card, data=data)
+    return same
+
+
+class _Words:
+    """Turns what the SDK calls an image (class, number, path on the server) into its file name."""
+
+    def __init__(self, photos: Mapping[str, Sequence[Photo]]) -> None:
+        self._names = {
+            f"{label}[{i}] ({photo.path})": photo.source
+            for label, own in photos.items()
+            for i, photo in enumerate(own)
+        }
+
+    def read(self, text: str) -> str:
+        for told, name in self._names.items():
+            text = text.replace(told, name)
+        return text

@@ -1,0 +1,188 @@
+"""The gate: torch against ONNX Runtime, from the same image files. It writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip import decide
+from fewclip.classifier import Classifier
+from fewclip.contract import Card
+from fewclip.errors import GateError
+from fewclip_export.comparison import Side
+from fewclip_export.parity_images import Proof
+from fewclip_export.parity_probe import BATCHES, NEW
+
+NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
+NEW_IMAGES = 200
+TIMEOUT = 3600.0  # seconds; a runtime that hangs is a failed gate too
+
+Floats = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a precision must hold; None is not asked of it."""
+
+    difference: float | None
+    agreement: float
+    accuracy_loss: float | None
+
+
+LIMITS: Mapping[str, Limits] = {
+    "fp32": Limits(difference=1e-3, agreement=1.0, accuracy_loss=None),
+    "fp16": Limits(difference=None, agreement=0.99, accuracy_loss=None),
+    "int8": Limits(difference=None, agreement=0.97, accuracy_loss=0.01),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Findings:
+    """How the two sides compare; the fields are those of `ExportReport`."""
+
+    images: int
+    origin: str
+    near_ties: int
+    max_abs_diff: float
+    top1_agreement: float
+    new_class_agreement: float
+    known_agreement: float
+    labelled: int
+    accuracy_change: float | None
+    accuracy_change_all: float | None
+    speed_vs_fp32: float
+
+
+def examine(
+    trained: Classifier, folder: Path, card: Card, proof: Proof, reference: Path | None, work: Path
+) -> Findings:
+    """Run both sides on the images and compare.
+
+    Args:
+        trained: on the CPU: a GPU's own rounding is no fault of the export.
+        folder: graphs and tokenizer; `card` is not written there yet.
+        reference: the float32 image graph, to race against; None where it is the export itself.
+        work: for the exchange with the other process.
+
+    Raises:
+        GateError: ONNX Runtime crashed or refused the graphs.
+    """
+    taken = {*card.classes, *card.phrases.values()}
+    new = [name for name in NEW_CLASSES if name not in taken]
+    request = {
+        "folder": str(folder.resolve()),
+        "card": card.to_dict(),
+        "images": [os.path.abspath(path) for path in proof.paths],
+        "new_classes": new,
+        "new_images": NEW_IMAGES,
+        "reference": None if reference is None else str(reference.resolve()),
+        "reply": str(work / "reply.npz"),
+    }
+    reply = _run(request, work, card.precision)
+    ours = Side(trained.card, trained.evidence(proof.paths))
+    theirs = [Side(trained.card, _read(reply, str(size))) for size in BATCHES]
+    extended = trained.add_classes(new)
+    our_new = Side(extended.card, extended.evidence(proof.paths[:NEW_IMAGES]))
+    their_new = Side(extended.card, _read(reply, NEW))
+    truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
+    labels = np.array(truth)
+    own = np.where(np.arange(len(labels)) < proof.own, labels, -1)
+    agreement, near_ties = ours.same_class(theirs)
+    return Findings(
+        images=len(proof.paths),
+        origin=proof.origin,
+        near_ties=near_ties,
+        max_abs_diff=max(
+            *(ours.difference(side) for side in theirs), our_new.difference(their_new)
+        ),
+        top1_agreement=agreement,
+        new_class_agreement=our_new.same_class([their_new])[0],
+        known_agreement=ours.same_known(theirs),
+        labelled=int((labels >= 0).sum()),
+        accuracy_change=ours.accuracy_change(theirs[-1], own),
+        accuracy_change_all=ours.accuracy_change(theirs[-1], labels),
+        speed_vs_fp32=float(reply["speed"]) if "speed" in reply else 1.0,
+    )
+
+
+def failures(findings: Findings, precision: str) -> tuple[str, ...]:
+    """What the gate objects to, by how much; empty when it lets the export through."""
+    limits = LIMITS[precision]
+    said = []
+    difference = findings.max_abs_diff
+    if not np.isfinite(difference):
+        said.append("some logits are not finite")
+    elif limits.difference is not None and difference > limits.difference:
+        said.append(f"logits differ by up to {difference:.2g}, {limits.difference:g} is allowed")
+    for share, what in (
+        (findings.top1_agreement, "the same best class"),
+        (findings.new_class_agreement, "the same best class once classes are added"),
+        (findings.known_agreement, "the same word on what is unknown"),
+    ):
+        if share < limits.agreement:
+            said.append(f"{what} on {share:.2%} of the images, {limits.agreement:.0%} is needed")
+    change = findings.accuracy_change_all
+    if limits.accuracy_loss is not None and change is not None and -change > limits.accuracy_loss:
+        said.append(
+            f"{-100 * change:.2f} points of accuracy lost on {findings.labelled} labelled images, "
+            f"{100 * limits.accuracy_loss:g} is allowed"
+        )
+    return tuple(said)
+
+
+def refusal(precision: str, said: Sequence[str], findings: Findings | None) -> GateError:
+    """The error of a gate that stays shut: by how much, and what to try."""
+    advice = {
+        "fp32": "this is a fault of fewclip or of ONNX Runtime: please report it",
+        "fp16": "try --precision fp32",
+        "int8": "try --precision fp32, or fp16 for a GPU",
+    }[precision]
+    on = f" ({findings.images} image files: {findings.origin})" if findings else ""
+    return GateError(
+        f"the {precision} export does not answer as the trained model does: {'; '.join(said)}{on}; "
+        f"nothing was written; {advice}"
+        + (", or --force to have it all the same" if findings else "")
+    )
+
+
+def _run(request: Mapping[str, Any], work: Path, precision: str) -> dict[str, Floats]:
+    """Ask the other process."""
+    path = work / "request.json"
+    path.write_text(json.dumps(request), encoding="utf-8")
+    # It finds the very packages that this process runs, installed or not.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fewclip_export.parity_probe", str(path)],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        hung = f"ONNX Runtime did not answer within {TIMEOUT:.0f} seconds"
+        raise refusal(precision, [hung], None) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        how = f"ONNX Runtime failed on it ({last})"
+        if done.returncode < 0:
+            how = f"ONNX Runtime crashed on it ({signal.Signals(-done.returncode).name})"
+        raise refusal(precision, [how], None)
+    with np.load(request["reply"]) as reply:
+        return dict(reply)
+
+
+def _read(reply: Mapping[str, Floats], name: str) -> decide.Evidence:
+    fields: dict[str, Any] = {f: reply.get(f"{name}/{f}") for f in decide.Evidence._fields}
+    return decide.Evidence(**fields)

@@ -1,0 +1,91 @@
+"""The ONNX side of the gate: a process of its own, because a bad graph can kill its process.
+
+Usage: python -m fewclip_export.parity_probe REQUEST.json
+
+No torch is imported, which the reply says.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip.contract import CLASSES_INPUT, IMAGE_GRAPH, IMAGE_INPUT, ITM_OUTPUT, Card
+from fewclip.decide import Evidence
+from fewclip.preprocess import preprocess
+from fewclip.runtime import OnnxClassifier
+from fewclip.runtime.sessions import open_session
+
+BATCHES = (1, 7)
+NEW = "new"  # evidence is named by its batch size, that with added classes so
+TIMED_BATCH = 8
+TIMED_SECONDS = 10.0
+TIMED_RUNS = (5, 25)  # at least, at most
+
+
+def main(request: dict[str, Any]) -> None:
+    """Answer a request: evidence of every image at every batch size, and how fast it goes.
+
+    Args:
+        request: `folder` with graphs, its `card`, `images` (paths), `new_classes` with the number
+            `new_images` to show them, a float32 `reference` graph to race or None, and `reply`,
+            the npz file to write.
+    """
+    folder, card = Path(request["folder"]), Card.from_dict(request["card"])
+    classifier = OnnxClassifier(folder, "cpu", card=card)
+    images: list[str] = request["images"]
+    reply: dict[str, Any] = {}
+    for size in BATCHES:
+        reply |= _evidence(classifier, images, size, str(size))
+    extended = classifier.add_classes(request["new_classes"])
+    reply |= _evidence(extended, images[: request["new_images"]], max(BATCHES), NEW)
+    if request["reference"] is not None:
+        reply["speed"] = _speed(classifier, folder, Path(request["reference"]), images)
+    reply["torch"] = "torch" in sys.modules
+    np.savez(request["reply"], **reply)
+
+
+def _evidence(
+    classifier: OnnxClassifier, images: list[str], size: int, name: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Evidence of image files, `size` at a time; a last batch may be smaller."""
+    parts = [classifier.evidence(images[i : i + size]) for i in range(0, len(images), size)]
+    columns = zip(Evidence._fields, zip(*parts, strict=True), strict=True)
+    return {f"{name}/{field}": np.concatenate(c) for field, c in columns if c[0] is not None}
+
+
+def _speed(classifier: OnnxClassifier, folder: Path, reference: Path, images: list[str]) -> float:
+    """How many times as fast as float32: the median of runs that take turns on a batch."""
+    card = classifier.card
+    graphs = {reference: "fp32", folder / IMAGE_GRAPH: card.precision}
+    pixels = preprocess(images[:TIMED_BATCH], card.preprocessing)
+    few = classifier.text_features([card.phrases[label] for label in card.classes])
+    inputs = {IMAGE_INPUT: pixels, CLASSES_INPUT: few}
+    sessions = [
+        open_session(path, device="cpu", precision=precision, threads=None)
+        for path, precision in graphs.items()
+    ]
+    for session in sessions:
+        session.run([ITM_OUTPUT], inputs)
+    seconds: list[list[float]] = []
+    least, most = TIMED_RUNS
+    end = time.perf_counter() + TIMED_SECONDS
+    while len(seconds) < least or (len(seconds) < most and time.perf_counter() < end):
+        row = []
+        for session in sessions:
+            start = time.perf_counter()
+            session.run([ITM_OUTPUT], inputs)
+            row.append(time.perf_counter() - start)
+        seconds.append(row)
+    slow, fast = np.median(seconds, axis=0)
+    return float(slow / fast)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text("utf-8")))

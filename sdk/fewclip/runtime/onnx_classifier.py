@@ -1,0 +1,301 @@
+"""An exported folder -> the answers of the trained model. No torch; opening graphs is elsewhere.
+
+    from fewclip.runtime import OnnxClassifier
+
+    OnnxClassifier("pets-onnx").predict(["a.jpg"])
+
+Preprocessing, decision and class rules are the very code that the trained model uses.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip import artifact, class_set, decide
+from fewclip.class_set import Phrases
+from fewclip.contract import (
+    ARRAYS_KEY,
+    CAT_OUTPUT,
+    CLASS_FEATURES,
+    CLASSES_INPUT,
+    CLASSES_KEY,
+    FEATURES_OUTPUT,
+    IMAGE_GRAPH,
+    IMAGE_INPUT,
+    ITM_OUTPUT,
+    MEANS,
+    MIDDLE_OUTPUT,
+    WHITEN,
+    Card,
+)
+from fewclip.errors import ArtifactError
+from fewclip.ood import Familiarity, join_looks
+from fewclip.preprocess import WORKERS, Image, as_list, preprocess
+from fewclip.runtime.sessions import open_session
+from fewclip.runtime.text_tower import TextTower
+
+if TYPE_CHECKING:
+    from fewclip.report import Report
+
+BATCH = 32
+
+Floats = npt.NDArray[np.float32]
+
+
+class OnnxClassifier:
+    """The same answers as the Classifier that was exported, from numpy, Pillow and ONNX Runtime.
+
+    Like a Classifier it never changes: `add_classes` and its like return a new one that shares
+    the sessions. It may be used from several threads at once.
+
+    Args:
+        path: an exported folder.
+        device: "auto" (the GPU when there is one that works), "cpu" or "cuda"; what was taken
+            stands in `device` and `provider`.
+        threads: per operator; None for the cores that this process may use.
+        workers: threads that decode images.
+        card: for the export's own gate, which proves a folder before its card is written.
+
+    Raises:
+        ArtifactError: no exported folder, or one that was changed since it was written.
+        FormatVersionError: written by a version this one does not know.
+        OptionError: a device that was asked for and is not there.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        workers: int = WORKERS,
+        card: Card | None = None,
+    ) -> None:
+        folder = Path(path)
+        self.card = card or _read_onnx_card(folder)
+        self.workers = workers
+
+        def open_graph(name: str) -> Any:
+            precision = self.card.precision
+            return open_session(folder / name, device=device, precision=precision, threads=threads)
+
+        self._session = open_graph(IMAGE_GRAPH)
+        if card is None and artifact.read_card(folder, verify=False) != self.card:
+            raise ArtifactError(f"{folder} was replaced while it was opened; open it again")
+        arrays = _arrays(self._session, self.card, folder)
+        self._features = arrays[CLASS_FEATURES]
+        self._familiarity = Familiarity(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
+        self._widths = {out.name: out.shape[1] for out in self._session.get_outputs()}
+        phrases = [self.card.phrases[label] for label in self.card.classes]
+        known = dict(zip(phrases, self._features, strict=True))
+        self._text = TextTower(folder, self.card, known, open_graph)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels, in the order of every class axis."""
+        return self.card.classes
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name of the execution provider really in use."""
+        return str(self._session.get_providers()[0])
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda": where it really runs."""
+        return self.provider.removesuffix("ExecutionProvider").lower()
+
+    def __repr__(self) -> str:
+        return (
+            f"OnnxClassifier({self.card.name}, {self.card.precision} on {self.device}, "
+            f"{len(self.classes)} classes)"
+        )
+
+    # ---- answers -----------------------------------------------------------------------------
+
+    def predict(self, images: Image | Sequence[Image], top_k: int = 5) -> list[decide.Prediction]:
+        """One Prediction per image, in order.
+
+        Args:
+            images: paths, bytes, PIL images or RGB uint8 arrays; a single one is a list of one.
+            top_k: how many classes each Prediction names.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        return self.answer(self.evidence(images), top_k)
+
+    def predict_proba(self, images: Image | Sequence[Image]) -> npt.NDArray[np.float64]:
+        """(N, C) float64 calibrated probabilities; rows sum to 1."""
+        itm, cat = self.logits(images)
+        return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
+
+    def answer(self, found: decide.Evidence, top_k: int = 5) -> list[decide.Prediction]:
+        """Evidence -> one Prediction per row, as `predict` does."""
+        head, calibration = self.card.head, self.card.calibration
+        return decide.decide(*found[:2], self.classes, head, calibration, top_k, found.familiarity)
+
+    def logits(
+        self, images: Image | Sequence[Image] | npt.NDArray[Any]
+    ) -> tuple[Floats, Floats | None]:
+        """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated.
+
+        Args:
+            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
+        """
+        found = self.evidence(images)
+        return found.logits_itm, found.logits_cat
+
+    def evidence(
+        self, images: Image | Sequence[Image] | npt.NDArray[Any], *, run_options: Any = None
+    ) -> decide.Evidence:
+        """All that `decide` needs to answer for N images.
+
+        Args:
+            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
+            run_options: ONNX Runtime's, for a caller that may stop a run under way.
+        """
+        found = self._run(images, run_options)
+        familiarity = None
+        if self._familiarity is not None:
+            looks = join_looks(found[FEATURES_OUTPUT], found.get(MIDDLE_OUTPUT))
+            familiarity = self._familiarity.score(looks)
+        return decide.Evidence(found[ITM_OUTPUT], found.get(CAT_OUTPUT), familiarity)
+
+    def embed(self, images: Image | Sequence[Image] | npt.NDArray[Any]) -> Floats:
+        """(N, D) float32 L2-normalised image features."""
+        return self._run(images, None)[FEATURES_OUTPUT]
+
+    def evaluate(self, data: Any) -> Report:
+        """Accuracy, macro F1, per class, confusion and calibration on labelled images.
+
+        Args:
+            data: in any of the forms that `adapt` takes; its labels must be among the class_set.
+
+        Raises:
+            ClassNameError: a label that this classifier does not know.
+            DataError: nothing to evaluate on.
+        """
+        from fewclip.evaluation import evaluate
+
+        return evaluate(self, data)
+
+    def _run(self, images: Any, run_options: Any) -> dict[str, Floats]:
+        """All that the image graph gives out, by name: (N, D) features and so on."""
+        widths = self._widths | {ITM_OUTPUT: len(self.classes)}
+        parts = [[np.zeros((0, width), np.float32)] for width in widths.values()]
+        for batch in self._batches(images):
+            inputs = {IMAGE_INPUT: batch, CLASSES_INPUT: self._features}
+            outputs = self._session.run(list(widths), inputs, run_options)
+            for part, output in zip(parts, outputs, strict=True):
+                part.append(output)
+        return dict(zip(widths, map(np.concatenate, parts), strict=True))
+
+    def _batches(self, images: Any) -> Iterator[Floats]:
+        """(n, 3, H, W) float32; the next images are decoded while these are computed."""
+        if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32:
+            for first in range(0, len(images), BATCH):
+                yield np.ascontiguousarray(images[first : first + BATCH])
+            return
+        pending = as_list(images)
+        parts = [pending[first : first + BATCH] for first in range(0, len(pending), BATCH)]
+        if len(parts) < 2:
+            yield from (self._read(part) for part in parts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._read, parts[0])
+            for part in parts[1:]:
+                batch, ahead = ahead.result(), reader.submit(self._read, part)
+                yield batch
+            yield ahead.result()
+
+    def _read(self, images: Sequence[Image]) -> Floats:
+        return preprocess(images, self.card.preprocessing, workers=self.workers)
+
+    # ---- the class set -----------------------------------------------------------------------
+
+    def with_classes(self, names: Phrases) -> OnnxClassifier:
+        """The same model over exactly these classes, in this order; no training.
+
+        Args:
+            names: labels, or {label: phrase}. Classes seen in training keep what they learned;
+                others are told by their names alone.
+
+        Raises:
+            ClassNameError: no name, an empty, doubled or too long one.
+        """
+        return self._with_card(class_set.with_classes(self.card, names))
+
+    def add_classes(self, names: Phrases) -> OnnxClassifier:
+        """The same model that also knows these classes, by their names; no training."""
+        return self._with_card(class_set.add_classes(self.card, names))
+
+    def remove_classes(self, names: str | Sequence[str]) -> OnnxClassifier:
+        """The same model without these class_set."""
+        return self._with_card(class_set.remove_classes(self.card, names))
+
+    def rename_classes(self, names: Mapping[str, str]) -> OnnxClassifier:
+        """The same model answering with other labels: {old: new}; phrases stay as they are."""
+        return self._with_card(class_set.rename_classes(self.card, names))
+
+    def set_unknown_threshold(self, threshold: float | None) -> OnnxClassifier:
+        """The same model with another bound on `decide.known_score`; None accepts everything."""
+        calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
+        return self._with_card(dataclasses.replace(self.card, calibration=calibration))
+
+    def text_features(self, phrases: Sequence[str]) -> Floats:
+        """(n, D) float32 L2-normalised text features of phrases, set into the template.
+
+        Raises:
+            ClassNameError: a phrase is too long for the backbone.
+        """
+        return self._text.features(phrases)
+
+    def _with_card(self, card: Card) -> OnnxClassifier:
+        same = copy.copy(self)
+        same.card = card
+        same._features = self._text.features([card.phrases[label] for label in card.classes])
+        return same
+
+
+def _read_onnx_card(folder: Path) -> Card:
+    card = artifact.read_card(folder)
+    if card.kind != "onnx":
+        raise ArtifactError(
+            f"{folder} is a saved model, not an exported one; run `fewclip export {folder}`, "
+            "or open it with fewclip.load"
+        )
+    return card
+
+
+def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
+    """What answering needs besides the graph, from the graph's metadata.
+
+    The graph holds the class features too, as the default of an input, but ONNX Runtime does not
+    give a default's value out, and `add_classes` needs it.
+    """
+    told = session.get_modelmeta().custom_metadata_map
+    try:
+        if json.loads(told[CLASSES_KEY]) != list(card.classes):
+            raise ArtifactError(f"{folder}: {IMAGE_GRAPH} holds other classes than the card says")
+        with np.load(io.BytesIO(base64.b64decode(told[ARRAYS_KEY]))) as arrays:
+            return {name: arrays[name] for name in arrays}
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(
+            f"{folder}: {IMAGE_GRAPH} was not exported by fewclip ({error}); export it again"
+        ) from error

@@ -1,0 +1,333 @@
+"""Images -> Classifier: the one call that ties data, backbone, method, training and calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fewclip import artifact, decide
+from fewclip.backbone import Backbone, load_backbone, resolve_device
+from fewclip.classifier import (
+    TEMPLATE,
+    Classifier,
+    check_template,
+    new_card,
+    zero_shot_on,
+)
+from fewclip.contract import Calibration
+from fewclip.data import split as datasets
+from fewclip.errors import OptionError
+from fewclip.methods import registry
+from fewclip.ood import Familiarity
+from fewclip.report import Report
+from fewclip.training import checkpoint as checkpoints
+from fewclip.training.loop import History, Progress, TrainingSet, resolve_precision, train
+from fewclip.training.progress import to_stderr
+
+PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
+VALIDATION_FILES = 1000  # at most so many are named in the card
+
+
+def adapt(
+    data: Any,
+    *,
+    method: str = "skip-tuning",
+    backbone: str | os.PathLike[str] = "micro",
+    shots: int | Literal["all"] = 16,
+    classes: Sequence[str] | Mapping[str, str] | None = None,
+    template: str = TEMPLATE,
+    val: str | float | os.PathLike[str] = "auto",
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    progress: bool | Callable[[Progress], None] = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> Classifier:
+    """Adapt CLIP to a few labelled images per class.
+
+    Args:
+        data: a folder with one sub-folder per class, or with train/ (val/, test/) of that shape;
+            a CSV with `image_path,label`; {label: [images]}; or [(image, label)]. An image is a
+            path, bytes, a PIL image or an RGB uint8 array.
+        method: see `fewclip.methods()`; "dept" is "kgcoop+dept".
+        backbone: "micro", an open_clip NAME/TAG, or a folder; see `fewclip.backbones()`.
+        shots: training images per class, or "all".
+        classes: which labels, in which order, or {label: phrase} where a label is not what one
+            would say.
+        template: prompt with one `{}` for the phrase.
+        val: images kept out of training for calibration, the 'unknown' threshold and the
+            before/after figures: "auto" (what `shots` left over, else one in five of a class with
+            8 or more), a fraction, a folder, or 0.
+        epochs: instead of the method's own number.
+        seed: of sampling, augmentation, batches and random starts.
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32", "bf16" or "auto" (by the hardware).
+        progress: True for a bar on stderr, False for silence, or a callable that takes a
+            `fewclip.training.loop.Progress` after every step.
+        checkpoint: a folder that is written after every epoch and continued from when it holds
+            this very run; it is left there for the caller to delete once the model is saved.
+        stop: asked before every step; True ends training with StoppedError.
+        options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...).
+
+    Returns:
+        A calibrated Classifier; its card holds data summary, settings and before/after figures.
+
+    Raises:
+        DataError, OptionError, ClassNameError, BackboneError: the input is at fault.
+        CheckpointError: the checkpoint is another run's.
+        StoppedError: stopped on request; the checkpoint, if any, can be continued.
+    """
+    made = plan(
+        data,
+        method=method,
+        backbone=backbone,
+        shots=shots,
+        classes=classes,
+        template=template,
+        val=val,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        precision=precision,
+        checkpoint=checkpoint,
+        **options,
+    )
+    if progress is True:
+        print(made.split.describe(), file=sys.stderr, flush=True)
+        progress = to_stderr()
+    return execute(made, progress=progress or None, stop=stop)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides a run, before any training.
+
+    Attributes:
+        method, options: full name, and every option.
+        backbone: loaded, frozen, for this run alone.
+        split: which images train and which validate.
+        phrases: label -> phrase.
+        source: where the images came from, as it was given, when that was a place.
+        run: the run's fingerprint as plain JSON; equal fingerprints give equal weights.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    backbone: Backbone
+    template: str
+    split: datasets.Split
+    phrases: Mapping[str, str]
+    source: str | None
+    seed: int
+    precision: str
+    checkpoint: Path | None
+    run: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """sha256 of the fingerprint."""
+        return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
+
+
+def plan(
+    data: Any,
+    *,
+    method: str,
+    backbone: str | os.PathLike[str],
+    shots: int | Literal["all"],
+    classes: Sequence[str] | Mapping[str, str] | None,
+    template: str,
+    val: str | float | os.PathLike[str],
+    epochs: int | None,
+    seed: int,
+    device: str | torch.device,
+    precision: str,
+    checkpoint: str | os.PathLike[str] | None,
+    **options: Any,
+) -> Plan:
+    """Read and check everything that `adapt` was given."""
+    name = registry.resolve(method)
+    check_template(template)
+    place = resolve_device(device)
+    precision = _precision(precision, place, checkpoint)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise OptionError(f"seed must be a whole number >= 0, got {seed!r}")
+    given = options if epochs is None else {**options, "epochs": epochs}
+    registry.make_options(name, given)  # a wrong option is said before the long work
+    pool = datasets.read(data, classes=classes)
+    split = datasets.few_shot(pool, shots=shots, val=val, seed=seed)
+    tower = load_backbone(backbone, place)
+    chosen = registry.make_options(name, given, registry.backbone_defaults(name, tower))
+    phrases = {label: split.phrases[label] for label in split.classes}
+    run = {
+        "method": name,
+        "options": chosen,
+        "template": template,
+        "phrases": list(phrases.items()),
+        "backbone": tower.hash,
+        "seed": seed,
+        "precision": precision,
+        "device": place.type,
+        "images": datasets.content_hash(split.train),
+        "validation": datasets.content_hash(split.val),
+    }
+    return Plan(
+        method=name,
+        options=chosen,
+        backbone=tower,
+        template=template,
+        split=split,
+        phrases=phrases,
+        source=os.fspath(data) if isinstance(data, (str, os.PathLike)) else None,
+        seed=seed,
+        precision=precision,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        run=json.loads(json.dumps(run)),
+    )
+
+
+def execute(
+    made: Plan,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Classifier:
+    """Train, calibrate and measure what `plan` laid out."""
+    tower, split = made.backbone, made.split
+    before = _measure(zero_shot_on(tower, made.phrases, made.template), split)
+    tuned = registry.build(
+        made.method,
+        tower,
+        made.options,
+        template=made.template,
+        phrases=list(made.phrases.values()),
+        generator=torch.Generator().manual_seed(made.seed),
+    )
+    history = History((), ())
+    if tuned.trains:
+        tuned.prepare(list(made.phrases.values()))
+        store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
+        labels = [item.label for item in split.train]
+        history = train(
+            tuned,
+            TrainingSet(
+                store.get,
+                labels,
+                tower.preprocess,
+                made.options["crop_area"],
+                made.options["flip"],
+            ),
+            epochs=made.options["epochs"],
+            seed=made.seed,
+            precision=made.precision,
+            run=made.run,
+            checkpoint=made.checkpoint,
+            progress=progress,
+            stop=stop,
+        )
+    card = new_card(
+        tuned,
+        made.method,
+        made.options,
+        made.phrases,
+        calibration=Calibration(),
+        seed=made.seed,
+        precision=made.precision,
+        data={
+            "source": made.source,
+            "validation_files": _files(made),
+            **split.summary(),
+        },
+        training={
+            "run_id": made.run_id,
+            "phrases": dict(made.phrases),
+            "losses": list(history.losses),
+            "resumed_from_epochs": list(history.resumed_from),
+            "device": tower.device.type,
+        },
+    )
+    bare = Classifier(tuned, card)
+    looks = bare.looks([item.image for item in split.train])
+    clf = Classifier(
+        tuned,
+        card,
+        familiarity=Familiarity.fit(looks, np.array([item.label for item in split.train])),
+        validation=[(item.image, split.classes[item.label]) for item in split.val],
+    )
+    return _calibrated(clf, split, before)
+
+
+def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -> Classifier:
+    """Fit temperature and threshold on the validation images, and compare with zero-shot."""
+    if before is None:
+        return clf
+    itm, cat, familiarity = clf.evidence([item.image for item in split.val])
+    truth = [item.label for item in split.val]
+    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head, familiarity)
+    proba = decide.probabilities(itm, cat, clf.card.head, calibration.temperature)
+    after = Report.from_predictions(proba, truth, clf.classes)
+    if after.accuracy < before.accuracy:
+        warnings.warn(
+            f"{clf.card.method} made things worse on the {len(truth)} images kept out of training: "
+            f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try more images, another "
+            "method, or keep zero-shot",
+            stacklevel=4,
+        )
+    metrics = {"before": _figures(before), "after": _figures(after)}
+    card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
+    return Classifier(clf.method, card, familiarity=clf.familiarity, validation=clf.validation)
+
+
+def _files(made: Plan) -> list[dict[str, str]]:
+    """The validation images that are files: an export in another process proves itself on them."""
+    root = Path(made.source or "")
+    root = root.parent if root.is_file() else root
+    return [
+        {
+            "path": os.path.relpath(item.image, root) if made.source else os.fspath(item.image),
+            "label": made.split.classes[item.label],
+            "sha256": artifact.sha256_file(item.image),
+        }
+        for item in made.split.val[:VALIDATION_FILES]
+        if isinstance(item.image, (str, os.PathLike))
+    ]
+
+
+def _measure(clf: Classifier, split: datasets.Split) -> Report | None:
+    if not split.val:
+        return None
+    proba = clf.predict_proba([item.image for item in split.val])
+    return Report.from_predictions(proba, [item.label for item in split.val], clf.classes)
+
+
+def _figures(report: Report) -> dict[str, float | int]:
+    return {
+        "accuracy": report.accuracy,
+        "macro_f1": report.macro_f1,
+        "ece": report.ece,
+        "n": report.n,
+    }
+
+
+def _precision(
+    precision: str, device: torch.device, checkpoint: str | os.PathLike[str] | None
+) -> str:
+    """'auto' continues in the precision that the checkpoint was begun in."""
+    resolved = resolve_precision(precision, device)
+    if precision == "auto" and checkpoint is not None:
+        begun = checkpoints.read_run(Path(checkpoint)).get("precision")
+        return str(begun or resolved)
+    return resolved

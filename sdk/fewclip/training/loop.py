@@ -1,0 +1,316 @@
+"""The one training loop. What is trained, and with which loss, is the method's affair."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewclip.contract import Preprocess
+from fewclip.errors import OptionError, StoppedError
+from fewclip.methods.base import BatchPlan, Method, MethodOptions
+from fewclip.preprocess import CROP_AREA, WORKERS, augment
+from fewclip.training import checkpoint as checkpoints
+
+CHUNK = 256  # images whose frozen part is computed at once
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """The images to train on.
+
+    Attributes:
+        pixels: index -> decoded (H, W, 3) uint8; called from several threads.
+        labels: class of each image.
+        preprocess: of the backbone.
+        crop_area, flip: of the augmentation.
+    """
+
+    pixels: Callable[[int], np.ndarray]
+    labels: Sequence[int]
+    preprocess: Preprocess
+    crop_area: float = CROP_AREA
+    flip: bool = True
+
+    def views(self, wanted: Sequence[int], seed: int, epoch: int) -> Tensor:
+        """(n, 3, H, W) float32, augmented; (seed, epoch, image) fixes each view."""
+
+        def view(i: int) -> np.ndarray:
+            rng = np.random.default_rng([seed, epoch, 1, i])
+            pixels = self.pixels(i)
+            return augment(pixels, self.preprocess, rng, crop_area=self.crop_area, flip=self.flip)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            return torch.from_numpy(np.stack(list(pool.map(view, wanted))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands, handed to the progress callback after every step.
+
+    Attributes:
+        epoch, epochs: the running epoch, counted from 1.
+        step, steps: within the epoch, counted from 1.
+        loss: mean of this epoch's steps so far.
+        images_per_second: over this call's steps.
+        seconds_left: estimate to the end of training.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What a run leaves besides its weights: mean loss per epoch, and where it was resumed."""
+
+    losses: tuple[float, ...]
+    resumed_from: tuple[int, ...]
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """'auto' -> 'bf16' on a GPU that computes in it, else 'fp32': by rule, never by timing.
+
+    Raises:
+        OptionError: an unknown precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise OptionError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}")
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 arithmetic with float32 parameters, or nothing at all."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def learning_rate(base: float, epoch: int, epochs: int, options: MethodOptions) -> float:
+    """The rate of a whole epoch, counted from 0: constant warm-up, then a cosine above 0."""
+    if epoch < options.warmup_epochs:
+        return options.warmup_lr
+    return base * (1 + math.cos(math.pi * (epoch - options.warmup_epochs) / epochs)) / 2
+
+
+def make_optimizer(method: Method) -> torch.optim.SGD:
+    """SGD over the method's groups; everything outside them is frozen."""
+    groups = method.groups()
+    method.requires_grad_(False)
+    for group in groups:
+        for parameter in group.params.values():
+            parameter.requires_grad_(True)
+    return torch.optim.SGD(
+        [{"params": list(g.params.values()), "lr": g.lr, "base_lr": g.lr} for g in groups],
+        momentum=method.options.momentum,
+        weight_decay=method.options.weight_decay,
+    )
+
+
+def train_step(
+    method: Method,
+    optimizer: torch.optim.SGD,
+    inputs: tuple[Tensor, ...],
+    labels: Tensor,
+    precision: str = "fp32",
+) -> dict[str, Tensor]:
+    """One step of SGD on one batch; returns the detached loss terms."""
+    with autocast(precision, labels.device):
+        terms = method.loss(inputs, labels)
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack([term.float() for term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def draw_batches(
+    labels: Sequence[int], plan: BatchPlan, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """One epoch's batches as indices of images, each image at most once.
+
+    Same-class batches: a class drawn at random among those with a full batch left. A remainder
+    smaller than the batch is dropped, but what is smaller than a batch from the start gives one
+    short batch.
+    """
+    if not plan.same_class:
+        order = rng.permutation(len(labels))
+        stop = max(len(order) - len(order) % plan.size, min(len(order), plan.size))
+        return [order[i : i + plan.size] for i in range(0, stop, plan.size)]
+    names = np.asarray(labels)
+    piles: list[list[np.ndarray]] = []
+    for label in np.unique(names):
+        own = rng.permutation(np.flatnonzero(names == label))
+        full = max(len(own) // plan.size, 1)
+        piles.append([own[i * plan.size : (i + 1) * plan.size] for i in range(full)])
+    batches = []
+    while piles:
+        k = int(rng.integers(len(piles)))
+        batches.append(piles[k].pop())
+        if not piles[k]:
+            piles.pop(k)
+    return batches
+
+
+def train(
+    method: Method,
+    images: TrainingSet,
+    *,
+    epochs: int,
+    seed: int,
+    precision: str = "fp32",
+    run: Mapping[str, Any] | None = None,
+    checkpoint: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> History:
+    """Train `method` in place.
+
+    Args:
+        method: prepared (`method.prepare`) for the classes that the images' labels index.
+        precision: "fp32" or "bf16".
+        run: what this run is; a checkpoint of another run is refused.
+        checkpoint: folder that is continued from, and written after every epoch.
+        progress: called after every step.
+        stop: asked before every step.
+
+    Raises:
+        StoppedError: `stop` said so, or Ctrl-C; the checkpoint holds the last finished epoch.
+        CheckpointError: the checkpoint is broken or another run's.
+    """
+    device = method.backbone.device
+    optimizer = make_optimizer(method)
+    parameters = method.trained_parameters()
+    plan = method.batch_plan(int(np.bincount(np.asarray(images.labels)).max()))
+    done = 0
+    losses: list[float] = []
+    resumed: list[int] = []
+    if checkpoint is not None:
+        found = checkpoints.load(checkpoint, run or {})
+        if found is not None:
+            checkpoints.restore(found, parameters, optimizer)
+            method.load_state({k: v.to(device) for k, v in found.state.items()})
+            done, losses = found.epochs_done, list(found.history)
+            resumed = [*found.resumed_from, *([done] if 0 < done < epochs else [])]
+
+    def keep() -> None:
+        if checkpoint is not None:
+            checkpoints.save(checkpoint, _snapshot(method, optimizer, run or {}, losses, resumed))
+
+    if done == 0:
+        keep()
+    clock = _Clock(epochs)
+    try:
+        for epoch in range(done, epochs):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(group["base_lr"], epoch, epochs, method.options)
+            batches = draw_batches(images.labels, plan, np.random.default_rng([seed, epoch, 0]))
+            total = torch.zeros((), device=device)
+            prepared = _prepared(method, images, batches, seed, epoch, precision)
+            for step, (inputs, targets) in enumerate(prepared, 1):
+                if stop is not None and stop():
+                    raise KeyboardInterrupt
+                terms = train_step(method, optimizer, inputs, targets, precision)
+                total += torch.stack([t.float() for t in terms.values()]).sum()
+                if progress is not None:
+                    done_steps = epoch * len(batches) + step
+                    progress(clock.tick(epoch, step, len(batches), total, done_steps, len(targets)))
+            method.after_epoch(epoch, epochs)
+            losses.append(float(total) / len(batches))
+            keep()
+    except KeyboardInterrupt:
+        where = f"; continue from {checkpoint}" if checkpoint is not None else ""
+        raise StoppedError(
+            f"stopped after {len(losses)} of {epochs} epochs{where}",
+            str(checkpoint) if checkpoint is not None else None,
+        ) from None
+    finally:
+        method.requires_grad_(False)
+    return History(tuple(losses), tuple(resumed))
+
+
+def _prepared(
+    method: Method,
+    images: TrainingSet,
+    batches: list[np.ndarray],
+    seed: int,
+    epoch: int,
+    precision: str,
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """Batches with their frozen part computed, many batches at once.
+
+    Each image passes the frozen part once per epoch, from a fresh augmentation that (seed, epoch,
+    image) fixes.
+    """
+    device = method.backbone.device
+    per_chunk = max(1, CHUNK // max(len(b) for b in batches))
+    for first in range(0, len(batches), per_chunk):
+        chunk = batches[first : first + per_chunk]
+        views = images.views([int(i) for batch in chunk for i in batch], seed, epoch)
+        with torch.no_grad(), autocast(precision, device):
+            frozen = method.frozen_inputs(views.to(device))
+        at = 0
+        for batch in chunk:
+            rows = slice(at, at + len(batch))
+            at += len(batch)
+            targets = torch.tensor([images.labels[i] for i in batch], device=device)
+            yield tuple(x[rows] for x in frozen), targets
+
+
+def _snapshot(
+    method: Method,
+    optimizer: torch.optim.SGD,
+    run: Mapping[str, Any],
+    losses: Sequence[float],
+    resumed: Sequence[int],
+) -> checkpoints.Checkpoint:
+    parameters = method.trained_parameters()
+    momentum = {
+        name: optimizer.state[p]["momentum_buffer"]
+        for name, p in parameters.items()
+        if optimizer.state[p].get("momentum_buffer") is not None
+    }
+    return checkpoints.Checkpoint(
+        run=run,
+        epochs_done=len(losses),
+        history=tuple(losses),
+        resumed_from=tuple(resumed),
+        parameters=parameters,
+        momentum=momentum,
+        state=method.state(),
+    )
+
+
+class _Clock:
+    """Speed and time left, over the steps of this call."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.begin = time.monotonic()
+        self.images = 0
+        self.steps = 0
+
+    def tick(
+        self, epoch: int, step: int, steps: int, total: Tensor, done: int, images: int
+    ) -> Progress:
+        self.images += images
+        self.steps += 1
+        seconds = max(time.monotonic() - self.begin, 1e-9)
+        left = (self.epochs * steps - done) * seconds / self.steps
+        mean = float(total) / step
+        return Progress(epoch + 1, self.epochs, step, steps, mean, self.images / seconds, left)

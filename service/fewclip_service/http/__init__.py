@@ -1,0 +1,1 @@
+"""HTTP: routes, bodies, limits before routing, errors, OpenAPI. No prediction happens here."""

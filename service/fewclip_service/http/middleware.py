@@ -1,0 +1,205 @@
+"""Before anything of BentoML's sees a request: ids, routes, token, limits, logs. No predictions.
+
+It is the outermost layer. BentoML serves more than this service promises (a page with a
+third-party script, the batching method as a route of its own, inputs that are fetched when they
+look like an address), so that only the routes named here pass. `POST /predict`, the route of
+BentoML's own client, becomes `/v1/predict`: one way in, one way to read a body.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hmac
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.ui import PREFIX
+from fewclip_service.logs import REQUEST_ID, log, log_exception
+from fewclip_service.metrics import metrics
+from fewclip_service.settings import MiB, Settings
+from fewclip_service.shutdown import Drain
+
+NOTES = "fewclip"  # key of `Notes` in the ASGI scope
+
+_API = "/v1"
+_OPEN = {"/livez", "/readyz", "/healthz", "/metrics", "/"}  # need no token
+_OTHERS = _OPEN | {"/schema.json"}  # BentoML's, besides the API
+_ROUTES = {
+    f"{_API}/{name}"
+    for name in ("predict", "predict_batch", "predict_classes", "model", "docs", "openapi.json")
+}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+@dataclasses.dataclass
+class Notes:
+    """What the layers within tell the guard about a request.
+
+    Attributes:
+        native: it came through BentoML's own route.
+        outcome: type of the problem it was refused with.
+        status: of the answer, once it has begun.
+    """
+
+    native: bool = False
+    outcome: str | None = None
+    status: int = 0
+
+
+class Guard:
+    """ASGI middleware around the whole service."""
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, drain: Drain, page: ASGIApp | None
+    ) -> None:
+        self._app = app
+        self._page = page
+        self._token = settings.token.encode()
+        self._body_bytes = settings.max_body + MiB
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        context = REQUEST_ID.set(request_id)
+        notes = scope[NOTES] = Notes()
+        method, path = scope["method"], scope["path"]
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                notes.status = message["status"]
+                self._add_headers(MutableHeaders(raw=message["headers"]), request_id)
+            try:
+                await send(message)
+            except Exception as error:  # uvicorn already gave this connection up
+                raise Problem("gone", "the connection broke") from error
+
+        try:
+            handler = self._answer(scope, headers, notes)
+            await handler(scope, self._counted(path, receive), tell)
+        except Problem as problem:
+            await self._late(problem, notes)(scope, receive, tell)
+        except Exception:
+            log_exception("failed", method=method, path=path[:200])
+            internal = Problem("internal", "an unexpected error; the log tells more")
+            await self._late(internal, notes)(scope, receive, tell)
+        finally:
+            _record(method, path, notes, time.perf_counter() - began)
+            REQUEST_ID.reset(context)
+
+    @staticmethod
+    def _late(problem: Problem, notes: Notes) -> ASGIApp:
+        """The answer when the app raised: none when its own has begun; uvicorn ends it then."""
+
+        async def nothing(_: Scope, __: Receive, ___: Send) -> None:
+            notes.outcome = problem.kind
+
+        return nothing if notes.status else _response(problem, notes)
+
+    def _answer(self, scope: Scope, headers: Headers, notes: Notes) -> ASGIApp:
+        """Who answers: a refusal, the page, or BentoML's app."""
+        path = scope["path"]
+        if path == "/readyz" and self._drain.draining:
+            return _response(Problem("not_ready", "stopping"), notes)
+        if path == "/predict":
+            if scope["method"] != "POST":
+                return _response(Problem("method_not_allowed", "use POST"), notes)
+            notes.native = True
+            path = scope["path"] = f"{_API}/predict"
+            scope["raw_path"] = path.encode()
+        page = self._page if path == PREFIX or path.startswith(f"{PREFIX}/") else None
+        # Exact names: BentoML's metrics would keep a series for every path that anyone tries.
+        if page is None and path not in _OTHERS and path not in _ROUTES:
+            return _response(Problem("not_found", "no such route; see /v1/docs"), notes)
+        if path not in _OPEN and not self._may_pass(headers):
+            response = _response(Problem("unauthorized", "send the token as Bearer"), notes)
+            if page or path == f"{_API}/docs":  # makes a browser ask: any name, the token
+                response.headers["WWW-Authenticate"] = 'Basic realm="fewclip"'
+            return response
+        if path == "/":
+            return RedirectResponse(f"{_API}/docs", 307)
+        return page or self._app
+
+    def _may_pass(self, headers: Headers) -> bool:
+        if not self._token:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        token = given.strip().encode()
+        if scheme.lower() == "basic":
+            try:
+                token = base64.b64decode(token, validate=True).partition(b":")[2]
+            except ValueError:
+                return False
+        elif scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(token, self._token)
+
+    def _add_headers(self, headers: MutableHeaders, request_id: str) -> None:
+        headers["X-Request-ID"] = request_id
+        headers["X-Content-Type-Options"] = "nosniff"
+        if self._drain.draining:
+            headers["Connection"] = "close"
+
+    def _counted(self, path: str, receive: Receive) -> Receive:
+        """Bodies outside the API, which counts its own, are bounded here."""
+        if path.startswith(f"{_API}/"):
+            return receive
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._body_bytes:
+                raise Problem("too_large", f"the body has more than {self._body_bytes:,} bytes")
+            return message
+
+        return counted
+
+
+def _response(problem: Problem, notes: Notes) -> Response:
+    notes.outcome = problem.kind
+    return JSONResponse(problem.body(), problem.status, problem.headers)
+
+
+def _record(method: str, path: str, notes: Notes, seconds: float) -> None:
+    """One request in the metrics and in the log; probes and scrapes would only fill them."""
+    if path in _OPEN:
+        return
+    outcome = notes.outcome or ("ok" if notes.status < 400 else f"http_{notes.status}")
+    route = path if path in _ROUTES else "other"
+    metrics().requests.labels(route=route, outcome=outcome).inc()
+    metrics().seconds.labels(route=route).observe(seconds)
+    fields: dict[str, Any] = {"method": method, "path": path[:200], "status": notes.status}
+    fields |= {"outcome": outcome, "ms": round(seconds * 1000, 1)}
+    log(logging.INFO, "request", **fields)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def notes_of(scope: Any) -> Notes:
+    """The notes of a request that passed the guard."""
+    notes = scope[NOTES]
+    assert isinstance(notes, Notes)
+    return notes

@@ -1,0 +1,195 @@
+"""A multipart body -> fields and files, counted while it arrives. No meaning of fields here.
+
+Nothing touches the disk, file names are never used, and a text is never taken for a file or an
+address. Bytes are counted as they come, so that a chunked body without a length is bounded too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from fewclip_service.http.http_errors import Problem
+
+FIELD_BYTES = 256 * 1024  # of one text field; a list of class names fits
+_OVERHEAD = 1024 * 1024  # what a body may hold besides one image
+_HEADER_BYTES = 8 * 1024  # of one part
+_OTHER_PARTS = 16  # parts besides the images
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a body held: name -> values, in order. A file is its bytes, or why it was refused."""
+
+    fields: dict[str, list[str]]
+    files: dict[str, list[bytes | Problem]]
+
+
+async def read_form(
+    request: Request,
+    *,
+    image_bytes: int,
+    images: int,
+    body_bytes: int,
+    seconds: float,
+    take: Callable[[int], None],
+) -> Form:
+    """Read a multipart body.
+
+    Args:
+        image_bytes: limit of one file; a larger one becomes a Problem in its place.
+        images: limit of files.
+        body_bytes: limit of all images together.
+        seconds: time for the body to arrive.
+        take: called with the count of bytes before they are kept.
+
+    Raises:
+        Problem: no multipart body, a broken, too large or too slow one.
+    """
+    limit = min(body_bytes, image_bytes * images) + _OVERHEAD
+    parser = _Parser(_boundary(request), image_bytes=image_bytes, parts=images + _OTHER_PARTS)
+    _check_length(request, limit)
+    received = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > limit:
+                    raise _too_large(limit)
+                take(len(chunk))
+                parser.feed(chunk)
+    except TimeoutError as error:
+        message = f"the body did not arrive within {seconds:g} s"
+        raise Problem("too_slow", message) from error
+    except ClientDisconnect as error:
+        raise Problem("gone", "the client went away") from error
+    return parser.finish()
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
+        raise Problem("unsupported_media_type", "send multipart/form-data with a file field")
+    boundary = options.get(b"boundary", b"")
+    if not 0 < len(boundary) <= 200:
+        raise Problem("bad_request", "the multipart boundary is missing or too long")
+    return boundary
+
+
+def _check_length(request: Request, limit: int) -> None:
+    """Refuse by the announced length, before a byte is read."""
+    with contextlib.suppress(ValueError):
+        if int(request.headers.get("content-length", "0")) > limit:
+            raise _too_large(limit)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("too_large", f"the body has more than {limit:,} bytes; send smaller images")
+
+
+class _Parser:
+    """Feeds python-multipart and collects what it reports."""
+
+    def __init__(self, boundary: bytes, *, image_bytes: int, parts: int) -> None:
+        self._image_bytes = image_bytes
+        self._parts_left = parts
+        self._fields: dict[str, list[str]] = defaultdict(list)
+        self._files: dict[str, list[bytes | Problem]] = defaultdict(list)
+        self._header = (bytearray(), bytearray())
+        self._name = ""
+        self._is_file = False
+        self._data = bytearray()
+        self._over = False
+        self._ended = False
+        callbacks: Any = {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._add(0, data[start:end]),
+            "on_header_value": lambda data, start, end: self._add(1, data[start:end]),
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": lambda data, start, end: self._part_data(data, start, end),
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+        self._parser = self._guarded(MultipartParser, boundary, callbacks)
+
+    def feed(self, chunk: bytes) -> None:
+        self._guarded(self._parser.write, chunk)
+
+    def finish(self) -> Form:
+        self._guarded(self._parser.finalize)
+        if not self._ended:
+            raise Problem("bad_request", "the multipart body ends early")
+        return Form(dict(self._fields), dict(self._files))
+
+    @staticmethod
+    def _guarded(call: Callable[..., Any], *arguments: Any) -> Any:
+        # Whatever the parser stumbles over lies in the body, and the body is the sender's.
+        try:
+            return call(*arguments)
+        except Problem:
+            raise
+        except Exception as error:
+            raise Problem("bad_request", "the body is no valid multipart/form-data") from error
+
+    def _begin(self) -> None:
+        self._parts_left -= 1
+        if self._parts_left < 0:
+            raise Problem("too_large", "too many parts in the body; send fewer images")
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._header_bytes = 0
+        self._data = bytearray()
+        self._over = False
+
+    def _add(self, part: int, data: bytes) -> None:
+        self._header_bytes += len(data)
+        if self._header_bytes > _HEADER_BYTES:
+            raise Problem("bad_request", "the headers of a part are too long")
+        self._header[part].extend(data)
+
+    def _header_end(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise Problem("bad_request", "a part has no name")
+        self._name = options[b"name"].decode("utf-8", "replace")
+        self._is_file = b"filename" in options
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        limit = self._image_bytes if self._is_file else FIELD_BYTES
+        if self._over or len(self._data) + end - start > limit:
+            self._over = True
+            self._data.clear()
+            return
+        self._data += data[start:end]
+
+    def _part_end(self) -> None:
+        if self._is_file:
+            limit = self._image_bytes
+            message = f"an image has more than {limit:,} bytes; send a smaller one"
+            self._files[self._name].append(
+                Problem("too_large", message) if self._over else bytes(self._data)
+            )
+            return
+        if self._over:
+            raise Problem("too_large", f"a field has more than {FIELD_BYTES:,} bytes")
+        try:
+            self._fields[self._name].append(self._data.decode())
+        except UnicodeDecodeError as error:
+            raise Problem("bad_field", "a field is not UTF-8 text") from error
+
+    def _end(self) -> None:
+        self._ended = True

@@ -1,0 +1,74 @@
+"""Admission: how much work and how many bytes a worker takes on before it says 503. No waiting.
+
+A full queue is refused at once: a client that is told to come back is served sooner than one that
+waits in a queue longer than its patience.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from fewclip_service.http.http_errors import Problem
+from fewclip_service.metrics import metrics
+
+
+class Gate:
+    """Counts what one worker has accepted. Lives on the event loop, so it needs no lock.
+
+    Args:
+        images: images accepted and not yet answered.
+        held: bytes of request bodies in memory.
+    """
+
+    def __init__(self, *, images: int, held: int) -> None:
+        self._images_left = images
+        self._bytes_left = held
+        self._waiting = metrics().waiting
+
+    def check(self) -> None:
+        """Refuse early, before a body is read, what would be refused after."""
+        if self._images_left < 1:
+            raise _busy()
+
+    @contextlib.contextmanager
+    def admit(self, images: int) -> Iterator[None]:
+        """Hold room for some images.
+
+        Raises:
+            Problem: the queue is full.
+        """
+        if images > self._images_left:
+            raise _busy()
+        self._images_left -= images
+        self._waiting.inc(images)
+        try:
+            yield
+        finally:
+            self._images_left += images
+            self._waiting.dec(images)
+
+    @contextlib.contextmanager
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes from the budget; all are given back at the end.
+
+        Raises (the function):
+            Problem: other requests hold too many bytes.
+        """
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if count > self._bytes_left:
+                raise _busy()
+            self._bytes_left -= count
+            taken += count
+
+        try:
+            yield take
+        finally:
+            self._bytes_left += taken
+
+
+def _busy() -> Problem:
+    return Problem("busy", "the queue is full; try again in a moment")

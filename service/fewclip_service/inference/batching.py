@@ -1,0 +1,194 @@
+"""Image bytes -> prediction, off the event loop, with a deadline. No HTTP, no fields.
+
+Decoding runs in a thread pool. What is decoded becomes a job, and jobs go through the model in
+batches that BentoML puts together. A job whose time is up is dropped: one that waits is never
+computed, and a batch that nobody waits for any more is stopped inside ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+from fewclip import decide
+from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
+from fewclip.preprocess import Inputs, load_image, to_input
+from fewclip.runtime import OnnxClassifier
+from fewclip_service.http.http_errors import Problem
+from fewclip_service.metrics import metrics
+
+T = TypeVar("T")
+
+
+class Batch:
+    """Jobs that are being computed together."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.options = ort.RunOptions()
+
+    def stop_if_abandoned(self) -> None:
+        if all(job.abandoned for job in self.jobs):
+            self.options.terminate = True
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """One image on its way through the model: (3, H, W) float32."""
+
+    classifier: OnnxClassifier
+    pixels: Inputs
+    top_k: int
+    abandoned: bool = False
+    batch: Batch | None = None
+
+    def abandon(self) -> None:
+        """Nobody waits for this job any more."""
+        self.abandoned = True
+        if self.batch is not None:
+            self.batch.stop_if_abandoned()
+
+
+class Engine:
+    """Decodes, queues and waits.
+
+    Args:
+        dispatch: hands one job to the batching; returns what `run_batch` gave for it.
+        threads: that decode.
+        max_pixels: limit of one image.
+    """
+
+    def __init__(
+        self,
+        dispatch: Callable[[Job], Awaitable[decide.Prediction | None]],
+        *,
+        threads: int,
+        max_pixels: int,
+    ) -> None:
+        self._dispatch = dispatch
+        self._max_pixels = max_pixels
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        # Apart from the decoders: a text tower encodes one list at a time, and those who wait for
+        # it must not keep images from being decoded.
+        self._namers = ThreadPoolExecutor(1, thread_name_prefix="names")
+
+    def warm_up(self) -> None:
+        """Load Pillow's plugins now: the first request should not pay for that."""
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, "JPEG")
+        load_image(file.getvalue())
+
+    def close(self) -> None:
+        for pool in (self._decoders, self._namers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(
+        self, classifier: OnnxClassifier, data: bytes, top_k: int, deadline: float
+    ) -> decide.Prediction:
+        """The prediction for one encoded image.
+
+        Args:
+            deadline: `time.monotonic()` at which waiting ends.
+
+        Raises:
+            Problem: no readable image, too many pixels, or out of time.
+        """
+        pixels = await _in(self._decoders, deadline, self._decode, classifier, data)
+        job = Job(classifier, pixels, top_k)
+        try:
+            prediction = await _within(deadline, asyncio.ensure_future(self._dispatch(job)))
+        finally:
+            job.abandon()
+        if prediction is None:
+            raise _timed_out()
+        return prediction
+
+    async def name_classes(
+        self, classifier: OnnxClassifier, names: list[str], deadline: float
+    ) -> OnnxClassifier:
+        """The same model over other classes.
+
+        Raises:
+            Problem: a name is empty, doubled or too long, or out of time.
+        """
+        try:
+            return await _in(self._namers, deadline, classifier.with_classes, names)
+        except ClassNameError as error:
+            raise Problem("bad_field", f"classes: {error}") from error
+
+    def _decode(self, classifier: OnnxClassifier, data: bytes) -> Inputs:
+        with metrics().decode.time():
+            try:
+                image = load_image(data, max_pixels=self._max_pixels, name="the image")
+            except ImageTooLargeError as error:
+                raise Problem("too_large", str(error)) from error
+            except ImageError as error:
+                raise Problem("not_an_image", str(error)) from error
+            return to_input(image, classifier.card.preprocessing)
+
+
+def run_batch(jobs: Sequence[Job]) -> list[decide.Prediction | None]:
+    """Compute jobs, those of one classifier at once; None for a job that was abandoned."""
+    batch = Batch([job for job in jobs if not job.abandoned])
+    for job in batch.jobs:
+        job.batch = batch
+    batch.stop_if_abandoned()  # one may have been abandoned before it knew its batch
+    groups: dict[int, list[Job]] = {}
+    for job in batch.jobs:
+        groups.setdefault(id(job.classifier), []).append(job)
+    answers: dict[Job, decide.Prediction] = {}
+    for group in groups.values():
+        try:
+            answers |= zip(group, _run(group, batch.options), strict=True)
+        except Exception:
+            if not batch.options.terminate:
+                raise
+    return [answers.get(job) for job in jobs]
+
+
+def _run(group: Sequence[Job], options: Any) -> list[decide.Prediction]:
+    classifier = group[0].classifier
+    metrics().batch.observe(len(group))
+    with metrics().inference.time():
+        pixels = np.stack([job.pixels for job in group])
+        found = classifier.evidence(pixels, run_options=options)
+    predictions = classifier.answer(found, max(job.top_k for job in group))
+    return [
+        dataclasses.replace(prediction, top=prediction.top[: job.top_k])
+        for job, prediction in zip(group, predictions, strict=True)
+    ]
+
+
+async def _in(pool: Executor, deadline: float, call: Callable[..., T], *arguments: Any) -> T:
+    """Call in a pool; what has not begun when the time is up never begins."""
+    future = asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+    return await _within(deadline, future)
+
+
+async def _within(deadline: float, future: asyncio.Future[T]) -> T:
+    """Wait until the deadline, then leave the future to itself."""
+    done, _ = await asyncio.wait({future}, timeout=max(0.0, deadline - time.monotonic()))
+    if done:
+        return future.result()
+    future.add_done_callback(_forget)
+    future.cancel()
+    raise _timed_out()
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    """Look at a late outcome, so that asyncio does not complain that nobody did."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _timed_out() -> Problem:
+    return Problem("timed_out", "no answer in time; send fewer or smaller images, or try later")
