@@ -33,8 +33,8 @@ def auroc(own: np.ndarray, strangers: np.ndarray) -> float:
 
 def scores(clf: fewclip.Classifier, images: Sequence[Path]) -> np.ndarray:
     """(n,) of the score behind `known`."""
-    itm, cat, familiarity = clf.evidence(images)
-    return decide.known_score(itm, cat, clf.card.head, clf.card.calibration, familiarity)
+    itm, cat, ood_score = clf.model_outputs(images)
+    return decide.in_distribution_score(itm, cat, clf.card.head, clf.card.calibration, ood_score)
 
 
 def main(data: Path, methods: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from fewclip_app.ui import step_adapt, step_download, step_images
 from fewclip_app.ui.events import told
 from fewclip_app.ui.step_classify import answer
 from fewclip_app.work import archive, training
-from fewclip_app.work.job_queue import Job, in_words
+from fewclip_app.work.job_queue import Job, user_message
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
 
@@ -71,7 +71,7 @@ def build(sessions: Sessions) -> None:
                 gentle=gentle,
             )
         except Exception as error:
-            raise gr.Error(in_words(error), print_exception=False) from error
+            raise gr.Error(user_message(error), print_exception=False) from error
         try:
             shown = None
             while not job.finished:

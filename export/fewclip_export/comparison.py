@@ -18,13 +18,13 @@ Numbers = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
+class ModelRun:
     """What one side found out about N images, and the card that makes answers of it."""
 
     card: Card
-    found: decide.Evidence
+    found: decide.ModelOutputs
 
-    def difference(self, other: Side) -> float:
+    def difference(self, other: ModelRun) -> float:
         """Largest absolute difference of a logit, any head; not finite where one is not."""
         pairs = [(self.found.logits_itm, other.found.logits_itm)]
         if self.found.logits_cat is not None:
@@ -33,7 +33,7 @@ class Side:
         assert all(one.shape == two.shape for one, two in pairs)
         return max(float(np.abs(one - two).max()) for one, two in pairs)
 
-    def same_class(self, others: Sequence[Side]) -> tuple[float, int]:
+    def same_class(self, others: Sequence[ModelRun]) -> tuple[float, int]:
         """Share of images with the same best class on every side, and how many near ties.
 
         Near ties, this side's own best two closer than `NEAR_TIE`, are left out of the share.
@@ -48,7 +48,7 @@ class Side:
         same = np.all([other._best() == best for other in others], axis=0)
         return _share(same, clear), int((~clear).sum())
 
-    def same_known(self, others: Sequence[Side]) -> float:
+    def same_known(self, others: Sequence[ModelRun]) -> float:
         """Share of images that every side holds for known, or for unknown; near ties left out."""
         threshold = self.card.calibration.threshold
         if threshold is None:
@@ -58,7 +58,7 @@ class Side:
         same = np.all([(o._known_score() >= threshold) == known for o in others], axis=0)
         return _share(same, np.abs(score - threshold) >= NEAR_TIE)
 
-    def accuracy_change(self, other: Side, labels: npt.NDArray[np.int64]) -> float | None:
+    def accuracy_change(self, other: ModelRun, labels: npt.NDArray[np.int64]) -> float | None:
         """The other side's accuracy minus this one's; labels (N,), -1 for one that is not known."""
         chosen = labels >= 0
         if not chosen.any():
@@ -75,7 +75,9 @@ class Side:
 
     def _known_score(self) -> npt.NDArray[np.float64]:
         head, calibration = self.card.head, self.card.calibration
-        return decide.known_score(*self.found[:2], head, calibration, self.found.familiarity)
+        return decide.in_distribution_score(
+            *self.found[:2], head, calibration, self.found.ood_score
+        )
 
 
 def _share(same: Numbers, counted: Numbers) -> float:

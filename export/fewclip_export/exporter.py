@@ -52,9 +52,7 @@ def export(
             "image, and a graph takes them as an input; adapt with kgcoop+dept or skip-tuning"
         )
     artifact.check_target(out, overwrite=overwrite)
-    trained = Classifier(
-        on_cpu(classifier.method), classifier.card, familiarity=classifier.familiarity
-    )
+    trained = Classifier(on_cpu(classifier.method), classifier.card, ood_score=classifier.ood_score)
     given = None if images is None else _read_images(images, classifier.classes)
     card = _onnx_card(trained, precision, Path(out).resolve().name)
     reports: list[ExportReport] = []
@@ -106,8 +104,8 @@ def _write_graphs(
         to_image(work / IMAGE_GRAPH, folder / IMAGE_GRAPH)
         to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
     arrays = {CLASS_FEATURES: features}
-    if trained.familiarity is not None:
-        arrays |= {WHITEN: trained.familiarity.whiten, MEANS: trained.familiarity.means}
+    if trained.ood_score is not None:
+        arrays |= {WHITEN: trained.ood_score.whiten, MEANS: trained.ood_score.means}
     finish_graph(folder / IMAGE_GRAPH, card, arrays)
     finish_graph(folder / TEXT_GRAPH, card)
     return None if plain else work / IMAGE_GRAPH

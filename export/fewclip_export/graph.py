@@ -34,8 +34,8 @@ from fewclip.contract import (
     FEATURES_OUTPUT,
     FORMAT_KEY,
     IMAGE_INPUT,
+    INTERMEDIATE_OUTPUT,
     ITM_OUTPUT,
-    MIDDLE_OUTPUT,
     PREPROCESSING_KEY,
     TOKENS_INPUT,
     Card,
@@ -45,7 +45,8 @@ from fewclip.methods.base import Method
 Floats = npt.NDArray[np.float32]
 
 OPSET = 20  # later ones write an Attention operator that runs no faster on a CPU
-# Features and middle before normalisation: where tower ends and head begins; not in the result.
+# Features and intermediate features before normalisation: where the tower ends and the heads
+# begin; not in the result.
 RAW, RAW_MIDDLE = CUTS = ("raw", "raw_middle")
 
 # One ONNX file cannot hold more than 2 GB; a larger graph has its weights beside it.
@@ -61,16 +62,16 @@ class ImageGraph(nn.Module):
         self.dept = dept
         self.names = [RAW, FEATURES_OUTPUT, ITM_OUTPUT]
         self.names += [CAT_OUTPUT] if dept else []
-        self.names += [RAW_MIDDLE, MIDDLE_OUTPUT] if method.judges_middle else []
+        self.names += [RAW_MIDDLE, INTERMEDIATE_OUTPUT] if method.uses_intermediate else []
 
     def forward(self, image: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-        raw, middle = self.method.features_and_middle(image)
+        raw, intermediate = self.method.features_and_intermediate(image)
         features = _normalised(raw)
         found = [raw, features, self.method.backbone.logit_scale * features @ classes.T]
         if self.dept:
             found.append(self.method.cat_logits(raw))  # type: ignore[operator]
-        if middle is not None:
-            found += [middle, _normalised(middle)]
+        if intermediate is not None:
+            found += [intermediate, _normalised(intermediate)]
         return tuple(found)
 
 

@@ -19,8 +19,8 @@ from fewclip import decide
 from fewclip.classifier import Classifier
 from fewclip.contract import Card
 from fewclip.errors import GateError
-from fewclip_export.comparison import Side
-from fewclip_export.parity_images import Proof
+from fewclip_export.comparison import ModelRun
+from fewclip_export.parity_images import ParitySamples
 from fewclip_export.parity_probe import BATCHES, NEW
 
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
@@ -64,7 +64,12 @@ class Findings:
 
 
 def examine(
-    trained: Classifier, folder: Path, card: Card, proof: Proof, reference: Path | None, work: Path
+    trained: Classifier,
+    folder: Path,
+    card: Card,
+    proof: ParitySamples,
+    reference: Path | None,
+    work: Path,
 ) -> Findings:
     """Run both sides on the images and compare.
 
@@ -89,11 +94,11 @@ def examine(
         "reply": str(work / "reply.npz"),
     }
     reply = _run(request, work, card.precision)
-    ours = Side(trained.card, trained.evidence(proof.paths))
-    theirs = [Side(trained.card, _read(reply, str(size))) for size in BATCHES]
+    ours = ModelRun(trained.card, trained.model_outputs(proof.paths))
+    theirs = [ModelRun(trained.card, _read(reply, str(size))) for size in BATCHES]
     extended = trained.add_classes(new)
-    our_new = Side(extended.card, extended.evidence(proof.paths[:NEW_IMAGES]))
-    their_new = Side(extended.card, _read(reply, NEW))
+    our_new = ModelRun(extended.card, extended.model_outputs(proof.paths[:NEW_IMAGES]))
+    their_new = ModelRun(extended.card, _read(reply, NEW))
     truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
     labels = np.array(truth)
     own = np.where(np.arange(len(labels)) < proof.own, labels, -1)
@@ -183,6 +188,6 @@ def _run(request: Mapping[str, Any], work: Path, precision: str) -> dict[str, Fl
         return dict(reply)
 
 
-def _read(reply: Mapping[str, Floats], name: str) -> decide.Evidence:
-    fields: dict[str, Any] = {f: reply.get(f"{name}/{f}") for f in decide.Evidence._fields}
-    return decide.Evidence(**fields)
+def _read(reply: Mapping[str, Floats], name: str) -> decide.ModelOutputs:
+    fields: dict[str, Any] = {f: reply.get(f"{name}/{f}") for f in decide.ModelOutputs._fields}
+    return decide.ModelOutputs(**fields)

@@ -30,7 +30,7 @@ Picture = PILImage.Image
 
 
 @dataclasses.dataclass(frozen=True)
-class Proof:
+class ParitySamples:
     """What an export is proven on.
 
     Attributes:
@@ -52,7 +52,7 @@ def gather(
     card: Card,
     folder: Path,
     seed: int,
-) -> Proof:
+) -> ParitySamples:
     """Write the images to `folder`, those that are files already apart.
 
     Args:
@@ -92,7 +92,7 @@ def gather(
         said += f", {len(views)} augmented views of them"
     paths, labels = zip(*base, *views, *odd, strict=True)
     known = set(card.classes)
-    return Proof(
+    return ParitySamples(
         paths,
         tuple(label if label in known else None for label in labels),
         len(own),

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewclip.contract import CLASSES_INPUT, IMAGE_GRAPH, IMAGE_INPUT, ITM_OUTPUT, Card
-from fewclip.decide import Evidence
+from fewclip.decide import ModelOutputs
 from fewclip.preprocess import preprocess
 from fewclip.runtime import OnnxClassifier
 from fewclip.runtime.sessions import open_session
@@ -54,9 +54,9 @@ def main(request: dict[str, Any]) -> None:
 def _evidence(
     classifier: OnnxClassifier, images: list[str], size: int, name: str
 ) -> dict[str, npt.NDArray[Any]]:
-    """Evidence of image files, `size` at a time; a last batch may be smaller."""
-    parts = [classifier.evidence(images[i : i + size]) for i in range(0, len(images), size)]
-    columns = zip(Evidence._fields, zip(*parts, strict=True), strict=True)
+    """ModelOutputs of image files, `size` at a time; a last batch may be smaller."""
+    parts = [classifier.model_outputs(images[i : i + size]) for i in range(0, len(images), size)]
+    columns = zip(ModelOutputs._fields, zip(*parts, strict=True), strict=True)
     return {f"{name}/{field}": np.concatenate(c) for field, c in columns if c[0] is not None}
 
 

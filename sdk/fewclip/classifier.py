@@ -23,7 +23,7 @@ from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.methods import registry
 from fewclip.methods.base import Method
-from fewclip.ood import Familiarity, join_looks
+from fewclip.ood import OODScore, join_ood_features
 from fewclip.preprocess import Image, as_list, preprocess
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Classifier:
     Args:
         method: trained, or zero-shot.
         card: its contract; `card.classes` are the labels, in the order of every logit axis.
-        familiarity: what the training images looked like; None for a model that saw none.
+        ood_score: what the training images looked like; None for a model that saw none.
         validation: images and labels kept out of training, when this process has them; an export
             proves itself on them.
     """
@@ -51,15 +51,17 @@ class Classifier:
         method: Method,
         card: Card,
         *,
-        familiarity: Familiarity | None = None,
+        ood_score: OODScore | None = None,
         validation: Sequence[tuple[Image, str]] = (),
     ) -> None:
         self.method = method.eval()
         self.card = card
-        self.familiarity = familiarity
+        self.ood_score = ood_score
         self.validation = tuple(validation)
         with torch.inference_mode():
-            self._bank = method.bank([card.phrases[label] for label in card.classes])
+            self._class_embeddings = method.class_embeddings(
+                [card.phrases[label] for label in card.classes]
+            )
 
     @property
     def backbone(self) -> Backbone:
@@ -88,9 +90,9 @@ class Classifier:
         Raises:
             ImageError: an image cannot be read.
         """
-        itm, cat, familiarity = self.evidence(images)
+        itm, cat, ood_score = self.model_outputs(images)
         head, calibration = self.card.head, self.card.calibration
-        return decide.decide(itm, cat, self.classes, head, calibration, top_k, familiarity)
+        return decide.decide(itm, cat, self.classes, head, calibration, top_k, ood_score)
 
     def predict_proba(self, images: Image | Sequence[Image]) -> np.ndarray:
         """(N, C) float64 calibrated probabilities; rows sum to 1."""
@@ -105,9 +107,9 @@ class Classifier:
         Args:
             images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
         """
-        return self.evidence(images)[:2]
+        return self.model_outputs(images)[:2]
 
-    def evidence(self, images: Image | Sequence[Image] | np.ndarray) -> decide.Evidence:
+    def model_outputs(self, images: Image | Sequence[Image] | np.ndarray) -> decide.ModelOutputs:
         """All that `decide` needs to answer for N images.
 
         Args:
@@ -117,17 +119,17 @@ class Classifier:
         seen = [np.zeros(0)]
         for pixels in self._batches(images):
             with torch.inference_mode():
-                features, middle = self.method.features_and_middle(pixels)
-                one, two = self.method.logits(features, self._bank)
+                features, intermediate = self.method.features_and_intermediate(pixels)
+                one, two = self.method.logits(features, self._class_embeddings)
             itm.append(one.float().cpu().numpy())
             if two is not None:
                 cat.append(two.float().cpu().numpy())
-            if self.familiarity is not None:
-                seen.append(self.familiarity.score(_looks(features, middle)))
-        return decide.Evidence(
+            if self.ood_score is not None:
+                seen.append(self.ood_score.score(_ood_features(features, intermediate)))
+        return decide.ModelOutputs(
             np.concatenate(itm),
             np.concatenate(cat) if cat else None,
-            np.concatenate(seen) if self.familiarity is not None else None,
+            np.concatenate(seen) if self.ood_score is not None else None,
         )
 
     def embed(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
@@ -139,12 +141,12 @@ class Classifier:
             parts.append(features.float().cpu().numpy())
         return np.concatenate(parts)
 
-    def looks(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
-        """(N, L) float32 of N >= 1 images: what `Familiarity` is learned from and judges by."""
+    def ood_features(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
+        """(N, L) float32 of N >= 1 images: what `OODScore` is learned from and judges by."""
         parts = []
         for pixels in self._batches(images):
             with torch.inference_mode():
-                parts.append(_looks(*self.method.features_and_middle(pixels)))
+                parts.append(_ood_features(*self.method.features_and_intermediate(pixels)))
         return np.concatenate(parts)
 
     def evaluate(self, data: Any) -> Report:
@@ -199,16 +201,14 @@ class Classifier:
         return self._with_card(class_sets.rename_classes(self.card, names))
 
     def set_unknown_threshold(self, threshold: float | None) -> Classifier:
-        """The same model with another bound on `decide.known_score`; None accepts everything."""
+        """The same model with another threshold for `known`; None accepts everything."""
         calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
         same = copy.copy(self)
         same.card = dataclasses.replace(self.card, calibration=calibration)
         return same
 
     def _with_card(self, card: Card) -> Classifier:
-        return Classifier(
-            self.method, card, familiarity=self.familiarity, validation=self.validation
-        )
+        return Classifier(self.method, card, ood_score=self.ood_score, validation=self.validation)
 
     # ---- folders -----------------------------------------------------------------------------
 
@@ -226,9 +226,9 @@ class Classifier:
         tensors |= {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
         tensors |= {f"state/{k}": v for k, v in self.method.state().items()}
         tensors["logit_scale"] = self.backbone.logit_scale
-        if self.familiarity is not None:
-            tensors["familiarity/whiten"] = torch.from_numpy(self.familiarity.whiten)
-            tensors["familiarity/means"] = torch.from_numpy(self.familiarity.means)
+        if self.ood_score is not None:
+            tensors["ood_score/whiten"] = torch.from_numpy(self.ood_score.whiten)
+            tensors["ood_score/means"] = torch.from_numpy(self.ood_score.means)
         plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         card = dataclasses.replace(self.card, name=Path(path).resolve().name)
 
@@ -257,14 +257,14 @@ class Classifier:
         return export(self, path, precision=precision, **options)
 
 
-def _looks(features: torch.Tensor, middle: torch.Tensor | None) -> np.ndarray:
+def _ood_features(features: torch.Tensor, intermediate: torch.Tensor | None) -> np.ndarray:
     """Both parts before normalisation, (B, D) and (B, w) -> (B, L) float32."""
 
     def unit(x: torch.Tensor) -> np.ndarray:
         length_one: np.ndarray = torch.nn.functional.normalize(x.float(), dim=-1).cpu().numpy()
         return length_one
 
-    return join_looks(unit(features), None if middle is None else unit(middle))
+    return join_ood_features(unit(features), None if intermediate is None else unit(intermediate))
 
 
 def check_template(template: str) -> str:
@@ -390,8 +390,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -
         ) from error
     state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
     method.load_state({k: v.to(backbone.device) for k, v in state.items()})
-    familiarity = None
-    if "familiarity/means" in tensors:
-        parts = (tensors[f"familiarity/{part}"].numpy() for part in ("whiten", "means"))
-        familiarity = Familiarity(*parts)
-    return Classifier(method, card, familiarity=familiarity)
+    ood_score = None
+    if "ood_score/means" in tensors:
+        parts = (tensors[f"ood_score/{part}"].numpy() for part in ("whiten", "means"))
+        ood_score = OODScore(*parts)
+    return Classifier(method, card, ood_score=ood_score)

@@ -28,7 +28,7 @@ CLASSES_INPUT = "classes"  # (M, D) float32, L2-normalised text features
 FEATURES_OUTPUT = "features"  # (batch, D) float32, L2-normalised
 ITM_OUTPUT = "logits_itm"  # (batch, M) float32, already scaled by exp(logit_scale)
 CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT only
-MIDDLE_OUTPUT = "middle"  # (batch, w) float32, L2-normalised; Skip Tuning only
+INTERMEDIATE_OUTPUT = "intermediate"  # (batch, w) float32, L2-normalised; Skip Tuning only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 
 # Keys of the graphs' metadata; values are JSON, but for the arrays: base64 of an npz file.
@@ -39,8 +39,8 @@ ARRAYS_KEY = "arrays"
 
 # Names within the arrays, all float32.
 CLASS_FEATURES = "class_features"  # (M, D), what the input `classes` defaults to
-WHITEN = "familiarity_whiten"  # (L, L) and
-MEANS = "familiarity_means"  # (M_trained, L), of a model that saw images
+WHITEN = "ood_whiten"  # (L, L) and
+MEANS = "ood_means"  # (M_trained, L), of a model that saw images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,10 @@ class Calibration:
 
     Attributes:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
-        threshold: an image whose known-score (`decide.known_score`) lies below it is unknown;
+        threshold: an image whose `decide.in_distribution_score` lies below it is unknown;
             None accepts everything.
         logit_center, logit_spread: mean and standard deviation of the best ITM logit there.
-        familiarity_center, familiarity_spread: the same of the familiarity with training images.
+        ood_center, ood_spread: the same of the ood_score with training images.
         n: validation images behind both numbers; 0 means uncalibrated.
     """
 
@@ -78,8 +78,8 @@ class Calibration:
     threshold: float | None = None
     logit_center: float = 0.0
     logit_spread: float = 1.0
-    familiarity_center: float = 0.0
-    familiarity_spread: float = 1.0
+    ood_center: float = 0.0
+    ood_spread: float = 1.0
     n: int = 0
 
     @property

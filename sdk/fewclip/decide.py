@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fewclip.contract import Calibration, HeadSpec
 from fewclip.errors import OptionError
 
-ACCEPTED = 0.95  # share of the own validation images that the 'unknown' threshold lets through
+TARGET_TPR = 0.95  # share of the own validation images that the 'unknown' threshold lets through
 
 _TEMPERATURES = (0.05, 20.0)
 
@@ -31,18 +31,18 @@ class Score(NamedTuple):
     score: float
 
 
-class Evidence(NamedTuple):
+class ModelOutputs(NamedTuple):
     """What a model hands over for B images.
 
     Attributes:
         logits_itm: (B, M) float32.
         logits_cat: (B, columns of the CAT head) float32, None without DePT.
-        familiarity: (B,) float64 of `Familiarity.score`, None for a model that saw no image.
+        ood_score: (B,) float64 of `OODScore.score`, None for a model that saw no image.
     """
 
     logits_itm: NDArray[np.float32]
     logits_cat: NDArray[np.float32] | None
-    familiarity: NDArray[np.float64] | None
+    ood_score: NDArray[np.float64] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +90,16 @@ def probabilities(
     return np.exp(_log_softmax(_log_probabilities(logits_itm, logits_cat, head) / temperature))
 
 
-def known_score(
+def in_distribution_score(
     logits_itm: ArrayLike,
     logits_cat: ArrayLike | None,
     head: HeadSpec,
     calibration: Calibration,
-    familiarity: ArrayLike | None = None,
+    ood_score: ArrayLike | None = None,
 ) -> Floats:
     """How much each image looks like one of the classes: (B,) float64, higher is more known.
 
-    For an image whose best class was seen in training, how familiar it is (`familiarity.py`); for
+    For an image whose best class was seen in training, how familiar it is (`ood_score.py`); for
     one whose best class is known by name alone, its best ITM logit, a similarity that does not jump
     when a class is added. Each is counted in standard deviations of the validation images, which
     puts both on one scale.
@@ -107,14 +107,14 @@ def known_score(
     Args:
         logits_itm: (B, M).
         logits_cat: (B, columns of the CAT head), None without DePT.
-        familiarity: (B,) of `Familiarity.score`, None for a model that saw no image.
+        ood_score: (B,) of `OODScore.score`, None for a model that saw no image.
     """
     itm = np.asarray(logits_itm, dtype=np.float64)
     by_name: Floats = (itm.max(axis=1) - calibration.logit_center) / calibration.logit_spread
-    if familiarity is None:
+    if ood_score is None:
         return by_name
-    seen = np.asarray(familiarity, dtype=np.float64)
-    seen = (seen - calibration.familiarity_center) / calibration.familiarity_spread
+    seen = np.asarray(ood_score, dtype=np.float64)
+    seen = (seen - calibration.ood_center) / calibration.ood_spread
     best = _log_probabilities(itm, logits_cat, head).argmax(axis=1)
     return np.where(np.asarray(head.columns)[best] >= 0, seen, by_name)
 
@@ -126,7 +126,7 @@ def decide(
     head: HeadSpec,
     calibration: Calibration,
     top_k: int = 5,
-    familiarity: ArrayLike | None = None,
+    ood_score: ArrayLike | None = None,
 ) -> list[Prediction]:
     """One answer per row of logits.
 
@@ -135,7 +135,7 @@ def decide(
         logits_cat: (B, columns of the CAT head), None without DePT.
         labels: the M classes, in the order of the logits.
         top_k: how many classes to name, at most M are.
-        familiarity: (B,), None for a model that saw no image.
+        ood_score: (B,), None for a model that saw no image.
 
     Raises:
         OptionError: `top_k` is not a number from 1 on.
@@ -144,7 +144,7 @@ def decide(
         raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
     rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
     threshold = -math.inf if calibration.threshold is None else calibration.threshold
-    known = known_score(logits_itm, logits_cat, head, calibration, familiarity) >= threshold
+    known = in_distribution_score(logits_itm, logits_cat, head, calibration, ood_score) >= threshold
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     predictions = []
     for row, order, is_known in zip(rows, best, known, strict=True):
@@ -158,7 +158,7 @@ def fit_calibration(
     logits_cat: ArrayLike | None,
     labels: ArrayLike,
     head: HeadSpec,
-    familiarity: ArrayLike | None = None,
+    ood_score: ArrayLike | None = None,
 ) -> Calibration:
     """Learn temperature and 'unknown' threshold from validation images kept out of training.
 
@@ -166,23 +166,23 @@ def fit_calibration(
         logits_itm: (B, M).
         logits_cat: (B, columns of the CAT head), None without DePT.
         labels: (B,) integer class of each image.
-        familiarity: (B,), None for a model that saw no image.
+        ood_score: (B,), None for a model that saw no image.
     """
     truth = np.asarray(labels, dtype=np.int64)
     if truth.size == 0:
         return Calibration()
     log_p = _log_probabilities(logits_itm, logits_cat, head)
     logit = _center_and_spread(np.asarray(logits_itm, dtype=np.float64).max(axis=1))
-    seen = (0.0, 1.0) if familiarity is None else _center_and_spread(np.asarray(familiarity))
+    seen = (0.0, 1.0) if ood_score is None else _center_and_spread(np.asarray(ood_score))
     scales = Calibration(
         temperature=_fit_temperature(log_p, truth),
         logit_center=logit[0],
         logit_spread=logit[1],
-        familiarity_center=seen[0],
-        familiarity_spread=seen[1],
+        ood_center=seen[0],
+        ood_spread=seen[1],
         n=int(truth.size),
     )
-    scores = known_score(logits_itm, logits_cat, head, scales, familiarity)
+    scores = in_distribution_score(logits_itm, logits_cat, head, scales, ood_score)
     return dataclasses.replace(scales, threshold=_fit_threshold(scores))
 
 
@@ -251,12 +251,12 @@ def _minimum(f: Callable[[float], float], low: float, high: float, steps: int = 
 
 
 def _fit_threshold(scores: Floats) -> float:
-    """A bound that `ACCEPTED` of the scores reach.
+    """A bound that `TARGET_TPR` of the scores reach.
 
     It lies between two scores, not on one, so that rounding in another runtime does not turn the
     very image that set it into a stranger. With fewer than 20 images it lies below them all.
     """
     ordered = np.sort(scores)
-    refused = int((1 - ACCEPTED) * len(ordered) + 1e-9)
+    refused = int((1 - TARGET_TPR) * len(ordered) + 1e-9)
     below = ordered[refused - 1] if refused else ordered[0] - ordered.std()
     return float((below + ordered[refused]) / 2)

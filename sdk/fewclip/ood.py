@@ -22,33 +22,33 @@ SHRINKAGE = 0.1  # towards equal variance in all directions
 Floats = npt.NDArray[np.float32]
 
 
-def join_looks(features: Floats, middle: Floats | None) -> Floats:
-    """What familiarity is judged by: (B, L) float32.
+def join_ood_features(features: Floats, intermediate: Floats | None) -> Floats:
+    """What ood_score is judged by: (B, L) float32.
 
     Args:
         features: (B, D), L2-normalised.
-        middle: (B, w), L2-normalised mean patch tokens halfway up the image tower, of a method
-            with `judges_middle`; else None.
+        intermediate: (B, w), L2-normalised mean patch tokens halfway up the image tower, of a
+            method with `uses_intermediate`; else None.
     """
-    return features if middle is None else np.concatenate([features, middle], axis=1)
+    return features if intermediate is None else np.concatenate([features, intermediate], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Familiarity:
+class OODScore:
     """What the training images looked like to the model.
 
     Attributes:
         whiten: (L, L) float32; squared distances after it are Mahalanobis distances over L.
-        means: (M, L) float32, the classes' whitened mean looks.
+        means: (M, L) float32, the classes' whitened mean ood_features.
     """
 
     whiten: Floats
     means: Floats
 
     @classmethod
-    def fit(cls, looks: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Familiarity:
+    def fit(cls, ood_features: npt.NDArray[Any], labels: npt.NDArray[Any]) -> OODScore:
         """Learn from `looks` (N, L) of images and their classes (N,), N >= 1."""
-        x = np.asarray(looks, np.float64)
+        x = np.asarray(ood_features, np.float64)
         n, d = x.shape
         classes = np.unique(labels)
         means = np.stack([x[labels == c].mean(0) for c in classes])
@@ -62,12 +62,12 @@ class Familiarity:
         whiten = vectors / np.sqrt(values * d)  # (D, D)
         return cls(whiten.astype(np.float32), (means @ whiten).astype(np.float32))
 
-    def score(self, looks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def score(self, ood_features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """`looks` (B, L) -> (B,), at most 0, higher is more familiar.
 
         Minus the squared distance to the nearest class, divided by L.
         """
-        z = np.asarray(looks, np.float64) @ self.whiten.astype(np.float64)
+        z = np.asarray(ood_features, np.float64) @ self.whiten.astype(np.float64)
         means = self.means.astype(np.float64)
         squares = (z**2).sum(1)[:, None] + (means**2).sum(1) - 2 * z @ means.T
         nearest: npt.NDArray[np.float64] = -np.maximum(squares, 0).min(1)

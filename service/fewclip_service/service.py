@@ -27,20 +27,20 @@ from starlette.types import ASGIApp
 from fewclip import decide
 from fewclip_service import logs
 from fewclip_service.http.api import PREFIX, create_api
-from fewclip_service.http.http_errors import Problem
-from fewclip_service.http.middleware import Guard
+from fewclip_service.http.http_errors import APIError
+from fewclip_service.http.middleware import Middleware
 from fewclip_service.http.ui import Page
 from fewclip_service.inference.batching import Job, run_batch
-from fewclip_service.inference.worker import Core
+from fewclip_service.inference.worker import Worker
 from fewclip_service.settings import Settings
-from fewclip_service.shutdown import Drain
+from fewclip_service.shutdown import GracefulShutdown
 
 # BentoML's batching measures how long a job waits by the wall clock. When that is set (a machine
 # that was asleep, a time server), it would refuse what waits, and keep what comes next waiting.
 vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 
 SETTINGS = Settings.from_env()
-DRAIN = Drain()
+DRAIN = GracefulShutdown()
 PAGE = Page()
 
 
@@ -54,7 +54,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]
         self.factory = ServiceAppFactory(self, is_main=is_main)
         # Ours frees the worker; BentoML's leaves the thread busy and a timer behind per request.
         self.factory.timeout = None
-        app: ASGIApp = Guard(self.factory(), SETTINGS, DRAIN, PAGE if SETTINGS.ui else None)
+        app: ASGIApp = Middleware(self.factory(), SETTINGS, DRAIN, PAGE if SETTINGS.ui else None)
         if not SETTINGS.origins:
             return app
         return CORSMiddleware(
@@ -66,9 +66,9 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]
         )
 
 
-def _core() -> Core:
+def _core() -> Worker:
     core = bentoml.get_current_service().core
-    assert isinstance(core, Core)
+    assert isinstance(core, Worker)
     return core
 
 
@@ -95,7 +95,7 @@ class Fewclip:
 
     def __init__(self) -> None:
         logs.configure()
-        self.core = Core(SETTINGS, self._dispatch)
+        self.core = Worker(SETTINGS, self._dispatch)
         DRAIN.install()
 
     async def _dispatch(self, job: Job) -> decide.Prediction | None:
@@ -108,7 +108,7 @@ class Fewclip:
         try:
             answers = await factory.batch_infer("infer", ([job],), {})
         except ServiceUnavailable as error:
-            raise Problem("busy", "the queue is full; try again in a moment") from error
+            raise APIError("busy", "the queue is full; try again in a moment") from error
         answer: decide.Prediction | None = answers[0]
         return answer
 

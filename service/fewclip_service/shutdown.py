@@ -20,7 +20,7 @@ from fewclip_service.logs import log
 SECONDS = 1.0
 
 
-class Drain:
+class GracefulShutdown:
     """Whether this process is stopping."""
 
     def __init__(self) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fewclip.errors import DataError, StoppedError
-from fewclip_app.work.job_queue import Desk, Job, in_words
+from fewclip_app.work.job_queue import Job, JobQueue, user_message
 
 PATIENCE = 30.0
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    desk = Desk(1)
+def desk() -> Iterator[JobQueue]:
+    desk = JobQueue(1)
     yield desk
     desk.close()
 
@@ -37,7 +37,7 @@ def training(job: Job) -> None:
     raise StoppedError("stopped")
 
 
-def test_a_second_job_waits_with_its_place_and_begins_by_itself(desk: Desk) -> None:
+def test_a_second_job_waits_with_its_place_and_begins_by_itself(desk: JobQueue) -> None:
     first, second, third = (desk.submit(training) for _ in range(3))
     until(lambda: first.state == "running")
     assert [desk.ahead(job) for job in (first, second, third)] == [0, 1, 2]
@@ -48,7 +48,7 @@ def test_a_second_job_waits_with_its_place_and_begins_by_itself(desk: Desk) -> N
 
 
 def test_two_places_run_two_jobs() -> None:
-    desk = Desk(2)
+    desk = JobQueue(2)
     jobs = [desk.submit(training) for _ in range(4)]
     until(lambda: [job.state for job in jobs[:2]] == ["running"] * 2)
     assert [desk.ahead(job) for job in jobs] == [0, 0, 1, 2]
@@ -56,7 +56,7 @@ def test_two_places_run_two_jobs() -> None:
     assert [job.state for job in jobs] == ["stopped"] * 4
 
 
-def test_a_waiting_job_is_stopped_at_once_and_never_runs(desk: Desk) -> None:
+def test_a_waiting_job_is_stopped_at_once_and_never_runs(desk: JobQueue) -> None:
     ran = []
     first = desk.submit(training)
     second = desk.submit(lambda job: ran.append(job))
@@ -70,7 +70,7 @@ def test_a_waiting_job_is_stopped_at_once_and_never_runs(desk: Desk) -> None:
     assert not ran
 
 
-def test_an_error_of_the_input_is_told_as_it_is(desk: Desk) -> None:
+def test_an_error_of_the_input_is_told_as_it_is(desk: JobQueue) -> None:
     def work(job: Job) -> None:
         raise DataError("only one class; add another")
 
@@ -80,10 +80,10 @@ def test_an_error_of_the_input_is_told_as_it_is(desk: Desk) -> None:
 
 
 def test_an_error_of_ours_is_logged_and_shown_as_a_number(
-    desk: Desk, caplog: pytest.LogCaptureFixture
+    desk: JobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, logger="fewclip_app"):
-        text = in_words(RuntimeError("secret /path/on/the/server"))
+        text = user_message(RuntimeError("secret /path/on/the/server"))
     number = text.rsplit(" ", 1)[1].rstrip(")")
     assert "secret" not in text
     assert "server" in text
@@ -92,10 +92,10 @@ def test_an_error_of_ours_is_logged_and_shown_as_a_number(
 
 
 def test_a_full_memory_says_what_to_do() -> None:
-    assert "fewer or smaller images" in in_words(RuntimeError("CUDA out of memory. Tried ..."))
+    assert "fewer or smaller images" in user_message(RuntimeError("CUDA out of memory. Tried ..."))
 
 
-def test_a_stop_between_two_stages_ends_the_job(desk: Desk) -> None:
+def test_a_stop_between_two_stages_ends_the_job(desk: JobQueue) -> None:
     reached = threading.Event()
     go = threading.Event()
 

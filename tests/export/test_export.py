@@ -143,7 +143,7 @@ def test_the_text_graph_holds_the_learned_context(
         features = text.run(None, {"tokens": tokens[:n]})[0]
         np.testing.assert_allclose(features, baked[:n], atol=1e-5)
     plain = fewclip.zero_shot(PHRASES).add_classes(["zebra"])
-    assert np.abs(features - plain._bank.features[:3].numpy()).max() > 0.01
+    assert np.abs(features - plain._class_embeddings.features[:3].numpy()).max() > 0.01
 
 
 # ---- what is refused -------------------------------------------------------------------------

@@ -20,11 +20,11 @@ import fewclip
 from fewclip.artifact import read_card
 from fewclip.cli import main
 from fewclip.contract import Calibration, Card
-from fewclip.decide import Evidence
+from fewclip.decide import ModelOutputs
 from fewclip.errors import GateError
 from fewclip.runtime import OnnxClassifier
 from fewclip_export import ExportReport, exporter, parity, parity_images
-from fewclip_export.comparison import Side
+from fewclip_export.comparison import ModelRun
 from fewclip_export.parity import Findings, failures
 
 GOOD = Findings(
@@ -75,10 +75,10 @@ def test_a_better_accuracy_and_no_labels_are_no_failure() -> None:
 # ---- the comparison --------------------------------------------------------------------------
 
 
-def side(rows: list[list[float]], familiarity: list[float] | None = None, **changes: Any) -> Side:
+def side(rows: list[list[float]], ood_score: list[float] | None = None, **changes: Any) -> ModelRun:
     card = dataclasses.replace(CARD, **changes)
-    seen = None if familiarity is None else np.array(familiarity)
-    return Side(card, Evidence(np.array(rows, np.float32), None, seen))
+    seen = None if ood_score is None else np.array(ood_score)
+    return ModelRun(card, ModelOutputs(np.array(rows, np.float32), None, seen))
 
 
 CARD = fewclip.zero_shot(["a", "b", "c"]).card
@@ -296,7 +296,7 @@ def test_without_any_image_pictures_are_generated_and_it_is_said(
 ) -> None:
     spoiled(lambda image, text: None)
     card = dataclasses.replace(trained.card, data={})
-    bare = fewclip.Classifier(trained.method, card, familiarity=trained.familiarity)
+    bare = fewclip.Classifier(trained.method, card, ood_score=trained.ood_score)
     report = bare.export_onnx(tmp_path / "out")
     assert "40 generated pictures" in report.origin
     assert "--images" in report.origin
@@ -332,11 +332,11 @@ def test_the_command_line_exits_with_2(
 ) -> None:
     spoiled(lambda image, text: shifted(image, 0.5))
     saved = str(saved_model(tmp_path_factory))
-    assert main.main(["export", saved, "--out", str(tmp_path / "out")]) == 2
+    assert main(["export", saved, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("fewclip: the fp32 export does not answer as the trained model")
     assert said.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
     words = ["export", saved, "--out", str(tmp_path / "out"), "--force", "--json"]
-    assert main.main(words) == 0
+    assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["forced"] is True

@@ -137,7 +137,7 @@ class Run(NamedTuple):
 
 def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> Run:
     """All steps through the trainer's step."""
-    method.prepare(meta["classes"])
+    method.setup(meta["classes"])
     optimizer = make_optimizer(method)
     losses, terms = [], []
     norms: dict[str, float] = {}
@@ -155,7 +155,7 @@ def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> Run:
 @torch.no_grad()
 def evaluate(method: Method, names: list[str], fuse: float | None = None) -> np.ndarray:
     image = method.image_features(images("eval", 8))
-    itm, cat = method.logits(image, method.bank(names))
+    itm, cat = method.logits(image, method.class_embeddings(names))
     if fuse is not None:
         assert cat is not None
         return ((1 - fuse) * itm + fuse * cat).numpy()

@@ -213,12 +213,12 @@ def test_the_unknown_threshold_decides_what_is_known(
     tuned: fewclip.Classifier, photos: Path
 ) -> None:
     paths = pictures(photos)[:4]
-    itm, cat, familiarity = tuned.evidence(paths)
+    itm, cat, ood_score = tuned.model_outputs(paths)
     head, calibration = tuned.card.head, tuned.card.calibration
-    scores = decide.known_score(itm, cat, head, calibration, familiarity)
-    middle = float(np.sort(scores)[1:3].mean())
-    known = [p.known for p in tuned.set_unknown_threshold(middle).predict(paths)]
-    assert known == list(scores >= middle)
+    scores = decide.in_distribution_score(itm, cat, head, calibration, ood_score)
+    intermediate = float(np.sort(scores)[1:3].mean())
+    known = [p.known for p in tuned.set_unknown_threshold(intermediate).predict(paths)]
+    assert known == list(scores >= intermediate)
     assert sum(known) == 2
     assert all(p.known for p in tuned.set_unknown_threshold(None).predict(paths))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from fewclip.errors import DataError, MissingExtraError, OptionError
-from fewclip.selection import compare as comparing
 from fewclip.selection.baselines import REFERENCES, fit_reference
 from fewclip.selection.compare import compare
 from fewclip.selection.recommendation import Row, advise, difference
@@ -45,13 +45,14 @@ def test_every_image_is_judged_once_by_a_model_that_has_not_seen_it(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[set[str], int]] = []
-    learn = comparing.learn
+    module = sys.modules["fewclip.selection.compare"]
+    learn = module.learn
 
     def look(job: Any, *arguments: Any, **more: Any) -> Any:
         seen.append(({p.key for p in job.dataset.train}, len(job.dataset.train)))
         return learn(job, *arguments, **more)
 
-    monkeypatch.setattr(comparing, "learn", look)
+    monkeypatch.setattr(module, "learn", look)
     found = compare(
         own, methods=["zero-shot", "clip-adapter"], folds=3, options={"clip-adapter": {"epochs": 1}}
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewclip.contract import Calibration, HeadSpec
-from fewclip.decide import Prediction, decide, fit_calibration, known_score, probabilities
+from fewclip.decide import Prediction, decide, fit_calibration, in_distribution_score, probabilities
 from fewclip.errors import OptionError
 
 PLAIN = HeadSpec(logit_scale=100.0, columns=(0, 1, 2))
@@ -116,7 +116,7 @@ def test_a_top_k_that_is_none_is_refused(top_k: Any) -> None:
 
 def test_known_is_at_or_above_the_threshold() -> None:
     rows = np.array([[5.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
-    bound = float(known_score(rows, None, PLAIN, Calibration())[0])
+    bound = float(in_distribution_score(rows, None, PLAIN, Calibration())[0])
     answers: list[Prediction] = decide(rows, None, LABELS, PLAIN, Calibration(threshold=bound))
     assert [answer.known for answer in answers] == [True, False]
 
@@ -150,7 +150,7 @@ def test_few_images_that_are_all_right_do_not_give_boundless_confidence() -> Non
 def test_calibration_accepts_about_95_percent(n: int, accepted: int) -> None:
     logits, labels = sample(n, 3.0, seed=n)
     found = fit_calibration(logits, None, labels, PLAIN)
-    scores = known_score(logits, None, PLAIN, found)
+    scores = in_distribution_score(logits, None, PLAIN, found)
     assert (scores >= found.threshold).sum() == accepted
     assert found.threshold is not None
     if n > 1:  # rounding in another runtime moves no image of these across

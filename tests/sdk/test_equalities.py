@@ -68,7 +68,7 @@ def build(tower: Backbone, name: str, names: list[str] = NAMES, **options: Any) 
     for parameter in method.trained_parameters().values():
         nudge = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter.data += 0.01 * nudge
-    method.prepare(names)
+    method.setup(names)
     return method
 
 
@@ -152,7 +152,7 @@ def test_training_without_golden_file(tower: Backbone, name: str) -> None:
     pixels, _ = batch(9)
     with torch.no_grad():
         for names in (NAMES, NEW):
-            itm, cat = ours.logits(ours.image_features(pixels), ours.bank(names))
+            itm, cat = ours.logits(ours.image_features(pixels), ours.class_embeddings(names))
             plain_itm, plain_cat = theirs.logits(pixels, names)
             torch.testing.assert_close(itm, plain_itm, rtol=1e-6, atol=1e-6)
             if cat is not None:
@@ -320,7 +320,7 @@ def test_skip_tuning_steps_start_at_omega(tower: Backbone) -> None:
 @pytest.mark.parametrize("name", methods.list_methods())
 def test_text_features_once_per_class_set(tower: Backbone, name: str) -> None:
     method = build(tower, name).requires_grad_(False)
-    bank = method.bank(NEW)
+    bank = method.class_embeddings(NEW)
     calls = count_calls(method.backbone.clip.token_embedding)
     pixels, _ = batch(0)
     for _ in range(2):
@@ -331,7 +331,7 @@ def test_text_features_once_per_class_set(tower: Backbone, name: str) -> None:
 def test_cocoop_inference_in_pieces(tower: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large class set is compared with few images at a time, to the same logits."""
     method = build(tower, "cocoop").requires_grad_(False)
-    bank = method.bank(NAMES)
+    bank = method.class_embeddings(NAMES)
     features = method.image_features(batch(0)[0])
     whole, _ = method.logits(features, bank)
     monkeypatch.setattr("fewclip.methods.cocoop.TOKEN_BUDGET", bank.prompts.suffix.numel() * 3)

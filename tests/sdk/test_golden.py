@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewclip.methods.skip_tuning import SkipTuning, kept_classes, reserve_mask
+from fewclip.methods.skip_tuning import SkipTuning, class_mask, sampled_classes
 from fewclip.training.loop import learning_rate
 
 OFFICIAL = {"context": "prompt_learner.ctx", **golden.DEPT_NAMES}
@@ -73,7 +73,7 @@ def skip() -> tuple[SkipTuning, dict[str, np.ndarray], Any]:
         image_lr=meta["image_lr"],
     )
     assert isinstance(method, SkipTuning)
-    method.mask = reserve_mask(
+    method.mask = class_mask(
         torch.from_numpy(arrays["uniform"]), meta["top_ratio"], meta["lam"], meta["max_top"]
     )
     return method, arrays, meta
@@ -82,8 +82,8 @@ def skip() -> tuple[SkipTuning, dict[str, np.ndarray], Any]:
 def test_golden_skip_tuning_before_training(skip: Any) -> None:
     """Hidden states before block omega, zero-shot features and logits, and the mask over ranks."""
     method, arrays, meta = skip
-    assert np.array_equal(method.mask.numpy(), arrays["reserve_mask"])
-    method.prepare(meta["classes"])
+    assert np.array_equal(method.mask.numpy(), arrays["class_mask"])
+    method.setup(meta["classes"])
     with torch.no_grad():
         eval_images = golden.images("eval", 8)
         (hidden,) = method.frozen_inputs(eval_images)
@@ -108,15 +108,15 @@ def test_golden_skip_tuning_training(skip: Any, monkeypatch: pytest.MonkeyPatch)
     kept: list[np.ndarray] = []
 
     def record(*args: Any) -> torch.Tensor:
-        classes = kept_classes(*args)
+        classes = sampled_classes(*args)
         kept.append(np.isin(np.arange(len(meta["classes"])), classes.numpy()))
         return classes
 
-    monkeypatch.setattr("fewclip.methods.skip_tuning.kept_classes", record)
+    monkeypatch.setattr("fewclip.methods.skip_tuning.sampled_classes", record)
     found = golden.run(method, arrays, meta)
     official = {name: tower_name(name) for name in method.trained_parameters()}
     golden.check_norms(found.norms, meta, official)
-    assert np.array_equal(np.array(kept), arrays["kept_classes"])
+    assert np.array_equal(np.array(kept), arrays["sampled_classes"])
     np.testing.assert_allclose(found.losses, arrays["losses"], rtol=1e-5)
     np.testing.assert_allclose(
         golden.evaluate(method, meta["classes"]), arrays["logits_eval_after"], atol=1e-4
@@ -136,11 +136,11 @@ def test_golden_cskip() -> None:
     arrays, cases = golden.read("cskip")
     for k, case in enumerate(cases):
         uniform = torch.from_numpy(arrays[f"uniform_{k}"])
-        mask = reserve_mask(uniform, case["top_ratio"], case["lam"], case["max_top"])
+        mask = class_mask(uniform, case["top_ratio"], case["lam"], case["max_top"])
         labels = torch.from_numpy(arrays[f"labels_{k}"])
         features = torch.from_numpy(arrays[f"features_{k}"])
         prototypes = F.normalize(torch.from_numpy(arrays[f"prototypes_{k}"]), dim=-1)
-        kept = kept_classes(features, prototypes, labels, mask)
+        kept = sampled_classes(features, prototypes, labels, mask)
         wanted = (
             np.flatnonzero(arrays[f"kept_{k}"])
             if arrays[f"kept_{k}"].dtype == bool

@@ -107,7 +107,7 @@ def loss_of(method: Method, pixels: Tensor) -> float:
 
 @torch.no_grad()
 def logits_of(method: Method, pixels: Tensor, names: list[str]) -> list[Tensor]:
-    itm, cat = method.logits(method.image_features(pixels), method.bank(names))
+    itm, cat = method.logits(method.image_features(pixels), method.class_embeddings(names))
     return [itm] if cat is None else [itm, cat]
 
 
@@ -127,7 +127,7 @@ def test_a_method_learns_and_comes_back(
     """Loss falls, what is not named as trained stays as it was, and names and tensors are all
     that it takes to rebuild it."""
     method = build(name)
-    method.prepare(NAMES)
+    method.setup(NAMES)
     before = loss_of(method, inputs)
     train(method, pictures, epochs=2, seed=0)
     assert loss_of(method, inputs) < before
@@ -165,7 +165,7 @@ def test_a_stopped_run_ends_the_same(name: str, pictures: TrainingSet, tmp_path:
 
     def run(**settings: Any) -> dict[str, Tensor]:
         method = build(name, backbone=golden.backbone(SMALL), **averaging)
-        method.prepare(NAMES)
+        method.setup(NAMES)
         train(method, pictures, epochs=3, seed=0, **settings)
         return {key: value.clone() for key, value in method.trained_parameters().items()}
 
@@ -200,7 +200,7 @@ def test_promptsrc_ends_with_the_average_over_epochs(pictures: TrainingSet) -> N
         n_classes=3,
         generator=torch.Generator().manual_seed(0),
     )
-    method.prepare(NAMES)
+    method.setup(NAMES)
     train(method, pictures, epochs=3, seed=0)
     densities = np.exp(-(((np.array([1, 2, 3]) - 2.0) / 1.5) ** 2) / 2)
     weights = densities / densities.sum()
@@ -252,7 +252,7 @@ def test_depth_per_tower_and_capped(micro: Backbone) -> None:
 @pytest.mark.parametrize("depth", [(6, 2), (1, 4), 1])
 def test_maple_with_unequal_depths_uses_every_parameter(depth: Any, inputs: Tensor) -> None:
     method = build("maple", depth=depth)
-    method.prepare(NAMES)
+    method.setup(NAMES)
     parameters = method.trained_parameters()
     for parameter in parameters.values():
         parameter.requires_grad_(True)
@@ -276,7 +276,7 @@ def test_cocoop_says_that_its_text_depends_on_the_image() -> None:
     for name in ("cocoop", "cocoop+dept"):
         method = build(name)
         assert method.per_image_text
-        assert method.bank(NAMES).features is None
+        assert method.class_embeddings(NAMES).features is None
         assert method.options.batch_size == 1
     assert not build("coop+dept").per_image_text
 
@@ -307,4 +307,4 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], word: str) 
 @pytest.mark.parametrize("name", ["coop", "maple", "promptsrc", "vpt"])
 def test_a_name_too_long_is_refused(name: str) -> None:
     with pytest.raises(ClassNameError, match="tokens"):
-        build(name).bank(["short", "a name of far too many words " * 6])
+        build(name).class_embeddings(["short", "a name of far too many words " * 6])

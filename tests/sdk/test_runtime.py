@@ -129,7 +129,7 @@ def test_preprocessed_arrays_are_taken_as_they_are(
     from fewclip.preprocess import preprocess
 
     pixels = preprocess(images, served.card.preprocessing)
-    assert_same(served.answer(served.evidence(pixels)), served.predict(images))
+    assert_same(served.answer(served.model_outputs(pixels)), served.predict(images))
 
 
 def test_evaluating_gives_the_same_report(

@@ -76,7 +76,7 @@ def untrained(name: str = "skip-tuning", **options: object) -> Method:
         phrases=NAMES,
         generator=torch.Generator().manual_seed(0),
     )
-    method.prepare(NAMES)
+    method.setup(NAMES)
     return method
 
 

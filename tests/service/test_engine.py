@@ -34,7 +34,7 @@ def test_a_batch_answers_each_as_if_alone(classifier: OnnxClassifier) -> None:
     ]
     for job, answer in zip(jobs, run_batch(jobs), strict=True):
         assert answer is not None
-        found = job.classifier.evidence(job.pixels[None])
+        found = job.classifier.model_outputs(job.pixels[None])
         alone = job.classifier.answer(found, job.top_k)[0]
         assert [entry.label for entry in answer.top] == [entry.label for entry in alone.top]
         assert answer.score == pytest.approx(alone.score, abs=1e-5)

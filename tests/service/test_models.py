@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.server import Server
 from fewclip.runtime import OnnxClassifier
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.inference.model_store import Models
 
 pytestmark = pytest.mark.slow
@@ -147,7 +147,7 @@ def test_a_folder_that_is_missing_for_a_moment_is_not_gone(models: Path, tmp_pat
     impatient.scan(settled=True)
     shutil.rmtree(root / "pets")
     impatient.scan()
-    with pytest.raises(Problem, match="no model 'pets'"):
+    with pytest.raises(APIError, match="no model 'pets'"):
         impatient.get("pets")
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from fewclip_app.work.job_queue import in_words
+from fewclip_app.work.job_queue import user_message
 
 # How every event of the page runs. Not through Gradio's queue: there, an event that follows at once
 # on the end of another one can be thrown away together with the stream that carried the other,
@@ -28,6 +28,6 @@ def told(function: F) -> F:
         except gr.Error:
             raise
         except Exception as error:
-            raise gr.Error(in_words(error), duration=None, print_exception=False) from error
+            raise gr.Error(user_message(error), duration=None, print_exception=False) from error
 
     return handler  # type: ignore[return-value]

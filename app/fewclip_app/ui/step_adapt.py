@@ -11,7 +11,7 @@ from fewclip.errors import DataError, OptionError
 from fewclip_app.ui import render
 from fewclip_app.ui.events import EVENT
 from fewclip_app.work import training
-from fewclip_app.work.job_queue import Desk, Job, in_words
+from fewclip_app.work.job_queue import Job, JobQueue, user_message
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
 
@@ -94,7 +94,7 @@ def build(sessions: Sessions) -> Adapt:
                 gentle=gentle,
             )
         except Exception as error:
-            note = render.note(in_words(error), "error")
+            note = render.note(user_message(error), "error")
             return gr.update(), gr.update(), note, gr.update(), gr.update()
         return look(request)
 
@@ -126,7 +126,7 @@ def build(sessions: Sessions) -> Adapt:
     return Adapt(look, outputs, ended, gentle)
 
 
-def begin(workspace: Workspace, desk: Desk, **choices: Any) -> Job:
+def begin(workspace: Workspace, desk: JobQueue, **choices: Any) -> Job:
     """Queue a training of this workspace.
 
     Args:
@@ -160,7 +160,7 @@ def begin(workspace: Workspace, desk: Desk, **choices: Any) -> Job:
         return workspace.job
 
 
-def draw_job(job: Job, desk: Desk) -> str:
+def draw_job(job: Job, desk: JobQueue) -> str:
     """What a job does, as HTML."""
     if job.state == "failed":
         return render.note(f"That did not work: {job.error}", "error")

@@ -11,7 +11,7 @@ import gradio as gr
 from fewclip_app.ui import render
 from fewclip_app.ui.events import EVENT
 from fewclip_app.work import archive, training
-from fewclip_app.work.job_queue import in_words
+from fewclip_app.work.job_queue import user_message
 from fewclip_app.work.sessions import Sessions
 
 NAME = "my-classifier"
@@ -64,7 +64,7 @@ def build(sessions: Sessions) -> Take:
         try:
             made = training.save(sessions.of(request), slug(text))
         except Exception as error:
-            return render.note(in_words(error), "error"), gr.update(visible=False)
+            return render.note(user_message(error), "error"), gr.update(visible=False)
         done = render.note("Ready: click a size to download.", "ok")
         return done, gr.update(value=[str(path) for path in made], visible=True)
 
@@ -93,7 +93,7 @@ def build_load(sessions: Sessions) -> Any:
         try:
             archive.consume(Path(file), lambda path: training.load(workspace, path))
         except Exception as error:
-            return render.note(in_words(error), "error")
+            return render.note(user_message(error), "error")
         card = workspace.model.card if workspace.model else None
         return render.note(f"Loaded: {len(card.classes) if card else 0} classes.", "ok")
 

@@ -16,9 +16,9 @@ from fewclip_app.ui import render
 from fewclip_app.ui.events import EVENT, told
 from fewclip_app.ui.example import example_folder
 from fewclip_app.work import archive
-from fewclip_app.work.job_queue import in_words
+from fewclip_app.work.job_queue import user_message
 from fewclip_app.work.sessions import Sessions
-from fewclip_app.work.workspace import Box, Workspace
+from fewclip_app.work.workspace import ClassDraft, Workspace
 
 NOT_USED = "Not used:"
 CARDS = 24  # classes that get a card; more of them are listed
@@ -93,7 +93,7 @@ def build(sessions: Sessions) -> Images:
             act(workspace, *given)
             said = render.skipped(workspace.remarks, NOT_USED)
         except Exception as error:
-            said = render.note(in_words(error), "error")
+            said = render.note(user_message(error), "error")
         return new_revision(), said, summarise(workspace)
 
     def on_example(request: gr.Request) -> tuple[Any, ...]:
@@ -147,7 +147,7 @@ def summarise(workspace: Workspace) -> str:
     )
 
 
-def _card(sessions: Sessions, box: Box, revision: gr.Textbox, summary: gr.HTML) -> None:
+def _card(sessions: Sessions, box: ClassDraft, revision: gr.Textbox, summary: gr.HTML) -> None:
     with gr.Column(min_width=120, elem_classes="fc-card"):
         name = gr.Textbox(
             box.name,
@@ -202,23 +202,23 @@ def _card(sessions: Sessions, box: Box, revision: gr.Textbox, summary: gr.HTML) 
     remove.click(told(drop), None, [revision, summary], **quiet)
 
 
-def _gallery(box: Box) -> Any:
+def _gallery(box: ClassDraft) -> Any:
     return gr.update(value=_thumbs(box), label=_count(box))
 
 
-def _thumbs(box: Box) -> list[str]:
+def _thumbs(box: ClassDraft) -> list[str]:
     return [str(photo.thumb) for photo in box.photos]
 
 
-def _count(box: Box) -> str:
+def _count(box: ClassDraft) -> str:
     return f"Images: {len(box.photos)}" if box.photos else "Images"
 
 
-def _refused(box: Box) -> str:
+def _refused(box: ClassDraft) -> str:
     return render.skipped(box.refused, NOT_USED)
 
 
-def _rest(boxes: Sequence[Box]) -> str:
+def _rest(boxes: Sequence[ClassDraft]) -> str:
     rows = "".join(
         f"<tr><td>{escape(box.name)}</td><td>{len(box.photos)}</td></tr>" for box in boxes
     )

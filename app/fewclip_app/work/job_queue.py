@@ -88,13 +88,13 @@ class Job:
         except StoppedError:
             self.state = "stopped"
         except Exception as error:
-            self.error = in_words(error)
+            self.error = user_message(error)
             self.state = "failed"
         finally:
             _free_memory()
 
 
-class Desk:
+class JobQueue:
     """Runs jobs in order, `places` at a time."""
 
     def __init__(self, places: int) -> None:
@@ -133,7 +133,7 @@ class Desk:
         self._pool.shutdown()
 
 
-def in_words(error: Exception) -> str:
+def user_message(error: Exception) -> str:
     """An error for people. What is nobody's input is logged, and only its number is shown."""
     if isinstance(error, FewclipError):
         return str(error)

@@ -16,7 +16,7 @@ import gradio as gr
 
 from fewclip.errors import DataError
 from fewclip_app.settings import Settings
-from fewclip_app.work.job_queue import Desk
+from fewclip_app.work.job_queue import JobQueue
 from fewclip_app.work.workspace import Workspace
 
 FORGOTTEN = 24 * 3600.0  # seconds after which an open but idle page is taken for gone
@@ -41,7 +41,7 @@ class Sessions:
     def __init__(self, root: Path, settings: Settings) -> None:
         self.root = root
         self.settings = settings
-        self.desk = Desk(settings.trainings)
+        self.desk = JobQueue(settings.trainings)
         self._entries: dict[str, _Entry] = {}
         self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()

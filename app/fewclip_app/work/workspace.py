@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass
-class Box:
+class ClassDraft:
     """One class as it is being filled."""
 
     key: str
@@ -48,7 +48,7 @@ class Workspace:
         self.settings = settings
         self.store = Store(folder, settings)
         self.lock = threading.RLock()
-        self.boxes: list[Box] = []
+        self.boxes: list[ClassDraft] = []
         self.test: list[tuple[Photo, str]] = []
         self.remarks: list[Skipped] = []
         self.model: Model | None = None
@@ -71,7 +71,7 @@ class Workspace:
 
     # ---- class by class ----------------------------------------------------------------------
 
-    def add_box(self, name: str = "") -> Box:
+    def add_box(self, name: str = "") -> ClassDraft:
         """A new class.
 
         Raises:
@@ -80,11 +80,11 @@ class Workspace:
         with self.lock:
             if len(self.boxes) >= self.settings.max_classes:
                 raise DataError(f"no more than {self.settings.max_classes} classes are allowed")
-            box = Box(secrets.token_hex(8), clean(name))
+            box = ClassDraft(secrets.token_hex(8), clean(name))
             self.boxes.append(box)
             return box
 
-    def box(self, key: str) -> Box:
+    def box(self, key: str) -> ClassDraft:
         """The class of a card on the page.
 
         Raises:
@@ -159,7 +159,9 @@ class Workspace:
             )
         with self.lock:
             skipped = list(found.skipped)
-            boxes = {label: Box(secrets.token_hex(8), label) for label in sorted(found.labels)}
+            boxes = {
+                label: ClassDraft(secrets.token_hex(8), label) for label in sorted(found.labels)
+            }
             for photo, label in self._taken(found.splits.get("train", []), skipped):
                 boxes[label].photos.append(photo)
             held = found.splits.get("test") or found.splits.get("val") or []
@@ -244,6 +246,6 @@ class Workspace:
         ]
         return self._taken([each for each in found if each.label in names], skipped)
 
-    def _drop(self, boxes: Iterable[Box], test: Iterable[tuple[Photo, str]]) -> None:
+    def _drop(self, boxes: Iterable[ClassDraft], test: Iterable[tuple[Photo, str]]) -> None:
         self.store.drop(photo for box in boxes for photo in box.photos)
         self.store.drop(photo for photo, _ in test)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from fewclip.bench.datasets import load
 from fewclip.bench.layouts import VARIANTS
 from fewclip.bench.photos import Dataset, Half
-from fewclip.bench.sweep import Job, Outcome, Sweep, accuracy, answering, retold
+from fewclip.bench.sweep import Job, Outcome, Sweep, accuracy, answering, with_template
 from fewclip.bench.tables import Summary
 from fewclip.errors import OptionError
 
@@ -200,7 +200,7 @@ def _transfer(
         scores = {source.name: _half_accuracy(job, clf, "all")}
         for each in others:
             told = _told(source, each)
-            tested = retold(clf, sweep.template_for(job, each)).with_classes(told)
+            tested = with_template(clf, sweep.template_for(job, each)).with_classes(told)
             scores[each.name] = accuracy(tested, each.tested())
         scores["average"] = sum(scores[each.name] for each in others) / len(others)
         return scores

@@ -236,7 +236,7 @@ def answering(clf: Classifier, photos: Sequence[Photo], most: int = 256) -> floa
     return len(images) / (time.perf_counter() - begin)
 
 
-def retold(clf: Classifier, template: str) -> Classifier:
+def with_template(clf: Classifier, template: str) -> Classifier:
     """The same weights under another template, for methods whose prompts are a template.
 
     The method is changed in place: the classifier it came from keeps its class features, and is

@@ -20,7 +20,7 @@ Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
 
 
-class Verb(NamedTuple):
+class Subcommand(NamedTuple):
     """One word of the command line; `arguments` runs only for the verb that was named."""
 
     help: str
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(words)
     warnings.showwarning = _one_line_warning
     try:
-        return VERBS[arguments.verb].run(arguments)
+        return SUBCOMMANDS[arguments.verb].run(arguments)
     except StoppedError as error:
         hint = " (--resume goes on from there)" if error.checkpoint else ""
         print(f"fewclip: {error}{hint}", file=sys.stderr)
@@ -67,7 +67,7 @@ def _parse(words: list[str]) -> Arguments:
     parser.add_argument("--version", action="version", version=f"fewclip {__version__}")
     choices = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     named = next((word for word in words if not word.startswith("-")), None)
-    for name, verb in VERBS.items():
+    for name, verb in SUBCOMMANDS.items():
         sub = choices.add_parser(name, help=verb.help, description=verb.help)
         if name == named:
             verb.arguments(sub)
@@ -137,27 +137,29 @@ def _bench(arguments: Arguments) -> int:
     return bench(arguments)
 
 
-VERBS = {
-    "adapt": Verb("adapt CLIP to your images", commands.adapt_arguments, commands.adapt),
-    "predict": Verb("classify images", commands.predict_arguments, commands.predict),
-    "evaluate": Verb(
+SUBCOMMANDS = {
+    "adapt": Subcommand("adapt CLIP to your images", commands.adapt_arguments, commands.adapt),
+    "predict": Subcommand("classify images", commands.predict_arguments, commands.predict),
+    "evaluate": Subcommand(
         "measure a model on labelled images", commands.evaluate_arguments, commands.evaluate
     ),
-    "add-classes": Verb(
+    "add-classes": Subcommand(
         "add classes by name, no training", commands.add_classes_arguments, commands.add_classes
     ),
-    "export": Verb(
+    "export": Subcommand(
         "write ONNX, proven to answer alike", commands.export_arguments, commands.export
     ),
-    "serve": Verb("serve an exported model over HTTP", _serve_arguments, _serve),
-    "build": Verb("make a Bento with the model inside", _build_arguments, _build),
-    "app": Verb("open the page: upload, adapt, classify", _app_arguments, _app),
-    "compare": Verb("find the best method for your images", _compare_arguments, _compare),
-    "bench": Verb("run the papers' protocols", _bench_arguments, _bench),
-    "info": Verb("show a model's card", commands.info_arguments, commands.info),
-    "demo": Verb("the main job on two bundled data sets", commands.demo_arguments, commands.demo),
-    "methods": Verb("list the methods", commands.json_flag, commands.methods),
-    "backbones": Verb("list the backbones", commands.json_flag, commands.backbones),
+    "serve": Subcommand("serve an exported model over HTTP", _serve_arguments, _serve),
+    "build": Subcommand("make a Bento with the model inside", _build_arguments, _build),
+    "app": Subcommand("open the page: upload, adapt, classify", _app_arguments, _app),
+    "compare": Subcommand("find the best method for your images", _compare_arguments, _compare),
+    "bench": Subcommand("run the papers' protocols", _bench_arguments, _bench),
+    "info": Subcommand("show a model's card", commands.info_arguments, commands.info),
+    "demo": Subcommand(
+        "the main job on two bundled data sets", commands.demo_arguments, commands.demo
+    ),
+    "methods": Subcommand("list the methods", commands.json_flag, commands.methods),
+    "backbones": Subcommand("list the backbones", commands.json_flag, commands.backbones),
 }
 
 

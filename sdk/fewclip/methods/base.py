@@ -63,7 +63,7 @@ class MethodOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class ParamGroup:
     """Parameters that share a learning rate; names are stable, they stand in saved models."""
 
     params: Mapping[str, nn.Parameter]
@@ -94,7 +94,7 @@ class Outputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassBank:
+class ClassEmbeddings:
     """A class set ready for inference: text features (M, D), or the prompts where they depend on
     the image."""
 
@@ -125,7 +125,9 @@ class Method(nn.Module):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     trains: ClassVar[bool] = True
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
-    judges_middle: ClassVar[bool] = False  # training draws features together, but not their source
+    uses_intermediate: ClassVar[bool] = (
+        False  # training draws features together, but not their source
+    )
     per_image_text: bool = False
 
     def __init__(
@@ -145,11 +147,11 @@ class Method(nn.Module):
 
     # ---- training ----------------------------------------------------------------------------
 
-    def prepare(self, phrases: Sequence[str]) -> None:
+    def setup(self, phrases: Sequence[str]) -> None:
         """Compute once what training needs of the class set: prompts, frozen text features."""
         self.prompts = self.tokenize(phrases)
 
-    def groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         """Trainable parameters by learning rate."""
         return []
 
@@ -165,7 +167,7 @@ class Method(nn.Module):
         """Features of a batch and of the classes it is compared with."""
         raise NotImplementedError
 
-    def regulariser(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+    def regularization_loss(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
         """Named loss terms besides the cross-entropy."""
         return {}
 
@@ -173,7 +175,7 @@ class Method(nn.Module):
         """Named terms; their sum is minimised. labels (B,) int64."""
         out = self.outputs(inputs, labels)
         logits = cosine_logits(out.image, out.text, self.backbone.logit_scale)
-        return {"ce": F.cross_entropy(logits, out.labels), **self.regulariser(out, inputs)}
+        return {"ce": F.cross_entropy(logits, out.labels), **self.regularization_loss(out, inputs)}
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` of 0 .. epochs-1."""
@@ -198,14 +200,14 @@ class Method(nn.Module):
         """(B, 3, H, W) -> (B, D), before L2 normalisation."""
         return self.backbone.image_features(self.backbone.image_embed(pixels))
 
-    def features_and_middle(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`image_features`, and what familiarity needs besides (`fewclip.ood`).
+    def features_and_intermediate(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`image_features`, and what ood_score needs besides (`fewclip.ood`).
 
         Returns:
             Image features (B, D), and the mean patch token halfway up the image tower (B, w), None
-            unless `judges_middle`; both before L2 normalisation.
+            unless `uses_intermediate`; both before L2 normalisation.
         """
-        if not self.judges_middle:
+        if not self.uses_intermediate:
             return self.image_features(pixels), None
         half = self.backbone.image_depth // 2
         x = self.backbone.image_blocks(self.backbone.image_embed(pixels), 0, half)
@@ -219,20 +221,22 @@ class Method(nn.Module):
         """(n, context) int64 token rows -> (n, D): `text_features` in the form that exports."""
         return self.backbone.encode_tokens(tokens)
 
-    def bank(self, phrases: Sequence[str]) -> ClassBank:
+    def class_embeddings(self, phrases: Sequence[str]) -> ClassEmbeddings:
         """Any class set, seen in training or not, computed once."""
         prompts = self.tokenize(phrases)
-        return ClassBank(prompts, None if self.per_image_text else self.text_features(prompts))
+        return ClassEmbeddings(
+            prompts, None if self.per_image_text else self.text_features(prompts)
+        )
 
-    def text_for(self, bank: ClassBank, image: Tensor) -> Tensor:
+    def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
         """(M, D), or (B, M, D) for image features (B, D)."""
-        if bank.features is None:
+        if embeddings.features is None:
             raise NotImplementedError
-        return bank.features
+        return embeddings.features
 
-    def logits(self, image: Tensor, bank: ClassBank) -> tuple[Tensor, Tensor | None]:
+    def logits(self, image: Tensor, embeddings: ClassEmbeddings) -> tuple[Tensor, Tensor | None]:
         """Image features (B, D) -> ITM logits (B, M), and CAT logits (B, n_classes) with DePT."""
-        text = self.text_for(bank, image)
+        text = self.text_for(embeddings, image)
         return cosine_logits(image, text, self.backbone.logit_scale), None
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
@@ -242,7 +246,7 @@ class Method(nn.Module):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """All groups' parameters by name."""
-        return {name: p for group in self.groups() for name, p in group.params.items()}
+        return {name: p for group in self.param_groups() for name, p in group.params.items()}
 
 
 def tower_parameters(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewclip.backbone import Backbone
-from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
+from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.prompts import linear
 
 
@@ -64,12 +64,12 @@ class CLIPAdapter(Method):
         )
 
     @torch.no_grad()
-    def prepare(self, phrases: Sequence[str]) -> None:
-        super().prepare(phrases)
+    def setup(self, phrases: Sequence[str]) -> None:
+        super().setup(phrases)
         self.text = self.text_features(self.prompts)
 
-    def groups(self) -> list[Group]:
-        return [Group(self.own_parameters(), self.options.lr)]
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(self._adapted(inputs[0]), self.text, labels)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewclip.backbone import Backbone, ClassPrompts
-from fewclip.methods.base import ClassBank, Group, Inputs, MethodOptions, Outputs
+from fewclip.methods.base import ClassEmbeddings, Inputs, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.coop import CoOp, CoOpOptions
 from fewclip.methods.prompts import linear
 
@@ -58,8 +58,8 @@ class CoCoOp(CoOp):
             linear(width, backbone.text_width, backbone, generator),
         )
 
-    def groups(self) -> list[Group]:
-        return [Group(self.own_parameters(), self.options.lr)]
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(inputs[0], self.text_per_image(self.prompts, inputs[0]), labels)
@@ -70,9 +70,11 @@ class CoCoOp(CoOp):
         context = self.context + shift[:, None]  # (B, n, w)
         return self.backbone.text_features(self.backbone.text_embed(prompts, context))
 
-    def text_for(self, bank: ClassBank, image: Tensor) -> Tensor:
-        at_once = max(TOKEN_BUDGET // bank.prompts.suffix.numel(), 1)
-        parts = [self.text_per_image(bank.prompts, rows) for rows in torch.split(image, at_once)]
+    def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
+        at_once = max(TOKEN_BUDGET // embeddings.prompts.suffix.numel(), 1)
+        parts = [
+            self.text_per_image(embeddings.prompts, rows) for rows in torch.split(image, at_once)
+        ]
         return torch.cat(parts)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:

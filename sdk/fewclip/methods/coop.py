@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewclip.backbone import Backbone, ClassPrompts
-from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
-from fewclip.methods.prompts import start_context
+from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.prompts import init_context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,14 +51,14 @@ class CoOp(Method):
         super().__init__(
             backbone, options, template=template, n_classes=n_classes, generator=generator
         )
-        self.context = start_context(backbone, options.n_ctx, options.context, generator)
+        self.context = init_context(backbone, options.n_ctx, options.context, generator)
 
     def prompt(self, phrase: str) -> str:
         """Each `X` holds the place of a context vector."""
         return "X " * len(self.context) + phrase + "."
 
-    def groups(self) -> list[Group]:
-        return [Group({"context": self.context}, self.options.lr)]
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup({"context": self.context}, self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(inputs[0], self.text_features(self.prompts), labels)

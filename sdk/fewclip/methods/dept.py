@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import (
     BatchPlan,
-    ClassBank,
-    Group,
+    ClassEmbeddings,
     Inputs,
     Method,
     Outputs,
+    ParamGroup,
     cosine_logits,
 )
 
@@ -28,7 +28,7 @@ class DePT(Method):
 
     A channel-wise adjusted linear classifier (CAT head) takes up what is specific to the base
     classes, so that the prompts (ITM head) keep what new classes share. Loss
-    `(1 - lambda) * L_ITM + lambda * L_CAT` plus the wrapped method's regulariser, unscaled.
+    `(1 - lambda) * L_ITM + lambda * L_CAT` plus the wrapped method's regularization_loss, unscaled.
 
     Args:
         inner: the wrapped method; it is trained along.
@@ -63,13 +63,13 @@ class DePT(Method):
             self.bias,
         ) = (nn.Parameter(x.to(inner.backbone.device)) for x in start)
 
-    def prepare(self, phrases: Sequence[str]) -> None:
-        self.inner.prepare(phrases)
+    def setup(self, phrases: Sequence[str]) -> None:
+        self.inner.setup(phrases)
 
-    def groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         names = ("image_gamma", "image_beta", "text_gamma", "text_beta", "weight", "bias")
         own = {f"dept.{name}": getattr(self, name) for name in names}
-        return [*self.inner.groups(), Group(own, NEW_LR_MULTIPLIER * self.options.lr)]
+        return [*self.inner.param_groups(), ParamGroup(own, NEW_LR_MULTIPLIER * self.options.lr)]
 
     def batch_plan(self, shots: int) -> BatchPlan:
         return self.inner.batch_plan(shots)
@@ -90,7 +90,7 @@ class DePT(Method):
         return {
             "itm": (1 - self.dept_weight) * F.cross_entropy(logits, out.labels),
             "cat": self.dept_weight * F.cross_entropy(cat_logits, torch.cat([out.labels] * 2)),
-            **self.inner.regulariser(out, inputs),
+            **self.inner.regularization_loss(out, inputs),
         }
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
@@ -114,18 +114,18 @@ class DePT(Method):
     def text_from_tokens(self, tokens: Tensor) -> Tensor:
         return self.inner.text_from_tokens(tokens)
 
-    def bank(self, phrases: Sequence[str]) -> ClassBank:
-        return self.inner.bank(phrases)
+    def class_embeddings(self, phrases: Sequence[str]) -> ClassEmbeddings:
+        return self.inner.class_embeddings(phrases)
 
-    def text_for(self, bank: ClassBank, image: Tensor) -> Tensor:
-        return self.inner.text_for(bank, image)
+    def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
+        return self.inner.text_for(embeddings, image)
 
     def cat_logits(self, image: Tensor) -> Tensor:
         """Image features (B, D) -> (B, n_classes) over the trained classes."""
         return F.linear(self._image_rows(image), self.weight, self.bias)
 
-    def logits(self, image: Tensor, bank: ClassBank) -> tuple[Tensor, Tensor | None]:
-        return self.inner.logits(image, bank)[0], self.cat_logits(image)
+    def logits(self, image: Tensor, embeddings: ClassEmbeddings) -> tuple[Tensor, Tensor | None]:
+        return self.inner.logits(image, embeddings)[0], self.cat_logits(image)
 
     def _image_rows(self, image: Tensor) -> Tensor:
         return self.image_gamma * image + self.image_beta

@@ -7,7 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs, tower_parameters
+from fewclip.methods.base import (
+    Inputs,
+    Method,
+    MethodOptions,
+    Outputs,
+    ParamGroup,
+    tower_parameters,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,9 +35,9 @@ class FineTune(Method):
     Options: ClassVar[type[MethodOptions]] = FineTuneOptions
     dept_ready: ClassVar[bool] = False
 
-    def groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         image, text = tower_parameters(self.backbone, 0, 0)
-        return [Group({**text, **image}, self.options.lr)]
+        return [ParamGroup({**text, **image}, self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         return (self.backbone.image_embed(pixels),)

@@ -39,11 +39,11 @@ class KgCoOp(CoOp):
     Options: ClassVar[type[MethodOptions]] = KgCoOpOptions
 
     @torch.no_grad()
-    def prepare(self, phrases: Sequence[str]) -> None:
-        super().prepare(phrases)
+    def setup(self, phrases: Sequence[str]) -> None:
+        super().setup(phrases)
         plain = self.backbone.tokenize([Method.prompt(self, phrase) for phrase in phrases])
         self.zero_shot = self.backbone.text_features(self.backbone.text_embed(plain))
 
-    def regulariser(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+    def regularization_loss(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
         near = F.cosine_similarity(outputs.text, self.zero_shot, dim=-1).mean()
         return {"kg": self.options.kg_weight * (1 - near)}

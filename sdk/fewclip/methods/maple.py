@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.errors import OptionError
-from fewclip.methods.base import Group, Inputs, MethodOptions, Outputs
+from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.methods.prompts import DeepOptions, levels, linear, prompted_image_features
+from fewclip.methods.prompts import DeepOptions, deep_prompts, linear, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class MaPLe(CoOp):
         self.context = nn.Parameter(self.context.detach()[:n].clone())
         image_depth, self.text_depth = options.depths(backbone)
         deeper = max(image_depth, self.text_depth) - 1
-        self.text_prompts = levels(deeper, n, backbone.text_width, backbone, generator)
+        self.text_prompts = deep_prompts(deeper, n, backbone.text_width, backbone, generator)
         self.projections = nn.ModuleList(
             linear(backbone.text_width, backbone.image_width, backbone, generator)
             for _ in range(image_depth)
@@ -71,8 +71,8 @@ class MaPLe(CoOp):
         words = self.options.context
         return f"{words} {phrase}." if words else super().prompt(phrase)
 
-    def groups(self) -> list[Group]:
-        return [Group(self.own_parameters(), self.options.lr)]
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         return (self.backbone.image_embed(pixels),)

@@ -47,7 +47,7 @@ def random_vectors(n: int, width: int, backbone: Backbone, generator: torch.Gene
     return (INIT_STD * torch.randn(n, width, generator=generator)).to(backbone.device)
 
 
-def start_context(
+def init_context(
     backbone: Backbone, n_ctx: int, words: str, generator: torch.Generator
 ) -> nn.Parameter:
     """(n, w) context vectors: the embeddings of `words`, or random with std 0.02."""
@@ -56,7 +56,7 @@ def start_context(
     return nn.Parameter(random_vectors(n_ctx, backbone.text_width, backbone, generator))
 
 
-def levels(
+def deep_prompts(
     count: int, n: int, width: int, backbone: Backbone, generator: torch.Generator
 ) -> nn.ParameterList:
     """`count` levels of (n, width) vectors, random with std 0.02."""

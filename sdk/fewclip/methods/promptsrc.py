@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewclip.backbone import Backbone, ClassPrompts
-from fewclip.methods.base import Group, Inputs, MethodOptions, Outputs, cosine_logits
+from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup, cosine_logits
 from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.methods.prompts import DeepOptions, levels, prompted_image_features
+from fewclip.methods.prompts import DeepOptions, deep_prompts, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,17 +77,17 @@ class PromptSRC(CoOp):
             backbone, options, template=template, n_classes=n_classes, generator=generator
         )
         image_depth, text_depth = options.depths(backbone)
-        self.text_prompts = levels(
+        self.text_prompts = deep_prompts(
             text_depth - 1, len(self.context), backbone.text_width, backbone, generator
         )
-        self.image_prompts = levels(
+        self.image_prompts = deep_prompts(
             image_depth, options.n_image_ctx, backbone.image_width, backbone, generator
         )
         self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
 
     @torch.no_grad()
-    def prepare(self, phrases: Sequence[str]) -> None:
-        super().prepare(phrases)
+    def setup(self, phrases: Sequence[str]) -> None:
+        super().setup(phrases)
         templates = self.options.templates or imagenet_templates()
         frozen = []
         for template in templates:
@@ -95,8 +95,8 @@ class PromptSRC(CoOp):
             frozen.append(self.backbone.text_features(self.backbone.text_embed(prompts)))
         self.zero_shot = F.normalize(torch.stack(frozen).mean(0), dim=-1)
 
-    def groups(self) -> list[Group]:
-        return [Group(self.own_parameters(), self.options.lr)]
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         """What enters block 0, and the frozen tower's features."""
@@ -107,7 +107,7 @@ class PromptSRC(CoOp):
         image = prompted_image_features(self.backbone, inputs[0], list(self.image_prompts))
         return Outputs(image, self.text_features(self.prompts), labels)
 
-    def regulariser(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+    def regularization_loss(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
         scale = self.backbone.logit_scale
         image, text = F.normalize(outputs.image, dim=-1), F.normalize(outputs.text, dim=-1)
         tuned = cosine_logits(outputs.image, outputs.text, scale).log_softmax(-1)

@@ -15,11 +15,11 @@ from fewclip.backbone import Backbone
 from fewclip.errors import OptionError
 from fewclip.methods.base import (
     BatchPlan,
-    Group,
     Inputs,
     Method,
     MethodOptions,
     Outputs,
+    ParamGroup,
     tower_parameters,
 )
 
@@ -77,7 +77,7 @@ class SkipTuning(Method):
     name: ClassVar[str] = "skip-tuning"
     Options: ClassVar[type[MethodOptions]] = SkipTuningOptions
     dept_ready: ClassVar[bool] = False
-    judges_middle: ClassVar[bool] = True
+    uses_intermediate: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -101,18 +101,18 @@ class SkipTuning(Method):
                 f"{backbone.text_depth} (text) blocks; omega must leave at least one to train"
             )
         uniform = torch.rand(n_classes, generator=generator)
-        self.mask = reserve_mask(uniform, options.top_ratio, options.lam, options.max_top)
+        self.mask = class_mask(uniform, options.top_ratio, options.lam, options.max_top)
 
     @torch.no_grad()
-    def prepare(self, phrases: Sequence[str]) -> None:
-        super().prepare(phrases)
+    def setup(self, phrases: Sequence[str]) -> None:
+        super().setup(phrases)
         start = self.backbone.text_embed(self.prompts)
         self.hidden = self.backbone.text_blocks(start, 0, self.text_from)
         self.prototypes = F.normalize(self.backbone.text_features(start), dim=-1)
 
-    def groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         image, text = tower_parameters(self.backbone, self.image_from, self.text_from)
-        return [Group(text, self.options.text_lr), Group(image, self.options.image_lr)]
+        return [ParamGroup(text, self.options.text_lr), ParamGroup(image, self.options.image_lr)]
 
     def batch_plan(self, shots: int) -> BatchPlan:
         size = self.options.batch_size
@@ -123,18 +123,18 @@ class SkipTuning(Method):
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         image = self.backbone.image_features(inputs[0], self.image_from)
-        kept = kept_classes(image.detach(), self.prototypes, labels, self.mask)
+        kept = sampled_classes(image.detach(), self.prototypes, labels, self.mask)
         text = self.backbone.text_features(self.hidden.select(kept), self.text_from)
         return Outputs(image, text, torch.searchsorted(kept, labels))
 
     def state(self) -> dict[str, Tensor]:
-        return {"reserve_mask": self.mask.to(torch.uint8)}
+        return {"class_mask": self.mask.to(torch.uint8)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.mask = state["reserve_mask"].bool()
+        self.mask = state["class_mask"].bool()
 
 
-def reserve_mask(uniform: Tensor, top_ratio: float, lam: float, max_top: int) -> Tensor:
+def class_mask(uniform: Tensor, top_ratio: float, lam: float, max_top: int) -> Tensor:
     """CSkip's Bernoulli mask over ranks: uniform (M,) draws in [0, 1) -> (M,) bool."""
     m = len(uniform)
     top = min(math.ceil(top_ratio * m), max_top, m)
@@ -147,7 +147,7 @@ def reserve_mask(uniform: Tensor, top_ratio: float, lam: float, max_top: int) ->
     return mask
 
 
-def kept_classes(image: Tensor, prototypes: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def sampled_classes(image: Tensor, prototypes: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """CSkip: the classes a batch is compared with, ascending.
 
     image (B, D) before normalisation, prototypes (M, D) normalised, labels (B,), mask (M,) over

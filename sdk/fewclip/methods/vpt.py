@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fewclip.backbone import Backbone
-from fewclip.methods.base import Group, Inputs, Method, MethodOptions, Outputs
-from fewclip.methods.prompts import DeepOptions, levels, prompted_image_features
+from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.prompts import DeepOptions, deep_prompts, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,17 @@ class VPT(Method):
             backbone, options, template=template, n_classes=n_classes, generator=generator
         )
         depth, _ = options.depths(backbone)
-        self.image_prompts = levels(depth, options.n_ctx, backbone.image_width, backbone, generator)
+        self.image_prompts = deep_prompts(
+            depth, options.n_ctx, backbone.image_width, backbone, generator
+        )
 
     @torch.no_grad()
-    def prepare(self, phrases: Sequence[str]) -> None:
-        super().prepare(phrases)
+    def setup(self, phrases: Sequence[str]) -> None:
+        super().setup(phrases)
         self.text = self.text_features(self.prompts)
 
-    def groups(self) -> list[Group]:
-        return [Group(self.own_parameters(), self.options.lr)]
+    def param_groups(self) -> list[ParamGroup]:
+        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         return (self.backbone.image_embed(pixels),)

@@ -35,14 +35,14 @@ from fewclip.contract import (
     FEATURES_OUTPUT,
     IMAGE_GRAPH,
     IMAGE_INPUT,
+    INTERMEDIATE_OUTPUT,
     ITM_OUTPUT,
     MEANS,
-    MIDDLE_OUTPUT,
     WHITEN,
     Card,
 )
 from fewclip.errors import ArtifactError
-from fewclip.ood import Familiarity, join_looks
+from fewclip.ood import OODScore, join_ood_features
 from fewclip.preprocess import WORKERS, Image, as_list, preprocess
 from fewclip.runtime.sessions import open_session
 from fewclip.runtime.text_tower import TextTower
@@ -97,7 +97,7 @@ class OnnxClassifier:
             raise ArtifactError(f"{folder} was replaced while it was opened; open it again")
         arrays = _arrays(self._session, self.card, folder)
         self._features = arrays[CLASS_FEATURES]
-        self._familiarity = Familiarity(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
+        self._ood_score = OODScore(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
         self._widths = {out.name: out.shape[1] for out in self._session.get_outputs()}
         phrases = [self.card.phrases[label] for label in self.card.classes]
         known = dict(zip(phrases, self._features, strict=True))
@@ -136,17 +136,17 @@ class OnnxClassifier:
         Raises:
             ImageError: an image cannot be read.
         """
-        return self.answer(self.evidence(images), top_k)
+        return self.answer(self.model_outputs(images), top_k)
 
     def predict_proba(self, images: Image | Sequence[Image]) -> npt.NDArray[np.float64]:
         """(N, C) float64 calibrated probabilities; rows sum to 1."""
         itm, cat = self.logits(images)
         return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
 
-    def answer(self, found: decide.Evidence, top_k: int = 5) -> list[decide.Prediction]:
-        """Evidence -> one Prediction per row, as `predict` does."""
+    def answer(self, found: decide.ModelOutputs, top_k: int = 5) -> list[decide.Prediction]:
+        """ModelOutputs -> one Prediction per row, as `predict` does."""
         head, calibration = self.card.head, self.card.calibration
-        return decide.decide(*found[:2], self.classes, head, calibration, top_k, found.familiarity)
+        return decide.decide(*found[:2], self.classes, head, calibration, top_k, found.ood_score)
 
     def logits(
         self, images: Image | Sequence[Image] | npt.NDArray[Any]
@@ -156,12 +156,12 @@ class OnnxClassifier:
         Args:
             images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
         """
-        found = self.evidence(images)
+        found = self.model_outputs(images)
         return found.logits_itm, found.logits_cat
 
-    def evidence(
+    def model_outputs(
         self, images: Image | Sequence[Image] | npt.NDArray[Any], *, run_options: Any = None
-    ) -> decide.Evidence:
+    ) -> decide.ModelOutputs:
         """All that `decide` needs to answer for N images.
 
         Args:
@@ -169,11 +169,11 @@ class OnnxClassifier:
             run_options: ONNX Runtime's, for a caller that may stop a run under way.
         """
         found = self._run(images, run_options)
-        familiarity = None
-        if self._familiarity is not None:
-            looks = join_looks(found[FEATURES_OUTPUT], found.get(MIDDLE_OUTPUT))
-            familiarity = self._familiarity.score(looks)
-        return decide.Evidence(found[ITM_OUTPUT], found.get(CAT_OUTPUT), familiarity)
+        ood_score = None
+        if self._ood_score is not None:
+            ood_features = join_ood_features(found[FEATURES_OUTPUT], found.get(INTERMEDIATE_OUTPUT))
+            ood_score = self._ood_score.score(ood_features)
+        return decide.ModelOutputs(found[ITM_OUTPUT], found.get(CAT_OUTPUT), ood_score)
 
     def embed(self, images: Image | Sequence[Image] | npt.NDArray[Any]) -> Floats:
         """(N, D) float32 L2-normalised image features."""
@@ -252,7 +252,7 @@ class OnnxClassifier:
         return self._with_card(class_set.rename_classes(self.card, names))
 
     def set_unknown_threshold(self, threshold: float | None) -> OnnxClassifier:
-        """The same model with another bound on `decide.known_score`; None accepts everything."""
+        """The same model with another threshold for `known`; None accepts everything."""
         calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
         return self._with_card(dataclasses.replace(self.card, calibration=calibration))
 

@@ -28,7 +28,7 @@ from fewclip.contract import Calibration
 from fewclip.data import split as datasets
 from fewclip.errors import OptionError
 from fewclip.methods import registry
-from fewclip.ood import Familiarity
+from fewclip.ood import OODScore
 from fewclip.report import Report
 from fewclip.training import checkpoint as checkpoints
 from fewclip.training.loop import History, Progress, TrainingSet, resolve_precision, train
@@ -218,7 +218,7 @@ def execute(
     )
     history = History((), ())
     if tuned.trains:
-        tuned.prepare(list(made.phrases.values()))
+        tuned.setup(list(made.phrases.values()))
         store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
         labels = [item.label for item in split.train]
         history = train(
@@ -260,11 +260,11 @@ def execute(
         },
     )
     bare = Classifier(tuned, card)
-    looks = bare.looks([item.image for item in split.train])
+    ood_features = bare.ood_features([item.image for item in split.train])
     clf = Classifier(
         tuned,
         card,
-        familiarity=Familiarity.fit(looks, np.array([item.label for item in split.train])),
+        ood_score=OODScore.fit(ood_features, np.array([item.label for item in split.train])),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
     return _calibrated(clf, split, before)
@@ -274,9 +274,9 @@ def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -
     """Fit temperature and threshold on the validation images, and compare with zero-shot."""
     if before is None:
         return clf
-    itm, cat, familiarity = clf.evidence([item.image for item in split.val])
+    itm, cat, ood_score = clf.model_outputs([item.image for item in split.val])
     truth = [item.label for item in split.val]
-    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head, familiarity)
+    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head, ood_score)
     proba = decide.probabilities(itm, cat, clf.card.head, calibration.temperature)
     after = Report.from_predictions(proba, truth, clf.classes)
     if after.accuracy < before.accuracy:
@@ -288,7 +288,7 @@ def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -
         )
     metrics = {"before": _figures(before), "after": _figures(after)}
     card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
-    return Classifier(clf.method, card, familiarity=clf.familiarity, validation=clf.validation)
+    return Classifier(clf.method, card, ood_score=clf.ood_score, validation=clf.validation)
 
 
 def _files(made: Plan) -> list[dict[str, str]]:

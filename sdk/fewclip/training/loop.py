@@ -111,7 +111,7 @@ def learning_rate(base: float, epoch: int, epochs: int, options: MethodOptions) 
 
 def make_optimizer(method: Method) -> torch.optim.SGD:
     """SGD over the method's groups; everything outside them is frozen."""
-    groups = method.groups()
+    groups = method.param_groups()
     method.requires_grad_(False)
     for group in groups:
         for parameter in group.params.values():

@@ -20,10 +20,10 @@ from starlette.exceptions import HTTPException
 
 import fewclip
 from fewclip_service.http import docs_page, schema
-from fewclip_service.http.http_errors import Problem
-from fewclip_service.http.middleware import notes_of
+from fewclip_service.http.http_errors import APIError
+from fewclip_service.http.middleware import request_context
 from fewclip_service.http.multipart import Form
-from fewclip_service.inference.worker import Core
+from fewclip_service.inference.worker import Worker
 from fewclip_service.settings import Settings
 
 TOP_K = 5
@@ -35,7 +35,7 @@ ModelName = Annotated[
 ]
 
 
-def create_api(settings: Settings, core: Callable[[], Core]) -> FastAPI:
+def create_api(settings: Settings, core: Callable[[], Worker]) -> FastAPI:
     """The app; `core` gives the worker's parts once there are any."""
     api = FastAPI(
         title="fewclip",
@@ -66,7 +66,7 @@ def create_api(settings: Settings, core: Callable[[], Core]) -> FastAPI:
     return api
 
 
-def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Core]) -> None:
+def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker]) -> None:
     refusals = schema.refusals(400, 408, 413, 415, 504)
 
     @api.post(
@@ -79,7 +79,7 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Core])
     async def predict(request: Request, model: ModelName = None) -> Response:
         async with core().request(request) as call:
             form = await call.read(images=1)
-            native = notes_of(request.scope).native
+            native = request_context(request.scope).native
             fields = _known_fields(form, files={"image"}, fields={"top_k", *_native_model(native)})
             if native and "model" in fields:
                 model = _text(fields["model"], "model")
@@ -102,15 +102,15 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Core])
             chosen, top_k = core().models.get(model), _top_k(fields)
             images = form.files.get("images", [])
             if not images:
-                raise Problem("bad_field", "images: send at least one file")
+                raise APIError("bad_field", "images: send at least one file")
             if len(images) > settings.max_images:
                 most = settings.max_images
-                raise Problem("too_large", f"{len(images)} images, more than the {most} allowed")
+                raise APIError("too_large", f"{len(images)} images, more than the {most} allowed")
 
-            async def one(image: bytes | Problem) -> dict[str, Any]:
+            async def one(image: bytes | APIError) -> dict[str, Any]:
                 try:
                     return await call.answer(chosen, chosen.classifier, image, top_k)
-                except Problem as problem:
+                except APIError as problem:
                     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                         raise
                     return problem.body()
@@ -140,26 +140,26 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Core])
 
 def _add_errors(api: FastAPI) -> None:
     async def on_problem(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        notes_of(request.scope).outcome = error.kind
+        assert isinstance(error, APIError)
+        request_context(request.scope).outcome = error.kind
         return JSONResponse(error.body(), error.status, error.headers)
 
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        return await on_problem(request, Problem("bad_field", f"{where}: not valid"))
+        return await on_problem(request, APIError("bad_field", f"{where}: not valid"))
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        response = await on_problem(request, Problem.of_status(error.status_code))
+        response = await on_problem(request, APIError.of_status(error.status_code))
         response.headers.update(error.headers or {})
         return response
 
     async def on_any(request: Request, _: Exception) -> Response:  # the guard logs it
-        return await on_problem(request, Problem("internal", "an unexpected error; see the log"))
+        return await on_problem(request, APIError("internal", "an unexpected error; see the log"))
 
     api.add_exception_handler(Exception, on_any)
-    api.add_exception_handler(Problem, on_problem)
+    api.add_exception_handler(APIError, on_problem)
     api.add_exception_handler(RequestValidationError, on_validation)
     api.add_exception_handler(HTTPException, on_http)
 
@@ -187,52 +187,52 @@ def _known_fields(form: Form, *, files: set[str], fields: set[str]) -> dict[str,
     """Text fields by name.
 
     Raises:
-        Problem: one that the route does not know, is doubled, or is a file or a text by mistake.
+        APIError: one that the route does not know, is doubled, or is a file or a text by mistake.
     """
     for name in form.files:
         if name in fields:
-            raise Problem("bad_field", f"{name}: send text, not a file")
+            raise APIError("bad_field", f"{name}: send text, not a file")
         if name not in files:
-            raise Problem("bad_field", f"unknown file field {name[:100]!r}")
+            raise APIError("bad_field", f"unknown file field {name[:100]!r}")
     for name, values in form.fields.items():
         if name in files:
-            raise Problem("bad_field", f"{name}: send a file, not text; addresses are not fetched")
+            raise APIError("bad_field", f"{name}: send a file, not text; addresses are not fetched")
         if name not in fields:
-            raise Problem("bad_field", f"unknown field {name[:100]!r}")
+            raise APIError("bad_field", f"unknown field {name[:100]!r}")
         if len(values) > 1:
-            raise Problem("bad_field", f"{name}: given {len(values)} times")
+            raise APIError("bad_field", f"{name}: given {len(values)} times")
     return {name: values[0] for name, values in form.fields.items()}
 
 
-def _one_image(form: Form) -> bytes | Problem:
+def _one_image(form: Form) -> bytes | APIError:
     images = form.files.get("image", [])
     if len(images) != 1:
-        raise Problem("bad_field", f"image: send one file, not {len(images)}")
+        raise APIError("bad_field", f"image: send one file, not {len(images)}")
     return images[0]
 
 
 def _top_k(fields: dict[str, str]) -> int:
     text = fields.get("top_k", str(TOP_K))
     if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= schema.TOP_K_MOST:
-        raise Problem("bad_field", f"top_k: send a whole number from 1 to {schema.TOP_K_MOST}")
+        raise APIError("bad_field", f"top_k: send a whole number from 1 to {schema.TOP_K_MOST}")
     return int(text)
 
 
 def _classes(fields: dict[str, str], most: int) -> list[str]:
     names = _parsed(fields.get("classes", ""), "classes")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Problem("bad_field", 'classes: send a JSON list of names, ["cat", "dog"]')
+        raise APIError("bad_field", 'classes: send a JSON list of names, ["cat", "dog"]')
     if not 1 <= len(names) <= most:
-        raise Problem("bad_field", f"classes: send 1 to {most} names, not {len(names)}")
+        raise APIError("bad_field", f"classes: send 1 to {most} names, not {len(names)}")
     if any(not _is_text(name) for name in names):
-        raise Problem("bad_field", "classes: a name holds characters that are no text")
+        raise APIError("bad_field", "classes: a name holds characters that are no text")
     return names
 
 
 def _text(field: str, name: str) -> str:
     value = _parsed(field, name)
     if not isinstance(value, str):
-        raise Problem("bad_field", f"{name}: send a JSON string")
+        raise APIError("bad_field", f"{name}: send a JSON string")
     return value
 
 
@@ -240,7 +240,7 @@ def _parsed(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Problem("bad_field", f"{name}: not valid JSON") from error
+        raise APIError("bad_field", f"{name}: not valid JSON") from error
 
 
 def _is_text(name: str) -> bool:

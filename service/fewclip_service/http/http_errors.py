@@ -43,7 +43,7 @@ _STATUS = {
 _TYPE = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Problem(Exception):
+class APIError(Exception):
     """A request is refused.
 
     Args:
@@ -71,6 +71,6 @@ class Problem(Exception):
         return {"error": {"type": self.kind, "message": self.message}}
 
     @classmethod
-    def of_status(cls, status: int) -> Problem:
+    def of_status(cls, status: int) -> APIError:
         """The problem behind a framework's own refusal."""
         return cls(_TYPE.get(status, "bad_request"), HTTPStatus(status).phrase)

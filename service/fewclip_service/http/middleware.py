@@ -21,12 +21,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.ui import PREFIX
 from fewclip_service.logs import REQUEST_ID, log, log_exception
 from fewclip_service.metrics import metrics
 from fewclip_service.settings import MiB, Settings
-from fewclip_service.shutdown import Drain
+from fewclip_service.shutdown import GracefulShutdown
 
 NOTES = "fewclip"  # key of `Notes` in the ASGI scope
 
@@ -55,11 +55,11 @@ class Notes:
     status: int = 0
 
 
-class Guard:
+class Middleware:
     """ASGI middleware around the whole service."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, drain: Drain, page: ASGIApp | None
+        self, app: ASGIApp, settings: Settings, drain: GracefulShutdown, page: ASGIApp | None
     ) -> None:
         self._app = app
         self._page = page
@@ -90,23 +90,23 @@ class Guard:
             try:
                 await send(message)
             except Exception as error:  # uvicorn already gave this connection up
-                raise Problem("gone", "the connection broke") from error
+                raise APIError("gone", "the connection broke") from error
 
         try:
             handler = self._answer(scope, headers, notes)
             await handler(scope, self._counted(path, receive), tell)
-        except Problem as problem:
+        except APIError as problem:
             await self._late(problem, notes)(scope, receive, tell)
         except Exception:
             log_exception("failed", method=method, path=path[:200])
-            internal = Problem("internal", "an unexpected error; the log tells more")
+            internal = APIError("internal", "an unexpected error; the log tells more")
             await self._late(internal, notes)(scope, receive, tell)
         finally:
             _record(method, path, notes, time.perf_counter() - began)
             REQUEST_ID.reset(context)
 
     @staticmethod
-    def _late(problem: Problem, notes: Notes) -> ASGIApp:
+    def _late(problem: APIError, notes: Notes) -> ASGIApp:
         """The answer when the app raised: none when its own has begun; uvicorn ends it then."""
 
         async def nothing(_: Scope, __: Receive, ___: Send) -> None:
@@ -118,19 +118,19 @@ class Guard:
         """Who answers: a refusal, the page, or BentoML's app."""
         path = scope["path"]
         if path == "/readyz" and self._drain.draining:
-            return _response(Problem("not_ready", "stopping"), notes)
+            return _response(APIError("not_ready", "stopping"), notes)
         if path == "/predict":
             if scope["method"] != "POST":
-                return _response(Problem("method_not_allowed", "use POST"), notes)
+                return _response(APIError("method_not_allowed", "use POST"), notes)
             notes.native = True
             path = scope["path"] = f"{_API}/predict"
             scope["raw_path"] = path.encode()
         page = self._page if path == PREFIX or path.startswith(f"{PREFIX}/") else None
         # Exact names: BentoML's metrics would keep a series for every path that anyone tries.
         if page is None and path not in _OTHERS and path not in _ROUTES:
-            return _response(Problem("not_found", "no such route; see /v1/docs"), notes)
+            return _response(APIError("not_found", "no such route; see /v1/docs"), notes)
         if path not in _OPEN and not self._may_pass(headers):
-            response = _response(Problem("unauthorized", "send the token as Bearer"), notes)
+            response = _response(APIError("unauthorized", "send the token as Bearer"), notes)
             if page or path == f"{_API}/docs":  # makes a browser ask: any name, the token
                 response.headers["WWW-Authenticate"] = 'Basic realm="fewclip"'
             return response
@@ -169,13 +169,13 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._body_bytes:
-                raise Problem("too_large", f"the body has more than {self._body_bytes:,} bytes")
+                raise APIError("too_large", f"the body has more than {self._body_bytes:,} bytes")
             return message
 
         return counted
 
 
-def _response(problem: Problem, notes: Notes) -> Response:
+def _response(problem: APIError, notes: Notes) -> Response:
     notes.outcome = problem.kind
     return JSONResponse(problem.body(), problem.status, problem.headers)
 
@@ -198,7 +198,7 @@ def _request_id(headers: Headers) -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def notes_of(scope: Any) -> Notes:
+def request_context(scope: Any) -> Notes:
     """The notes of a request that passed the guard."""
     notes = scope[NOTES]
     assert isinstance(notes, Notes)

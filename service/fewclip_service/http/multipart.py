@@ -16,7 +16,7 @@ from typing import Any
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 
 FIELD_BYTES = 256 * 1024  # of one text field; a list of class names fits
 _OVERHEAD = 1024 * 1024  # what a body may hold besides one image
@@ -29,7 +29,7 @@ class Form:
     """What a body held: name -> values, in order. A file is its bytes, or why it was refused."""
 
     fields: dict[str, list[str]]
-    files: dict[str, list[bytes | Problem]]
+    files: dict[str, list[bytes | APIError]]
 
 
 async def read_form(
@@ -44,14 +44,14 @@ async def read_form(
     """Read a multipart body.
 
     Args:
-        image_bytes: limit of one file; a larger one becomes a Problem in its place.
+        image_bytes: limit of one file; a larger one becomes a APIError in its place.
         images: limit of files.
         body_bytes: limit of all images together.
         seconds: time for the body to arrive.
         take: called with the count of bytes before they are kept.
 
     Raises:
-        Problem: no multipart body, a broken, too large or too slow one.
+        APIError: no multipart body, a broken, too large or too slow one.
     """
     limit = min(body_bytes, image_bytes * images) + _OVERHEAD
     parser = _Parser(_boundary(request), image_bytes=image_bytes, parts=images + _OTHER_PARTS)
@@ -67,19 +67,19 @@ async def read_form(
                 parser.feed(chunk)
     except TimeoutError as error:
         message = f"the body did not arrive within {seconds:g} s"
-        raise Problem("too_slow", message) from error
+        raise APIError("too_slow", message) from error
     except ClientDisconnect as error:
-        raise Problem("gone", "the client went away") from error
+        raise APIError("gone", "the client went away") from error
     return parser.finish()
 
 
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data":
-        raise Problem("unsupported_media_type", "send multipart/form-data with a file field")
+        raise APIError("unsupported_media_type", "send multipart/form-data with a file field")
     boundary = options.get(b"boundary", b"")
     if not 0 < len(boundary) <= 200:
-        raise Problem("bad_request", "the multipart boundary is missing or too long")
+        raise APIError("bad_request", "the multipart boundary is missing or too long")
     return boundary
 
 
@@ -90,8 +90,8 @@ def _check_length(request: Request, limit: int) -> None:
             raise _too_large(limit)
 
 
-def _too_large(limit: int) -> Problem:
-    return Problem("too_large", f"the body has more than {limit:,} bytes; send smaller images")
+def _too_large(limit: int) -> APIError:
+    return APIError("too_large", f"the body has more than {limit:,} bytes; send smaller images")
 
 
 class _Parser:
@@ -101,7 +101,7 @@ class _Parser:
         self._image_bytes = image_bytes
         self._parts_left = parts
         self._fields: dict[str, list[str]] = defaultdict(list)
-        self._files: dict[str, list[bytes | Problem]] = defaultdict(list)
+        self._files: dict[str, list[bytes | APIError]] = defaultdict(list)
         self._header = (bytearray(), bytearray())
         self._name = ""
         self._is_file = False
@@ -126,7 +126,7 @@ class _Parser:
     def finish(self) -> Form:
         self._guarded(self._parser.finalize)
         if not self._ended:
-            raise Problem("bad_request", "the multipart body ends early")
+            raise APIError("bad_request", "the multipart body ends early")
         return Form(dict(self._fields), dict(self._files))
 
     @staticmethod
@@ -134,15 +134,15 @@ class _Parser:
         # Whatever the parser stumbles over lies in the body, and the body is the sender's.
         try:
             return call(*arguments)
-        except Problem:
+        except APIError:
             raise
         except Exception as error:
-            raise Problem("bad_request", "the body is no valid multipart/form-data") from error
+            raise APIError("bad_request", "the body is no valid multipart/form-data") from error
 
     def _begin(self) -> None:
         self._parts_left -= 1
         if self._parts_left < 0:
-            raise Problem("too_large", "too many parts in the body; send fewer images")
+            raise APIError("too_large", "too many parts in the body; send fewer images")
         self._header = (bytearray(), bytearray())
         self._disposition = b""
         self._header_bytes = 0
@@ -152,7 +152,7 @@ class _Parser:
     def _add(self, part: int, data: bytes) -> None:
         self._header_bytes += len(data)
         if self._header_bytes > _HEADER_BYTES:
-            raise Problem("bad_request", "the headers of a part are too long")
+            raise APIError("bad_request", "the headers of a part are too long")
         self._header[part].extend(data)
 
     def _header_end(self) -> None:
@@ -164,7 +164,7 @@ class _Parser:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise Problem("bad_request", "a part has no name")
+            raise APIError("bad_request", "a part has no name")
         self._name = options[b"name"].decode("utf-8", "replace")
         self._is_file = b"filename" in options
 
@@ -181,15 +181,15 @@ class _Parser:
             limit = self._image_bytes
             message = f"an image has more than {limit:,} bytes; send a smaller one"
             self._files[self._name].append(
-                Problem("too_large", message) if self._over else bytes(self._data)
+                APIError("too_large", message) if self._over else bytes(self._data)
             )
             return
         if self._over:
-            raise Problem("too_large", f"a field has more than {FIELD_BYTES:,} bytes")
+            raise APIError("too_large", f"a field has more than {FIELD_BYTES:,} bytes")
         try:
             self._fields[self._name].append(self._data.decode())
         except UnicodeDecodeError as error:
-            raise Problem("bad_field", "a field is not UTF-8 text") from error
+            raise APIError("bad_field", "a field is not UTF-8 text") from error
 
     def _end(self) -> None:
         self._ended = True

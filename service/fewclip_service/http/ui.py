@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from fewclip.runtime import OnnxClassifier
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.inference.model_store import Models
 from fewclip_service.settings import Settings
 
@@ -62,5 +62,5 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._app is None:
-            raise Problem("not_ready", "no model was there when the page should have been built")
+            raise APIError("not_ready", "no model was there when the page should have been built")
         await self._app(scope, receive, send)

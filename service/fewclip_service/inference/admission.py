@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.metrics import metrics
 
 
-class Gate:
+class Admission:
     """Counts what one worker has accepted. Lives on the event loop, so it needs no lock.
 
     Args:
@@ -36,7 +36,7 @@ class Gate:
         """Hold room for some images.
 
         Raises:
-            Problem: the queue is full.
+            APIError: the queue is full.
         """
         if images > self._images_left:
             raise _busy()
@@ -53,7 +53,7 @@ class Gate:
         """A function that takes bytes from the budget; all are given back at the end.
 
         Raises (the function):
-            Problem: other requests hold too many bytes.
+            APIError: other requests hold too many bytes.
         """
         taken = 0
 
@@ -70,5 +70,5 @@ class Gate:
             self._bytes_left += taken
 
 
-def _busy() -> Problem:
-    return Problem("busy", "the queue is full; try again in a moment")
+def _busy() -> APIError:
+    return APIError("busy", "the queue is full; try again in a moment")

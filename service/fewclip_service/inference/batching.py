@@ -23,7 +23,7 @@ from fewclip import decide
 from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
 from fewclip.preprocess import Inputs, load_image, to_input
 from fewclip.runtime import OnnxClassifier
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.metrics import metrics
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Engine:
             deadline: `time.monotonic()` at which waiting ends.
 
         Raises:
-            Problem: no readable image, too many pixels, or out of time.
+            APIError: no readable image, too many pixels, or out of time.
         """
         pixels = await _in(self._decoders, deadline, self._decode, classifier, data)
         job = Job(classifier, pixels, top_k)
@@ -118,21 +118,21 @@ class Engine:
         """The same model over other classes.
 
         Raises:
-            Problem: a name is empty, doubled or too long, or out of time.
+            APIError: a name is empty, doubled or too long, or out of time.
         """
         try:
             return await _in(self._namers, deadline, classifier.with_classes, names)
         except ClassNameError as error:
-            raise Problem("bad_field", f"classes: {error}") from error
+            raise APIError("bad_field", f"classes: {error}") from error
 
     def _decode(self, classifier: OnnxClassifier, data: bytes) -> Inputs:
         with metrics().decode.time():
             try:
                 image = load_image(data, max_pixels=self._max_pixels, name="the image")
             except ImageTooLargeError as error:
-                raise Problem("too_large", str(error)) from error
+                raise APIError("too_large", str(error)) from error
             except ImageError as error:
-                raise Problem("not_an_image", str(error)) from error
+                raise APIError("not_an_image", str(error)) from error
             return to_input(image, classifier.card.preprocessing)
 
 
@@ -160,7 +160,7 @@ def _run(group: Sequence[Job], options: Any) -> list[decide.Prediction]:
     metrics().batch.observe(len(group))
     with metrics().inference.time():
         pixels = np.stack([job.pixels for job in group])
-        found = classifier.evidence(pixels, run_options=options)
+        found = classifier.model_outputs(pixels, run_options=options)
     predictions = classifier.answer(found, max(job.top_k for job in group))
     return [
         dataclasses.replace(prediction, top=prediction.top[: job.top_k])
@@ -190,5 +190,5 @@ def _forget(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _timed_out() -> Problem:
-    return Problem("timed_out", "no answer in time; send fewer or smaller images, or try later")
+def _timed_out() -> APIError:
+    return APIError("timed_out", "no answer in time; send fewer or smaller images, or try later")

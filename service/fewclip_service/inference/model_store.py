@@ -20,7 +20,7 @@ from typing import Any
 from fewclip.contract import CARD_FILE
 from fewclip.errors import ArtifactError, FewclipError
 from fewclip.runtime import OnnxClassifier
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.inference.folders import is_model
 from fewclip_service.logs import log, log_exception
 from fewclip_service.metrics import metrics
@@ -102,28 +102,30 @@ class Models:
         """The model of this name; without one, the only model there is.
 
         Raises:
-            Problem: no such model, none loaded, or several and none was named.
+            APIError: no such model, none loaded, or several and none was named.
         """
         models = self._models
         if name:
             if name in models:
                 return models[name]
             if name in self._errors:
-                raise Problem(
+                raise APIError(
                     "unknown_model", f"model {name[:100]!r} is not loaded (see /v1/model)"
                 )
-            raise Problem("unknown_model", f"no model {name[:100]!r}; there are: {_listed(models)}")
+            raise APIError(
+                "unknown_model", f"no model {name[:100]!r}; there are: {_listed(models)}"
+            )
         if len(models) == 1:
             return next(iter(models.values()))
         if not models:
-            raise Problem("not_ready", "no model is loaded")
-        raise Problem("bad_field", f"name a model with ?model=; there are: {_listed(models)}")
+            raise APIError("not_ready", "no model is loaded")
+        raise APIError("bad_field", f"name a model with ?model=; there are: {_listed(models)}")
 
     def first(self) -> Model:
         """The first model by name: what the page shows.
 
         Raises:
-            Problem: none is loaded.
+            APIError: none is loaded.
         """
         models = self._models
         return models[min(models)] if models else self.get(None)

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from fewclip import decide
 from fewclip.runtime import OnnxClassifier
 from fewclip.runtime.sessions import usable_cores
-from fewclip_service.http.http_errors import Problem
+from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.multipart import Form, read_form
-from fewclip_service.inference.admission import Gate
+from fewclip_service.inference.admission import Admission
 from fewclip_service.inference.batching import Engine, Job
 from fewclip_service.inference.model_store import Model, Models
 from fewclip_service.settings import Settings
@@ -24,7 +24,7 @@ from fewclip_service.settings import Settings
 _BODIES = 4  # full-size bodies that a worker holds at once
 
 
-class Core:
+class Worker:
     """What a worker process holds.
 
     Args:
@@ -38,7 +38,7 @@ class Core:
     ) -> None:
         threads = settings.threads or max(1, usable_cores() // settings.workers)
         self.settings = settings
-        self.gate = Gate(images=settings.queue, held=_BODIES * settings.max_body)
+        self.gate = Admission(images=settings.queue, held=_BODIES * settings.max_body)
         self.engine = Engine(dispatch, threads=threads, max_pixels=settings.max_pixels)
         self.models = Models(
             Path(settings.model),
@@ -63,7 +63,7 @@ class Core:
 class Call:
     """One request under way. Its time runs from here."""
 
-    def __init__(self, core: Core, request: Request, take: Callable[[int], None]) -> None:
+    def __init__(self, core: Worker, request: Request, take: Callable[[int], None]) -> None:
         self._core = core
         self._request = request
         self._take = take
@@ -88,10 +88,10 @@ class Call:
         return await self._core.engine.name_classes(model.classifier, names, self._deadline)
 
     async def answer(
-        self, model: Model, classifier: OnnxClassifier, image: bytes | Problem, top_k: int
+        self, model: Model, classifier: OnnxClassifier, image: bytes | APIError, top_k: int
     ) -> dict[str, Any]:
         """The JSON of one answer."""
-        if isinstance(image, Problem):
+        if isinstance(image, APIError):
             raise image
         prediction = await self._core.engine.answer(classifier, image, top_k, self._deadline)
         ms = round((time.monotonic() - self._began) * 1000, 3)

@@ -1,4 +1,4 @@
-"""Familiarity: distance to what was trained on, against a plain reference."""
+"""OODScore: distance to what was trained on, against a plain reference."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fewclip.contract import Calibration, HeadSpec
-from fewclip.decide import fit_calibration, known_score
-from fewclip.ood import SHRINKAGE, Familiarity
+from fewclip.decide import fit_calibration, in_distribution_score
+from fewclip.ood import SHRINKAGE, OODScore
 
 
 def unit(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_it_is_the_mahalanobis_distance_to_the_nearest_class(
     inverse = np.linalg.inv(shrunk)
     gaps = others[:, None] - means
     wanted = -np.einsum("bmd,de,bme->bm", gaps, inverse, gaps).min(1) / 16
-    np.testing.assert_allclose(Familiarity.fit(x, labels).score(others), wanted, rtol=1e-4)
+    np.testing.assert_allclose(OODScore.fit(x, labels).score(others), wanted, rtol=1e-4)
 
 
 def test_own_images_are_more_familiar_than_others(
@@ -44,24 +44,24 @@ def test_own_images_are_more_familiar_than_others(
     x, labels, own = sample
     strangers = np.random.default_rng(1).standard_normal((30, 16))
     strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
-    familiarity = Familiarity.fit(x, labels)
-    assert np.median(familiarity.score(own)) > familiarity.score(strangers).max()
+    ood_score = OODScore.fit(x, labels)
+    assert np.median(ood_score.score(own)) > ood_score.score(strangers).max()
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_one_shot_and_one_image_still_give_numbers(n: int) -> None:
     x = np.eye(8)[:n]
-    familiarity = Familiarity.fit(x, np.arange(n))
-    scores = familiarity.score(np.eye(8))
+    ood_score = OODScore.fit(x, np.arange(n))
+    scores = ood_score.score(np.eye(8))
     assert np.isfinite(scores).all()
     assert scores[:n].min() > scores[n:].max()
 
 
 def test_a_class_known_by_name_alone_is_judged_by_its_name() -> None:
     head = HeadSpec(logit_scale=100.0, columns=(0, 1, -1))
-    calibration = Calibration(logit_center=20, logit_spread=2, familiarity_center=-1)
+    calibration = Calibration(logit_center=20, logit_spread=2, ood_center=-1)
     itm = [[25.0, 1, 1], [1, 1, 24], [1, 1, 16]]
-    scores = known_score(itm, None, head, calibration, [-3.0, -3.0, -3.0])
+    scores = in_distribution_score(itm, None, head, calibration, [-3.0, -3.0, -3.0])
     np.testing.assert_allclose(scores, [-2.0, 2.0, -2.0])
 
 
@@ -72,5 +72,5 @@ def test_calibration_accepts_most_of_the_own_images() -> None:
     head = HeadSpec(logit_scale=100.0, columns=(0, 1, 2))
     calibration = fit_calibration(itm, None, itm.argmax(1), head, seen)
     assert calibration.threshold is not None
-    scores = known_score(itm, None, head, calibration, seen)
+    scores = in_distribution_score(itm, None, head, calibration, seen)
     assert (scores >= calibration.threshold).mean() == pytest.approx(0.95, abs=0.01)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fewclip
-from fewclip.ood import Familiarity
+from fewclip.ood import OODScore
 from fewclip.preprocess import preprocess
 from fewclip.samples import digits, surfaces
 
@@ -37,19 +37,19 @@ def test_the_middle_is_the_mean_patch_token_between_the_halves(
     finally:
         hook.remove()
     with torch.inference_mode():
-        features, middle = tuned.method.features_and_middle(pixels)
+        features, middle = tuned.method.features_and_intermediate(pixels)
     assert middle is not None
     torch.testing.assert_close(features, plain, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(middle, seen[0][:, 1:].mean(1), rtol=1e-4, atol=1e-5)
-    looks = tuned.looks(paths)
-    np.testing.assert_array_equal(looks[:, :256], tuned.embed(paths))
+    ood_features = tuned.ood_features(paths)
+    np.testing.assert_array_equal(ood_features[:, :256], tuned.embed(paths))
     unit = torch.nn.functional.normalize(middle, dim=-1).numpy()
-    np.testing.assert_allclose(looks[:, 256:], unit, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ood_features[:, 256:], unit, rtol=1e-5, atol=1e-6)
 
 
 def test_other_methods_look_at_features_only(tuned_dept: fewclip.Classifier, photos: Path) -> None:
     paths = pictures(photos)[:3]
-    np.testing.assert_array_equal(tuned_dept.looks(paths), tuned_dept.embed(paths))
+    np.testing.assert_array_equal(tuned_dept.ood_features(paths), tuned_dept.embed(paths))
 
 
 @pytest.mark.slow
@@ -69,6 +69,6 @@ def test_skip_tuning_tells_strangers_that_its_features_do_not(tmp_path: Path) ->
     assert refused > 0.9
     train = [p for p in pictures(tmp_path) if int(p.stem) < 16]
     labels = np.array([clf.classes.index(p.parent.name) for p in train])
-    features = Familiarity.fit(clf.embed(train), labels)
+    features = OODScore.fit(clf.embed(train), labels)
     bound = np.quantile(features.score(clf.embed(own)), 1 - accepted)
     assert (features.score(clf.embed(strangers)) < bound).mean() < 0.5, "features alone do not"

@@ -28,7 +28,7 @@ def folder(
     trained: fewclip.Classifier,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    out = tmp_path_factory.mktemp("middle") / str(request.param)
+    out = tmp_path_factory.mktemp("intermediate") / str(request.param)
     trained.export_onnx(out, precision=request.param)
     return out
 
@@ -40,10 +40,10 @@ def test_it_is_one_more_output_after_those_that_every_export_has(folder: Path) -
         str(folder / "image.onnx"), options, providers=["CPUExecutionProvider"]
     )
     found = {o.name: (o.type, o.shape) for o in session.get_outputs()}
-    assert list(found) == ["features", "logits_itm", "middle"]
-    assert found["middle"] == ("tensor(float)", ["batch", 192])
+    assert list(found) == ["features", "logits_itm", "intermediate"]
+    assert found["intermediate"] == ("tensor(float)", ["batch", 192])
     pixels = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32)
-    (middle,) = session.run(["middle"], {"image": pixels})
+    (middle,) = session.run(["intermediate"], {"image": pixels})
     np.testing.assert_allclose(np.linalg.norm(middle, axis=1), 1, atol=1e-5)
 
 
@@ -51,12 +51,12 @@ def test_known_means_the_same_on_both_sides(folder: Path, trained: fewclip.Class
     images = [surfaces.draw("whole", 50 + i) for i in range(6)]
     images += [digits.draw("zero", i) for i in range(6)]
     exported = OnnxClassifier(folder, "cpu")
-    ours, theirs = trained.evidence(images), exported.evidence(images)
-    assert ours.familiarity is not None
-    assert theirs.familiarity is not None
-    spread = trained.card.calibration.familiarity_spread
+    ours, theirs = trained.model_outputs(images), exported.model_outputs(images)
+    assert ours.ood_score is not None
+    assert theirs.ood_score is not None
+    spread = trained.card.calibration.ood_spread
     near = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}[folder.name]
-    assert np.abs(ours.familiarity - theirs.familiarity).max() < near * spread
+    assert np.abs(ours.ood_score - theirs.ood_score).max() < near * spread
     known = [p.known for p in exported.predict(images)]
     assert known == [p.known for p in trained.predict(images)]
     assert not any(known[6:])
@@ -64,13 +64,13 @@ def test_known_means_the_same_on_both_sides(folder: Path, trained: fewclip.Class
 
 def test_it_is_normalised_in_float32(folder: Path) -> None:
     nodes = onnx.load(folder / "image.onnx").graph.node
-    (last,) = (node for node in nodes if "middle" in node.output)
+    (last,) = (node for node in nodes if "intermediate" in node.output)
     assert last.op_type == "Div"
     assert not any("quant" in name or "scale" in name for name in last.input)
 
 
 def test_the_arrays_are_as_long_as_both_parts_together(folder: Path) -> None:
     exported = OnnxClassifier(folder, "cpu")
-    familiarity = exported._familiarity
-    assert familiarity is not None
-    assert familiarity.means.shape == (2, 256 + 192)
+    ood_score = exported._ood_score
+    assert ood_score is not None
+    assert ood_score.means.shape == (2, 256 + 192)
