@@ -88,6 +88,24 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ConformalScores:
+    """What prediction sets are read from (`conformal.py`).
+
+    Attributes:
+        kind: "split" (images kept out of training) or "cross" (each scored by the fold of the
+            selection that did not train on it).
+        scores: for each trained class, in column order, the conformal scores of its calibration
+            images, ascending.
+        penalty, free: RAPS's cost per rank past the first `free`.
+    """
+
+    kind: str
+    scores: tuple[tuple[float, ...], ...]
+    penalty: float
+    free: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadSpec:
     """Constants that turn features into logits and logits into one answer.
 
@@ -142,6 +160,7 @@ class Card:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     export: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    conformal: ConformalScores | None = None
     created: str = ""
     fewclip_version: str = ""
     format_version: int = FORMAT_VERSION
@@ -184,6 +203,7 @@ class Card:
             fields["head"] = HeadSpec(**{**head, "columns": tuple(head["columns"])})
             calibration = {k: v for k, v in fields["calibration"].items() if k != "calibrated"}
             fields["calibration"] = Calibration(**calibration)
+            fields["conformal"] = _conformal(plain.get("conformal"))
             return cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, ArtifactError):
@@ -192,6 +212,13 @@ class Card:
                 f"card.json is not a fewclip card ({type(error).__name__}: {error}); "
                 "save or export the model again"
             ) from error
+
+
+def _conformal(plain: Mapping[str, Any] | None) -> ConformalScores | None:
+    if plain is None:
+        return None
+    own = tuple(tuple(float(s) for s in column) for column in plain["scores"])
+    return ConformalScores(**{**plain, "scores": own})
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

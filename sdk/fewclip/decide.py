@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewclip.contract import Calibration, HeadSpec
+from fewclip import conformal
+from fewclip.contract import Calibration, ConformalScores, HeadSpec
 from fewclip.errors import OptionError
 
 TARGET_TPR = 0.95  # share of the own validation images that the 'unknown' threshold lets through
@@ -54,21 +55,30 @@ class Prediction:
         score: its calibrated probability, 0..1.
         top: the most probable classes, best first.
         known: False when the image looks like none of the classes.
+        prediction_set: where a coverage was asked for, the labels that together hold the truth at
+            that rate, the most probable first; else None.
     """
 
     label: str
     score: float
     top: tuple[Score, ...]
     known: bool
+    prediction_set: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types: {"label", "score", "known", "top": [{"label", "score"}]}."""
-        return {
+        """JSON types: {"label", "score", "known", "top": [{"label", "score"}]}.
+
+        And "prediction_set", a list of labels, where a coverage was asked for.
+        """
+        plain: dict[str, Any] = {
             "label": self.label,
             "score": self.score,
             "known": self.known,
             "top": [entry._asdict() for entry in self.top],
         }
+        if self.prediction_set is not None:
+            plain["prediction_set"] = list(self.prediction_set)
+        return plain
 
 
 def probabilities(
@@ -127,6 +137,10 @@ def decide(
     calibration: Calibration,
     top_k: int = 5,
     ood_score: ArrayLike | None = None,
+    *,
+    coverage: float | None = None,
+    class_wise: bool = False,
+    conformal_scores: ConformalScores | None = None,
 ) -> list[Prediction]:
     """One answer per row of logits.
 
@@ -136,9 +150,13 @@ def decide(
         labels: the M classes, in the order of the logits.
         top_k: how many classes to name, at most M are.
         ood_score: (B,), None for a model that saw no image.
+        coverage: how often `prediction_set` must hold the truth, 0..1; None for no sets.
+        class_wise: hold `coverage` for the images of each class rather than for all together.
+        conformal_scores: of the card; what `coverage` is read from.
 
     Raises:
-        OptionError: `top_k` is not a number from 1 on.
+        OptionError: `top_k` is not a number from 1 on, `coverage` not one between 0 and 1.
+        CoverageError: this model cannot promise `coverage`.
     """
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
         raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
@@ -146,10 +164,16 @@ def decide(
     threshold = -math.inf if calibration.threshold is None else calibration.threshold
     known = in_distribution_score(logits_itm, logits_cat, head, calibration, ood_score) >= threshold
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
+    sets: Sequence[tuple[str, ...] | None] = [None] * len(rows)
+    if coverage is not None:
+        bounds = conformal.check_coverage(conformal_scores, head, coverage, class_wise=class_wise)
+        plain = probabilities(logits_itm, logits_cat, head)
+        assert conformal_scores is not None
+        sets = conformal.prediction_sets(plain, bounds, conformal_scores, labels)
     predictions = []
-    for row, order, is_known in zip(rows, best, known, strict=True):
+    for row, order, is_known, inside in zip(rows, best, known, sets, strict=True):
         top = tuple(Score(labels[i], float(row[i])) for i in order)
-        predictions.append(Prediction(top[0].label, top[0].score, top, bool(is_known)))
+        predictions.append(Prediction(top[0].label, top[0].score, top, bool(is_known), inside))
     return predictions
 
 

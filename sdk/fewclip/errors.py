@@ -7,6 +7,7 @@ FewclipError
 │   │       └── ImageTooLargeError   ... because it has more pixels than allowed
 │   ├── ClassNameError               unknown, duplicate, empty or too long class names
 │   ├── OptionError                  an unknown option or a value out of range
+│   │   └── CoverageError            ... prediction sets that this model cannot promise
 │   ├── BackboneError                a backbone that is unknown, unsupported or unreachable
 │   ├── ArtifactError                a saved or exported folder that is broken or tampered with
 │   │   └── FormatVersionError       ... or made by a version this one does not know
@@ -47,6 +48,10 @@ class ClassNameError(InputError):
 
 class OptionError(InputError):
     """An option is unknown or its value out of range."""
+
+
+class CoverageError(OptionError):
+    """Prediction sets of that coverage are not to be had from this model, and why."""
 
 
 class BackboneError(InputError):

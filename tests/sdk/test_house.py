@@ -28,7 +28,17 @@ PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["project"]
 # What serving must import without; the second list is what else base dependencies do not bring.
 TORCH = ("torch", "torchvision", "open_clip", "timm")
 EXTRAS = ("safetensors", "tqdm", "matplotlib", "onnx", "onnxscript", "gradio", "sklearn", "scipy")
-TORCH_FREE = ("contract", "errors", "preprocess", "tokenizer", "decide", "runtime", "cli", "report")
+TORCH_FREE = (
+    "contract",
+    "errors",
+    "preprocess",
+    "tokenizer",
+    "conformal",
+    "decide",
+    "runtime",
+    "cli",
+    "report",
+)
 
 BLOCK = """
 import importlib, pkgutil, sys
@@ -107,6 +117,7 @@ def test_public_names_are_pinned() -> None:
         "CheckpointError",
         "ClassNameError",
         "Classifier",
+        "CoverageError",
         "DataError",
         "FewclipError",
         "FormatVersionError",
