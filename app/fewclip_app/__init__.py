@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "classify_ui", "mount_options", "run"]
 
-_HOMES = {"Settings": "settings", "classify_ui": "classify", "mount_options": "looks"}
+_HOMES = {"Settings": "settings", "classify_ui": "ui.step_classify", "mount_options": "ui.theme"}
 
 
 def __getattr__(name: str) -> Any:

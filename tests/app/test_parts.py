@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fewclip_app
 from fewclip.data import Skipped
 from fewclip.decide import Prediction, Score
 from fewclip.errors import ClassNameError, DataError, OptionError, StoppedError
@@ -246,3 +247,7 @@ def test_typed_names_are_read_as_people_type_them() -> None:
 )
 def test_a_model_name_is_safe_as_a_file_name(typed: str, safe: str) -> None:
     assert slug(typed) == safe
+
+
+def test_what_the_package_promises_is_there() -> None:
+    assert all(getattr(fewclip_app, name) is not None for name in fewclip_app.__all__)
