@@ -168,8 +168,9 @@ class Classifier:
         """(n, 3, H, W) tensors on the model's device."""
         if not isinstance(images, np.ndarray) or images.ndim != 4:
             images = as_list(images)
-        for first in range(0, len(images), BATCH):
-            part = images[first : first + BATCH]
+        size = min(BATCH, self.backbone.images_at_once)
+        for first in range(0, len(images), size):
+            part = images[first : first + size]
             if not isinstance(part, np.ndarray):
                 part = preprocess(part, self.card.preprocessing)
             yield torch.from_numpy(np.ascontiguousarray(part)).to(self.backbone.device)

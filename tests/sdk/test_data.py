@@ -313,6 +313,19 @@ def test_the_pixel_store_decodes_once_within_its_budget(photos: Path) -> None:
         store.get(3)
 
 
+def test_the_pixel_store_hands_out_what_it_kept_at_full_size(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.new("RGB", (12, 9)).save(small)
+    Image.new("RGB", (4 * SPEC.size + 5, 4 * SPEC.size + 7)).save(large)
+    items = [Item(path, 0, path.name) for path in (small, large)]
+    store = PixelStore(items, SPEC, budget_bytes=10**9)
+    assert store.images() == [small, large]
+    kept = [store.get(i) for i in range(2)]
+    first, second = store.images()
+    assert first is kept[0]
+    assert second == large  # what was reduced is read again: its pixels are not the file's
+
+
 def test_the_pixel_store_is_safe_in_threads(photos: Path) -> None:
     items = read(photos).train
     store = PixelStore(items, SPEC, budget_bytes=10 * 12 * 9 * 3)

@@ -82,7 +82,7 @@ def skip() -> tuple[SkipTuning, dict[str, np.ndarray], Any]:
 def test_golden_skip_tuning_before_training(skip: Any) -> None:
     """Hidden states before block omega, zero-shot features and logits, and the mask over ranks."""
     method, arrays, meta = skip
-    assert np.array_equal(method.mask.numpy(), arrays["class_mask"])
+    assert np.array_equal(method.mask.numpy(), arrays["reserve_mask"])
     method.setup(meta["classes"])
     with torch.no_grad():
         eval_images = golden.images("eval", 8)
@@ -116,7 +116,7 @@ def test_golden_skip_tuning_training(skip: Any, monkeypatch: pytest.MonkeyPatch)
     found = golden.run(method, arrays, meta)
     official = {name: tower_name(name) for name in method.trained_parameters()}
     golden.check_norms(found.norms, meta, official)
-    assert np.array_equal(np.array(kept), arrays["sampled_classes"])
+    assert np.array_equal(np.array(kept), arrays["kept_classes"])
     np.testing.assert_allclose(found.losses, arrays["losses"], rtol=1e-5)
     np.testing.assert_allclose(
         golden.evaluate(method, meta["classes"]), arrays["logits_eval_after"], atol=1e-4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewclip.backbone import load_backbone
+from fewclip.backbone import load_backbone, towers
 from fewclip.errors import CheckpointError, OptionError, StoppedError
 from fewclip.methods import registry
 from fewclip.methods.base import BatchPlan, Method
@@ -18,9 +18,12 @@ from fewclip.training.loop import (
     Progress,
     TrainingSet,
     draw_batches,
+    make_optimizer,
     resolve_precision,
     train,
+    train_step,
 )
+from fewclip.training.optimizer import SGDInBackward
 
 NAMES = ["cat", "dog", "bird"]
 
@@ -182,3 +185,38 @@ def test_bf16_trains_too_and_keeps_float32_parameters(pictures: TrainingSet) -> 
     for key, value in rough.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[key], atol=0.02, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["skip-tuning", "kgcoop+dept", "maple"])
+def test_the_update_inside_backward_is_torchs_own_to_the_bit(
+    name: str, pictures: TrainingSet
+) -> None:
+    ours, plain = untrained(name), untrained(name)
+    optimizers = make_optimizer(ours, SGDInBackward), make_optimizer(plain)
+    labels = torch.tensor([0, 1, 2, 0])
+    with torch.no_grad():
+        inputs = plain.frozen_inputs(pictures.views(range(4), seed=0, epoch=0))
+    for _ in range(3):
+        for method, optimizer in zip((ours, plain), optimizers, strict=True):
+            train_step(method, optimizer, inputs, labels)
+    optimizers[0].close()
+    for key, value in ours.trained_parameters().items():
+        other = plain.trained_parameters()[key]
+        assert torch.equal(value, other), key
+        assert value.grad is None
+        buffers = [o.state[p] for o, p in zip(optimizers, (value, other), strict=True)]
+        assert torch.equal(*(b["momentum_buffer"] for b in buffers)), key
+
+
+def test_frozen_chunks_are_sized_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = load_backbone("micro")
+    assert 4 <= backbone.images_at_once <= 256
+    monkeypatch.setitem(towers.ACTIVATION_BYTES, "cpu", 1)
+    assert backbone.images_at_once == 1
+
+
+def test_chunks_change_no_weight(pictures: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(untrained(), pictures)
+    monkeypatch.setitem(towers.ACTIVATION_BYTES, "cpu", 1)
+    for key, value in run(untrained(), pictures).items():
+        torch.testing.assert_close(value, whole[key], atol=1e-5, rtol=1e-5)

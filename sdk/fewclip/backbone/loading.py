@@ -82,9 +82,14 @@ def _load_folder(folder: Path, name: str) -> Backbone:
         raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
     model_cfg.pop("custom_text", None)
     try:
-        clip = CLIP(**model_cfg)
+        # Built without memory and given the file's own tensors: the weights exist once.
+        with torch.device("meta"):
+            clip = CLIP(**model_cfg)
         state = {k: v.float() for k, v in load_file(folder / WEIGHTS_FILE).items()}
-        clip.load_state_dict(state, strict=True)
+        clip.load_state_dict(state, strict=True, assign=True)
+        if clip.attn_mask is not None:  # computed, and so in no file
+            size = clip.context_length
+            clip.attn_mask = torch.full((size, size), float("-inf")).triu_(1)
     except Exception as error:
         raise BackboneError(
             f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}; "
@@ -256,5 +261,5 @@ def _hash(clip: Any) -> str:
         digest.update(f"{type(block.mlp.gelu).__name__} {block.attn.num_heads} ".encode())
     for key, value in sorted(clip.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)}".encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().float().cpu().contiguous().reshape(-1).numpy())
     return digest.hexdigest()

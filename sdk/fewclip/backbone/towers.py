@@ -29,6 +29,11 @@ from fewclip.contract import Preprocess
 from fewclip.tokenizer import Tokenizer
 
 EOT_TOKEN = 49407
+# What a pass without gradient may hold of images in flight. A larger share of a CPU's memory buys
+# no time (chunks of 4 ViT-B/16 images are as fast as chunks of 256), but starves a GPU.
+ACTIVATION_BYTES = {"cpu": 2**27, "cuda": 2**32}
+MOST_IMAGES = 256
+_ROWS = 14  # floats of a block alive at once, per token and width: norms, q, k, v, MLP, residuals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +146,13 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         device: torch.device = self.clip.logit_scale.device
         return device
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images pass a tower together where no gradient is kept: sized by bytes."""
+        tokens = int(self.clip.visual.positional_embedding.shape[0])
+        budget = ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
+        return max(1, min(budget // (4 * _ROWS * tokens * self.image_width), MOST_IMAGES))
 
     @property
     def logit_scale(self) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fewclip.contract import Preprocess
 from fewclip.data.pool import Item
-from fewclip.preprocess import Pixels, load_image, reduce_for_training
+from fewclip.preprocess import Image, Pixels, load_image, reduce_for_training
 
 
 class PixelStore:
@@ -24,6 +24,7 @@ class PixelStore:
         self._spec = spec
         self._free = budget_bytes
         self._kept: dict[int, Pixels] = {}
+        self._whole: set[int] = set()  # of the kept, those that were not reduced
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -39,10 +40,20 @@ class PixelStore:
         if kept is not None:
             return kept
         item = self._items[index]
-        pixels = reduce_for_training(load_image(item.image, name=item.source), self._spec)
+        image = load_image(item.image, name=item.source)
+        pixels = reduce_for_training(image, self._spec)
         pixels.setflags(write=False)
         with self._lock:
             if index not in self._kept and pixels.nbytes <= self._free:
                 self._kept[index] = pixels
                 self._free -= pixels.nbytes
+                if pixels.shape[:2] == (image.height, image.width):
+                    self._whole.add(index)
         return pixels
+
+    def images(self) -> list[Image]:
+        """All images for one more pass that shows them as they are: decoded where they are kept
+        at full size, else as they came."""
+        return [
+            self._kept[i] if i in self._whole else item.image for i, item in enumerate(self._items)
+        ]

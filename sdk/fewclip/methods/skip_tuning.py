@@ -108,7 +108,8 @@ class SkipTuning(Method):
         super().setup(phrases)
         start = self.backbone.text_embed(self.prompts)
         self.hidden = self.backbone.text_blocks(start, 0, self.text_from)
-        self.prototypes = F.normalize(self.backbone.text_features(start), dim=-1)
+        frozen = self.backbone.text_features(self.hidden, self.text_from)
+        self.prototypes = F.normalize(frozen, dim=-1)
 
     def param_groups(self) -> list[ParamGroup]:
         image, text = tower_parameters(self.backbone, self.image_from, self.text_from)

@@ -217,9 +217,9 @@ def execute(
         generator=torch.Generator().manual_seed(made.seed),
     )
     history = History((), ())
+    store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
     if tuned.trains:
         tuned.setup(list(made.phrases.values()))
-        store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
         labels = [item.label for item in split.train]
         history = train(
             tuned,
@@ -260,7 +260,7 @@ def execute(
         },
     )
     bare = Classifier(tuned, card)
-    ood_features = bare.ood_features([item.image for item in split.train])
+    ood_features = bare.ood_features(store.images())
     clf = Classifier(
         tuned,
         card,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from fewclip.errors import OptionError, StoppedError
 from fewclip.methods.base import BatchPlan, Method, MethodOptions
 from fewclip.preprocess import CROP_AREA, WORKERS, augment
 from fewclip.training import checkpoint as checkpoints
+from fewclip.training.optimizer import SGDInBackward
 
-CHUNK = 256  # images whose frozen part is computed at once
+Optimizer = TypeVar("Optimizer", bound=torch.optim.SGD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +110,22 @@ def learning_rate(base: float, epoch: int, epochs: int, options: MethodOptions) 
     return base * (1 + math.cos(math.pi * (epoch - options.warmup_epochs) / epochs)) / 2
 
 
-def make_optimizer(method: Method) -> torch.optim.SGD:
-    """SGD over the method's groups; everything outside them is frozen."""
+def make_optimizer(
+    method: Method,
+    kind: type[Optimizer] = torch.optim.SGD,  # type: ignore[assignment]
+) -> Optimizer:
+    """SGD over the method's groups; everything outside them is frozen.
+
+    Args:
+        kind: `SGDInBackward` for the same numbers with less memory, where nobody looks at the
+            gradients.
+    """
     groups = method.param_groups()
     method.requires_grad_(False)
     for group in groups:
         for parameter in group.params.values():
             parameter.requires_grad_(True)
-    return torch.optim.SGD(
+    return kind(
         [{"params": list(g.params.values()), "lr": g.lr, "base_lr": g.lr} for g in groups],
         momentum=method.options.momentum,
         weight_decay=method.options.weight_decay,
@@ -194,7 +203,7 @@ def train(
         CheckpointError: the checkpoint is broken or another run's.
     """
     device = method.backbone.device
-    optimizer = make_optimizer(method)
+    optimizer = make_optimizer(method, SGDInBackward)
     parameters = method.trained_parameters()
     plan = method.batch_plan(int(np.bincount(np.asarray(images.labels)).max()))
     done = 0
@@ -240,6 +249,7 @@ def train(
             str(checkpoint) if checkpoint is not None else None,
         ) from None
     finally:
+        optimizer.close()
         method.requires_grad_(False)
     return History(tuple(losses), tuple(resumed))
 
@@ -252,13 +262,13 @@ def _prepared(
     epoch: int,
     precision: str,
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """Batches with their frozen part computed, many batches at once.
+    """Batches with their frozen part computed, as many at once as pay.
 
     Each image passes the frozen part once per epoch, from a fresh augmentation that (seed, epoch,
     image) fixes.
     """
     device = method.backbone.device
-    per_chunk = max(1, CHUNK // max(len(b) for b in batches))
+    per_chunk = max(1, method.backbone.images_at_once // max(len(b) for b in batches))
     for first in range(0, len(batches), per_chunk):
         chunk = batches[first : first + per_chunk]
         views = images.views([int(i) for batch in chunk for i in batch], seed, epoch)

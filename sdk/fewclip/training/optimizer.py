@@ -1,0 +1,66 @@
+"""SGD whose update runs inside backward, so that gradients need not all live at once. No schedule.
+
+The arithmetic is `torch.optim.SGD`'s own, to the bit: each parameter is updated as soon as its
+gradient is complete, and the gradient is freed before the next one is computed. A parameter's
+gradient is complete only once nothing in the graph reads the parameter any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+
+class SGDInBackward(torch.optim.SGD):
+    """`backward()` is the step, and `step()` does nothing; `close()` once training is over.
+
+    Args:
+        params: groups, as `torch.optim.SGD` takes them.
+        momentum, weight_decay: of all groups.
+    """
+
+    def __init__(
+        self, params: Iterable[dict[str, Any]], *, momentum: float, weight_decay: float
+    ) -> None:
+        super().__init__(params, momentum=momentum, weight_decay=weight_decay)
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(self._updater(group))
+            for group in self.param_groups
+            for parameter in group["params"]
+        ]
+
+    def _updater(self, group: dict[str, Any]) -> Callable[[Tensor], None]:
+        @torch.no_grad()
+        def update(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            buffers = [self.state[parameter].get("momentum_buffer")]
+            sgd(
+                [parameter],
+                [parameter.grad],
+                buffers,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=group["dampening"],
+                nesterov=group["nesterov"],
+                maximize=group["maximize"],
+                has_sparse_grad=False,
+                foreach=False,
+            )
+            if group["momentum"]:
+                self.state[parameter]["momentum_buffer"] = buffers[0]
+            parameter.grad = None
+
+        return update
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing: backward did it."""
+
+    def close(self) -> None:
+        """Take the hooks off the parameters, which live on in the trained model."""
+        for hook in self._hooks:
+            hook.remove()
