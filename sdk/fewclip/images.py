@@ -6,11 +6,15 @@ What Pillow's own `convert("RGB")` would show the model otherwise:
 - Transparent pixels stand on white; dropping the alpha channel would show whatever lies beneath.
 - 16-bit grey is scaled to 8 bits; Pillow clips it to white.
 - An animated image is its first frame.
+
+Only formats that a camera, a browser or a scanner writes are read (`FORMATS`), and their headers
+are checked before Pillow parses them (`image_headers.py`).
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import stat
 import threading
@@ -22,7 +26,8 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
-from fewclip.errors import ImageError, ImageTooLargeError
+from fewclip.errors import ImageError, ImageTooLargeError, OptionError
+from fewclip.image_headers import check_exif, check_headers
 
 # A path, an encoded image, a PIL image, or RGB uint8 (H, W, 3).
 Image: TypeAlias = str | os.PathLike[str] | bytes | PILImage.Image | npt.NDArray[np.uint8]
@@ -32,9 +37,14 @@ MAX_PIXELS = 89_478_485
 # A longer strip would grow without bound when its short side is brought to the input's size.
 MAX_ASPECT = 200
 
-# No format that runs a program (EPS), reads other files, or is known by its name alone (TGA).
-# MPO (two pictures in one JPEG) comes with JPEG; HEIF is there once pillow-heif is registered.
-_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"]
+# What cameras, browsers and scanners write, as Pillow names it. MPO (two pictures in one JPEG)
+# comes with JPEG, HEIF with pillow-heif. FEWCLIP_FORMATS (comma-separated) names others, such as
+# JPEG2000: a decoder that nobody needs is one more that a stranger's file may break.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
+FORMATS_VARIABLE = "FEWCLIP_FORMATS"
+# They run a program, read other files, or are known by their name alone.
+_NEVER = {"EPS", "WMF", "FPX", "MIC", "TGA"}
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: PILImage.Transpose.FLIP_LEFT_RIGHT,
@@ -93,6 +103,7 @@ def readable(path: str | os.PathLike[str]) -> str:
 
 def image_suffixes() -> frozenset[str]:
     """File name endings (".jpg" ...) of the formats that are read."""
+    _register_heif()
     formats = {*_formats(), "MPO"}
     return frozenset(s for s, name in PILImage.registered_extensions().items() if name in formats)
 
@@ -119,9 +130,10 @@ def _from_file(file: IO[bytes], size: int, max_pixels: int) -> PILImage.Image:
     # A plugin meets broken bytes with anything: OSError, SyntaxError, struct.error, zlib.error,
     # or a warning turned into an error. The file is at fault, and the cause is kept.
     try:
-        with PILImage.open(file, formats=_formats()) as image:
+        check_headers(file)
+        with PILImage.open(file, formats=_formats(file)) as image:
             return _upright_rgb(image, max_pixels)
-    except ImageError:
+    except (ImageError, OptionError):
         raise
     except UnidentifiedImageError as error:
         raise ImageError(_unidentified(file)) from error
@@ -176,7 +188,12 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 def _upright(image: PILImage.Image) -> PILImage.Image:
     try:
+        for exif in (image.info.get("exif"), _png_profile(image)):
+            if isinstance(exif, bytes):
+                check_exif(exif)
         orientation = image.getexif().get(_ORIENTATION, 1)
+    except ImageError:
+        raise
     except Exception:  # a broken EXIF block: the pixels are whole, and shown as they are stored
         return image
     method = _UPRIGHT.get(orientation)
@@ -207,11 +224,17 @@ def _from_deep(values: npt.NDArray[Any]) -> PILImage.Image:
     return PILImage.fromarray(grey.astype(np.uint8))
 
 
+def _png_profile(image: PILImage.Image) -> bytes:
+    """The EXIF block that ImageMagick writes into a PNG as hexadecimal text."""
+    text = image.info.get("Raw profile type exif")
+    return bytes.fromhex("".join(text.split("\n")[3:])) if isinstance(text, str) else b""
+
+
 def _unidentified(file: IO[bytes]) -> str:
     file.seek(0)
-    if file.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"):
-        return "a HEIC photo; save it as JPEG, or call pillow_heif.register_heif_opener() first"
-    return "not an image (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000 and AVIF are read)"
+    if file.read(12)[4:] in _HEIC:
+        return "a HEIC photo; save it as JPEG, or pip install pillow-heif to have it read"
+    return f"not an image ({', '.join(_formats())} are read)"
 
 
 def _name(image: Any) -> str:
@@ -220,11 +243,45 @@ def _name(image: Any) -> str:
     return f"an image of {len(image)} bytes" if isinstance(image, bytes) else "an image"
 
 
-def _formats() -> list[str]:
+def _formats(file: IO[bytes] | None = None) -> list[str]:
+    """The formats that are read; HEIF only where a file asks for it, since its import is slow."""
     _register_plugins()
-    return [name for name in _FORMATS if name in PILImage.OPEN]
+    if file is not None:
+        if file.read(12)[4:] in _HEIC:
+            _register_heif()
+        file.seek(0)
+    return [name for name in _allowed() if name in PILImage.OPEN]
+
+
+@functools.cache
+def _allowed() -> tuple[str, ...]:
+    """`FORMATS`, or what the environment names instead.
+
+    Raises:
+        OptionError: it names a format that Pillow does not know, or one that is never read.
+    """
+    text = os.environ.get(FORMATS_VARIABLE, "")
+    if not text:
+        return FORMATS
+    names = tuple(name.strip().upper() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name in _NEVER or name not in {*PILImage.OPEN, "HEIF"}]
+    if unknown or not names:
+        raise OptionError(
+            f"{FORMATS_VARIABLE} names {', '.join(unknown) or 'nothing'}, which is not read; "
+            f"name some of {', '.join(sorted({*PILImage.OPEN} - _NEVER))}"
+        )
+    return names
 
 
 @functools.cache
 def _register_plugins() -> None:
     PILImage.init()
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Let pillow-heif, where it is installed, read HEIC photos."""
+    if importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
