@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=$(TEST_THREADS) BENTOML_DO_NOT_TRACK=True GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint format bench app screenshots lock clean
+.PHONY: help install demo test test-quick coverage lint format bench app screenshots wheel docs lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -42,10 +42,15 @@ test: $(STAMP)  ## every test
 test-quick: $(STAMP)  ## the tests that take less than five seconds each
 	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS) -m "not slow"
 
-lint: $(STAMP)  ## ruff and mypy
+coverage: $(STAMP)  ## every test, with the share of lines they reach (slower; not part of CI)
+	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS) --cov --cov-report=term
+
+lint: $(STAMP)  ## ruff, mypy, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
@@ -61,6 +66,12 @@ app: $(STAMP)  ## the page, on http://127.0.0.1:7860
 
 screenshots: $(STAMP)  ## pictures of the page for the documentation (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots
+
+wheel: $(STAMP)  ## dist/fewclip-VERSION-py3-none-any.whl and the source archive
+	$(BIN)/python -m hatchling build -d dist
+
+docs: $(STAMP)  ## the documentation into site/, offline; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # GPU packages exist for Linux x86-64 alone; elsewhere ONNX Runtime's plain wheel takes their place.
 ON_LINUX := ; platform_system == "Linux" and platform_machine == "x86_64"
