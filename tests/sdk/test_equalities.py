@@ -102,15 +102,26 @@ def compare_gradients(method: Method, ours: Tensor, theirs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_losses_and_gradients(tower: Backbone, name: str) -> None:
+@pytest.mark.parametrize("tokens", [None, 1, 24], ids=["whole", "each class", "blocks"])
+def test_losses_and_gradients(
+    tower: Backbone, name: str, tokens: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many class tokens pass the text tower at once."""
+    if tokens is not None:
+        monkeypatch.setattr(Backbone, "class_tokens_at_once", tokens)
     method = build(tower, name)
     pixels, labels = batch(0)
     ours = product_loss(method, pixels, labels)
     compare_gradients(method, ours, second(method, name).loss(pixels, labels, NAMES))
 
 
-def test_skip_tuning_losses_and_gradients(tower: Backbone) -> None:
+@pytest.mark.parametrize("tokens", [None, 1, 24], ids=["whole", "each class", "blocks"])
+def test_skip_tuning_losses_and_gradients(
+    tower: Backbone, tokens: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LSkip starts from kept hidden states, CSkip takes fewer classes through the text tower."""
+    if tokens is not None:
+        monkeypatch.setattr(Backbone, "class_tokens_at_once", tokens)
     method = build(tower, "skip-tuning", omega=2)
     assert isinstance(method, SkipTuning)
     method.mask = torch.tensor([True, True, False, True, False])
@@ -326,6 +337,28 @@ def test_text_features_once_per_class_set(tower: Backbone, name: str) -> None:
     for _ in range(2):
         method.logits(method.image_features(pixels), bank)
     assert bool(calls) == name.startswith("cocoop")
+
+
+def test_blocks_of_classes_end_at_their_own_longest_name(
+    tower: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = build(tower, "coop")
+    whole = method.class_embeddings(NAMES).features
+    shapes: list[tuple[int, ...]] = []
+    once = method.backbone.text_embed
+
+    def spy(prompts: ClassPrompts, context: Tensor) -> Any:
+        shapes.append(tuple(prompts.suffix.shape))
+        return once(prompts, context)
+
+    monkeypatch.setattr(method.backbone, "text_embed", spy)
+    monkeypatch.setattr(Backbone, "class_tokens_at_once", 10)
+    torch.testing.assert_close(method.class_embeddings(NAMES).features, whole, **CLOSE)
+    assert sum(count for count, _ in shapes) == len(NAMES)
+    lengths = [length for _, length in shapes]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+    assert all(count == 1 or count * length <= 10 for count, length in shapes)
 
 
 def test_cocoop_inference_in_pieces(tower: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

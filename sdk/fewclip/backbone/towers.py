@@ -34,6 +34,7 @@ EOT_TOKEN = 49407
 ACTIVATION_BYTES = {"cpu": 2**27, "cuda": 2**32}
 MOST_IMAGES = 256
 _ROWS = 14  # floats of a block alive at once, per token and width: norms, q, k, v, MLP, residuals
+_KEPT_ROWS = 24  # the same of what a block keeps for backward, the shared keys and values included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,15 @@ class ClassPrompts:
     def __len__(self) -> int:
         return self.suffix.shape[0]
 
+    @property
+    def length(self) -> int:
+        """Tokens of a suffix, padding included."""
+        return self.suffix.shape[1]
+
+    def select(self, classes: Tensor, length: int | None = None) -> ClassPrompts:
+        """The same for some classes only, `classes` (m,) int64, cut to `length` tokens."""
+        return ClassPrompts(self.prefix, self.suffix[classes, :length], self.eot[classes])
+
 
 @dataclasses.dataclass(frozen=True)
 class TextHidden:
@@ -85,9 +95,15 @@ class TextHidden:
     eot: Tensor
     per_image: bool = False
 
-    def select(self, classes: Tensor) -> TextHidden:
-        """The same for some classes only: `classes` (m,) int64."""
-        return dataclasses.replace(self, suffix=self.suffix[:, classes], eot=self.eot[classes])
+    @property
+    def length(self) -> int:
+        """Rows of a suffix, padding included."""
+        return self.suffix.shape[2]
+
+    def select(self, classes: Tensor, length: int | None = None) -> TextHidden:
+        """The same for some classes only, `classes` (m,) int64, cut to `length` rows."""
+        suffix = self.suffix[:, classes, :length]
+        return dataclasses.replace(self, suffix=suffix, eot=self.eot[classes])
 
 
 class Backbone(nn.Module):
@@ -153,6 +169,12 @@ class Backbone(nn.Module):
         tokens = int(self.clip.visual.positional_embedding.shape[0])
         budget = ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
         return max(1, min(budget // (4 * _ROWS * tokens * self.image_width), MOST_IMAGES))
+
+    @property
+    def class_tokens_at_once(self) -> int:
+        """How many class tokens pass the text tower together with a graph: sized by bytes."""
+        budget = 2 * ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
+        return max(1, budget // (4 * _KEPT_ROWS * self.text_width * self.text_depth))
 
     @property
     def logit_scale(self) -> Tensor:

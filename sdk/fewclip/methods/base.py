@@ -8,6 +8,7 @@ part of the forward pass (`frozen_inputs`, computed once per epoch in large batc
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.errors import OptionError
+from fewclip.methods.class_blocks import text_in_blocks
 from fewclip.preprocess import CROP_AREA
 
 Inputs = tuple[Tensor, ...]
@@ -217,6 +219,22 @@ class Method(nn.Module):
         """(M, D), before L2 normalisation."""
         return self.backbone.text_features(self.backbone.text_embed(prompts))
 
+    def all_text_features(self, prompts: ClassPrompts) -> Tensor:
+        """`text_features` of any number of classes, in blocks where they are many."""
+        return text_in_blocks(
+            self.text_features, prompts, self.parameters(), self.backbone.class_tokens_at_once
+        )
+
+    def frozen_text_features(self, prompts: ClassPrompts) -> Tensor:
+        """(M, D) of the backbone as it came, for any number of classes; without gradient."""
+        with torch.no_grad():
+            return text_in_blocks(
+                functools.partial(Method.text_features, self),
+                prompts,
+                (),
+                self.backbone.class_tokens_at_once,
+            )
+
     def text_from_tokens(self, tokens: Tensor) -> Tensor:
         """(n, context) int64 token rows -> (n, D): `text_features` in the form that exports."""
         return self.backbone.encode_tokens(tokens)
@@ -225,7 +243,7 @@ class Method(nn.Module):
         """Any class set, seen in training or not, computed once."""
         prompts = self.tokenize(phrases)
         return ClassEmbeddings(
-            prompts, None if self.per_image_text else self.text_features(prompts)
+            prompts, None if self.per_image_text else self.all_text_features(prompts)
         )
 
     def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class CLIPAdapter(Method):
     @torch.no_grad()
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
-        self.text = self.text_features(self.prompts)
+        self.text = self.all_text_features(self.prompts)
 
     def param_groups(self) -> list[ParamGroup]:
         return [ParamGroup(self.own_parameters(), self.options.lr)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods.base import ClassEmbeddings, Inputs, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.class_blocks import text_in_blocks
 from fewclip.methods.coop import CoOp, CoOpOptions
 from fewclip.methods.prompts import linear
 
@@ -62,7 +64,7 @@ class CoCoOp(CoOp):
         return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
-        return Outputs(inputs[0], self.text_per_image(self.prompts, inputs[0]), labels)
+        return Outputs(inputs[0], self.all_text_per_image(self.prompts, inputs[0]), labels)
 
     def text_per_image(self, prompts: ClassPrompts, image: Tensor) -> Tensor:
         """Image features (B, D), before normalisation -> text features (B, M, D)."""
@@ -70,10 +72,20 @@ class CoCoOp(CoOp):
         context = self.context + shift[:, None]  # (B, n, w)
         return self.backbone.text_features(self.backbone.text_embed(prompts, context))
 
+    def all_text_per_image(self, prompts: ClassPrompts, image: Tensor) -> Tensor:
+        """`text_per_image` of any number of classes, in blocks where they are many."""
+        return text_in_blocks(
+            functools.partial(self.text_per_image, image=image),
+            prompts,
+            self.parameters(),
+            self.backbone.class_tokens_at_once // len(image),
+        )
+
     def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
         at_once = max(TOKEN_BUDGET // embeddings.prompts.suffix.numel(), 1)
         parts = [
-            self.text_per_image(embeddings.prompts, rows) for rows in torch.split(image, at_once)
+            self.all_text_per_image(embeddings.prompts, rows)
+            for rows in torch.split(image, at_once)
         ]
         return torch.cat(parts)
 

@@ -61,7 +61,7 @@ class CoOp(Method):
         return [ParamGroup({"context": self.context}, self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
-        return Outputs(inputs[0], self.text_features(self.prompts), labels)
+        return Outputs(inputs[0], self.all_text_features(self.prompts), labels)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         return self.backbone.text_features(self.backbone.text_embed(prompts, self.context))

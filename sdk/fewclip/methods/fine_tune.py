@@ -44,5 +44,5 @@ class FineTune(Method):
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(
-            self.backbone.image_features(inputs[0]), self.text_features(self.prompts), labels
+            self.backbone.image_features(inputs[0]), self.all_text_features(self.prompts), labels
         )

@@ -42,7 +42,7 @@ class KgCoOp(CoOp):
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
         plain = self.backbone.tokenize([Method.prompt(self, phrase) for phrase in phrases])
-        self.zero_shot = self.backbone.text_features(self.backbone.text_embed(plain))
+        self.zero_shot = self.frozen_text_features(plain)
 
     def regularization_loss(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
         near = F.cosine_similarity(outputs.text, self.zero_shot, dim=-1).mean()

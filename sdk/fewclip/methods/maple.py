@@ -78,7 +78,7 @@ class MaPLe(CoOp):
         return (self.backbone.image_embed(pixels),)
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
-        return Outputs(self._prompted(inputs[0]), self.text_features(self.prompts), labels)
+        return Outputs(self._prompted(inputs[0]), self.all_text_features(self.prompts), labels)
 
     def image_features(self, pixels: Tensor) -> Tensor:
         return self._prompted(self.backbone.image_embed(pixels))

@@ -92,7 +92,7 @@ class PromptSRC(CoOp):
         frozen = []
         for template in templates:
             prompts = self.backbone.tokenize([template.replace("{}", p) for p in phrases])
-            frozen.append(self.backbone.text_features(self.backbone.text_embed(prompts)))
+            frozen.append(self.frozen_text_features(prompts))
         self.zero_shot = F.normalize(torch.stack(frozen).mean(0), dim=-1)
 
     def param_groups(self) -> list[ParamGroup]:
@@ -105,7 +105,7 @@ class PromptSRC(CoOp):
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         image = prompted_image_features(self.backbone, inputs[0], list(self.image_prompts))
-        return Outputs(image, self.text_features(self.prompts), labels)
+        return Outputs(image, self.all_text_features(self.prompts), labels)
 
     def regularization_loss(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
         scale = self.backbone.logit_scale

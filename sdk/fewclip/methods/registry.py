@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fewclip.backbone import Backbone
     from fewclip.methods.base import Method
 
-_NOT_METHODS = {"base", "dept", "prompts", "registry"}
+_NOT_METHODS = {"base", "class_blocks", "dept", "prompts", "registry"}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
 DEPT_WEIGHT = 0.7

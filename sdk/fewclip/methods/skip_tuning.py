@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewclip.backbone import Backbone
+from fewclip.backbone import Backbone, TextHidden
 from fewclip.errors import OptionError
 from fewclip.methods.base import (
     BatchPlan,
@@ -22,6 +22,7 @@ from fewclip.methods.base import (
     ParamGroup,
     tower_parameters,
 )
+from fewclip.methods.class_blocks import text_in_blocks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,10 +107,17 @@ class SkipTuning(Method):
     @torch.no_grad()
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
-        start = self.backbone.text_embed(self.prompts)
-        self.hidden = self.backbone.text_blocks(start, 0, self.text_from)
-        frozen = self.backbone.text_features(self.hidden, self.text_from)
-        self.prototypes = F.normalize(frozen, dim=-1)
+        size = max(1, self.backbone.class_tokens_at_once // self.prompts.length)
+        classes = torch.arange(len(self.prompts), device=self.backbone.device)
+        parts = [
+            self.backbone.text_blocks(
+                self.backbone.text_embed(self.prompts.select(some)), 0, self.text_from
+            )
+            for some in torch.split(classes, size)
+        ]
+        suffix = torch.cat([part.suffix for part in parts], 1)
+        self.hidden = TextHidden(parts[0].prefix, suffix, self.prompts.eot)
+        self.prototypes = F.normalize(self._text(self.hidden), dim=-1)
 
     def param_groups(self) -> list[ParamGroup]:
         image, text = tower_parameters(self.backbone, self.image_from, self.text_from)
@@ -125,8 +133,17 @@ class SkipTuning(Method):
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         image = self.backbone.image_features(inputs[0], self.image_from)
         kept = sampled_classes(image.detach(), self.prototypes, labels, self.mask)
-        text = self.backbone.text_features(self.hidden.select(kept), self.text_from)
+        text = self._text(self.hidden.select(kept))
         return Outputs(image, text, torch.searchsorted(kept, labels))
+
+    def _text(self, hidden: TextHidden) -> Tensor:
+        """What enters the first trained block -> (M, D), for any number of classes."""
+        return text_in_blocks(
+            lambda part: self.backbone.text_features(part, self.text_from),
+            hidden,
+            self.backbone.parameters(),
+            self.backbone.class_tokens_at_once,
+        )
 
     def state(self) -> dict[str, Tensor]:
         return {"class_mask": self.mask.to(torch.uint8)}

@@ -1,0 +1,96 @@
+"""Text features of many classes, block by block: memory stays flat, the numbers stay the same.
+
+The loss needs the features of all classes at once, but not what led to them. So features are
+computed without a graph, a block of classes at a time, and backward computes each block once more
+and passes its rows of the gradient through. Classes are sorted by length first: a block ends at
+its own longest EOT, and nothing is computed for padding. A class set that fits into one block takes
+the plain path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fewclip.backbone import ClassPrompts, TextHidden
+
+Classes = TypeVar("Classes", ClassPrompts, TextHidden)
+
+
+def text_in_blocks(
+    compute: Callable[[Classes], Tensor],
+    classes: Classes,
+    parameters: Iterable[nn.Parameter],
+    tokens_at_once: int,
+) -> Tensor:
+    """`compute(classes)`, exactly, whatever the number of classes.
+
+    Args:
+        compute: (.., M, D) of a class set or of a part of it.
+        classes: in the order of the result.
+        parameters: all that `compute` may pass a gradient to.
+        tokens_at_once: class tokens in a block (`Backbone.class_tokens_at_once`).
+    """
+    if len(classes.eot) * classes.length <= tokens_at_once:
+        return compute(classes)
+    order = classes.eot.argsort(stable=True)
+    parts = [
+        classes.select(order[first:stop], length)
+        for first, stop, length in _blocks((classes.eot[order] + 1).tolist(), tokens_at_once)
+    ]
+    trained = [p for p in parameters if p.requires_grad]
+    if torch.is_grad_enabled() and trained:
+        features: Tensor = _Blocks.apply(compute, parts, *trained)
+    else:
+        features = torch.cat([compute(part) for part in parts], -2)
+    return features.index_select(-2, order.argsort())
+
+
+def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
+    """(first, stop, longest) over ascending lengths; a block has `tokens`, or a single class."""
+    found, first = [], 0
+    for stop in range(1, len(lengths) + 1):
+        if stop == len(lengths) or (stop + 1 - first) * lengths[stop] > tokens:
+            found.append((first, stop, lengths[stop - 1]))
+            first = stop
+    return found
+
+
+class _Blocks(torch.autograd.Function):
+    """Features without a graph; backward makes the graph of one block at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, compute: Callable[[Any], Tensor], parts: list[Any], *parameters: nn.Parameter
+    ) -> Tensor:
+        ctx.compute, ctx.parts, ctx.parameters = compute, parts, parameters
+        device = parameters[0].device.type
+        ctx.autocast = {
+            "device_type": device,
+            "dtype": torch.get_autocast_dtype(device),
+            "enabled": torch.is_autocast_enabled(device),
+        }
+        return torch.cat([compute(part) for part in parts], -2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        totals: list[Tensor | None] = [None] * len(ctx.parameters)
+        first = 0
+        for part in ctx.parts:
+            stop = first + len(part.eot)
+            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+                features = ctx.compute(part)
+            rows = gradient[..., first:stop, :]
+            found = torch.autograd.grad(features, ctx.parameters, rows, allow_unused=True)
+            totals = [_add(total, new) for total, new in zip(totals, found, strict=True)]
+            first = stop
+        return None, None, *totals
+
+
+def _add(total: Tensor | None, new: Tensor | None) -> Tensor | None:
+    if total is None or new is None:
+        return new if total is None else total
+    return total.add_(new)
