@@ -1,41 +1,37 @@
-"""The tuned model: predict, evaluate, edit the class set, save, load. Training is elsewhere.
-
-A Classifier never changes: `add_classes` and its like return a new one that shares the weights.
-"""
+"""The tuned model in torch: model outputs, save, load. What it shares with exports is in `base`."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from fewclip import artifact, decide
-from fewclip import class_set as class_sets
 from fewclip.backbone import load_backbone, resolve_device
+from fewclip.base import BaseClassifier, Floats
 from fewclip.class_set import Phrases, read_phrases
 from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.methods import registry
-from fewclip.methods.base import Method
+from fewclip.methods.base import ClassEmbeddings, Method
 from fewclip.ood import OODScore, join_ood_features
-from fewclip.preprocess import Image, as_list, preprocess
+from fewclip.preprocess import Image, Images
 
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
-    from fewclip.report import Report
     from fewclip_export import ExportReport
 
 BATCH = 64
 TEMPLATE = "a photo of a {}."
 
 
-class Classifier:
+class Classifier(BaseClassifier):
     """A method, the classes it answers with, and the card that says both.
 
     Args:
@@ -58,19 +54,12 @@ class Classifier:
         self.card = card
         self.ood_score = ood_score
         self.validation = tuple(validation)
-        with torch.inference_mode():
-            self._class_embeddings = method.class_embeddings(
-                [card.phrases[label] for label in card.classes]
-            )
+        self.batch_size = min(BATCH, self.backbone.images_at_once)
+        self._class_embeddings = _class_embeddings(method, card)
 
     @property
     def backbone(self) -> Backbone:
         return self.method.backbone
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Labels, in the order of every class axis."""
-        return self.card.classes
 
     def __repr__(self) -> str:
         return (
@@ -80,44 +69,10 @@ class Classifier:
 
     # ---- answers -----------------------------------------------------------------------------
 
-    def predict(self, images: Image | Sequence[Image], top_k: int = 5) -> list[decide.Prediction]:
-        """One Prediction per image, in order.
-
-        Args:
-            images: paths, bytes, PIL images or RGB uint8 arrays; a single one is a list of one.
-            top_k: how many classes each Prediction names.
-
-        Raises:
-            ImageError: an image cannot be read.
-        """
-        itm, cat, ood_score = self.model_outputs(images)
-        head, calibration = self.card.head, self.card.calibration
-        return decide.decide(itm, cat, self.classes, head, calibration, top_k, ood_score)
-
-    def predict_proba(self, images: Image | Sequence[Image]) -> np.ndarray:
-        """(N, C) float64 calibrated probabilities; rows sum to 1."""
-        itm, cat = self.logits(images)
-        return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
-
-    def logits(
-        self, images: Image | Sequence[Image] | np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated.
-
-        Args:
-            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
-        """
-        return self.model_outputs(images)[:2]
-
-    def model_outputs(self, images: Image | Sequence[Image] | np.ndarray) -> decide.ModelOutputs:
-        """All that `decide` needs to answer for N images.
-
-        Args:
-            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
-        """
+    def model_outputs(self, images: Images) -> decide.ModelOutputs:
         itm, cat = [np.zeros((0, len(self.classes)), np.float32)], []
         seen = [np.zeros(0)]
-        for pixels in self._batches(images):
+        for pixels in self._tensors(images):
             with torch.inference_mode():
                 features, intermediate = self.method.features_and_intermediate(pixels)
                 one, two = self.method.logits(features, self._class_embeddings)
@@ -132,84 +87,33 @@ class Classifier:
             np.concatenate(seen) if self.ood_score is not None else None,
         )
 
-    def embed(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
-        """(N, D) float32 L2-normalised image features."""
+    def embed(self, images: Images) -> Floats:
         parts = [np.zeros((0, self.backbone.embed_dim), np.float32)]
-        for pixels in self._batches(images):
+        for pixels in self._tensors(images):
             with torch.inference_mode():
                 features = torch.nn.functional.normalize(self.method.image_features(pixels), dim=-1)
             parts.append(features.float().cpu().numpy())
         return np.concatenate(parts)
 
-    def ood_features(self, images: Image | Sequence[Image] | np.ndarray) -> np.ndarray:
+    def ood_features(self, images: Images) -> Floats:
         """(N, L) float32 of N >= 1 images: what `OODScore` is learned from and judges by."""
         parts = []
-        for pixels in self._batches(images):
+        for pixels in self._tensors(images):
             with torch.inference_mode():
                 parts.append(_ood_features(*self.method.features_and_intermediate(pixels)))
         return np.concatenate(parts)
 
-    def evaluate(self, data: Any) -> Report:
-        """Accuracy, macro F1, per class, confusion and calibration on labelled images.
+    def _tensors(self, images: Images) -> Iterator[torch.Tensor]:
+        """(n, 3, size, size) on the model's device."""
+        for part in self._batches(images):
+            yield torch.from_numpy(part).to(self.backbone.device)
 
-        Args:
-            data: in any of the forms that `adapt` takes; images of classes that this classifier
-                does not know are left out and reported.
-
-        Raises:
-            ClassNameError: none of the labels is among the classes.
-            DataError: nothing to evaluate on.
-        """
-        from fewclip.evaluation import evaluate
-
-        return evaluate(self, data)
-
-    def _batches(self, images: Any) -> Any:
-        """(n, 3, H, W) tensors on the model's device."""
-        if not isinstance(images, np.ndarray) or images.ndim != 4:
-            images = as_list(images)
-        size = min(BATCH, self.backbone.images_at_once)
-        for first in range(0, len(images), size):
-            part = images[first : first + size]
-            if not isinstance(part, np.ndarray):
-                part = preprocess(part, self.card.preprocessing)
-            yield torch.from_numpy(np.ascontiguousarray(part)).to(self.backbone.device)
-
-    # ---- the class set -----------------------------------------------------------------------
-
-    def with_classes(self, names: Phrases) -> Classifier:
-        """The same model over exactly these classes, in this order; no training.
-
-        Args:
-            names: labels, or {label: phrase}. Classes seen in training keep what they learned;
-                others are told by their names alone.
-
-        Raises:
-            ClassNameError: no name, an empty, doubled or too long one.
-        """
-        return self._with_card(class_sets.with_classes(self.card, names))
-
-    def add_classes(self, names: Phrases) -> Classifier:
-        """The same model that also knows these classes, by their names; no training."""
-        return self._with_card(class_sets.add_classes(self.card, names))
-
-    def remove_classes(self, names: str | Sequence[str]) -> Classifier:
-        """The same model without these classes."""
-        return self._with_card(class_sets.remove_classes(self.card, names))
-
-    def rename_classes(self, names: Mapping[str, str]) -> Classifier:
-        """The same model answering with other labels: {old: new}; phrases stay as they are."""
-        return self._with_card(class_sets.rename_classes(self.card, names))
-
-    def set_unknown_threshold(self, threshold: float | None) -> Classifier:
-        """The same model with another threshold for `known`; None accepts everything."""
-        calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
+    def _with_card(self, card: Card) -> Self:
         same = copy.copy(self)
-        same.card = dataclasses.replace(self.card, calibration=calibration)
+        same.card = card
+        if _phrases(card) != _phrases(self.card):  # else the embeddings are the same too
+            same._class_embeddings = _class_embeddings(self.method, card)
         return same
-
-    def _with_card(self, card: Card) -> Classifier:
-        return Classifier(self.method, card, ood_score=self.ood_score, validation=self.validation)
 
     # ---- folders -----------------------------------------------------------------------------
 
@@ -258,11 +162,20 @@ class Classifier:
         return export(self, path, precision=precision, **options)
 
 
-def _ood_features(features: torch.Tensor, intermediate: torch.Tensor | None) -> np.ndarray:
+def _phrases(card: Card) -> list[str]:
+    return [card.phrases[label] for label in card.classes]
+
+
+def _class_embeddings(method: Method, card: Card) -> ClassEmbeddings:
+    with torch.inference_mode():
+        return method.class_embeddings(_phrases(card))
+
+
+def _ood_features(features: torch.Tensor, intermediate: torch.Tensor | None) -> Floats:
     """Both parts before normalisation, (B, D) and (B, w) -> (B, L) float32."""
 
-    def unit(x: torch.Tensor) -> np.ndarray:
-        length_one: np.ndarray = torch.nn.functional.normalize(x.float(), dim=-1).cpu().numpy()
+    def unit(x: torch.Tensor) -> Floats:
+        length_one: Floats = torch.nn.functional.normalize(x.float(), dim=-1).cpu().numpy()
         return length_one
 
     return join_ood_features(unit(features), None if intermediate is None else unit(intermediate))

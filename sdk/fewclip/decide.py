@@ -158,8 +158,7 @@ def decide(
         OptionError: `top_k` is not a number from 1 on, `coverage` not one between 0 and 1.
         CoverageError: this model cannot promise `coverage`.
     """
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
+    check_top_k(top_k)
     rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
     threshold = -math.inf if calibration.threshold is None else calibration.threshold
     known = in_distribution_score(logits_itm, logits_cat, head, calibration, ood_score) >= threshold
@@ -175,6 +174,17 @@ def decide(
         top = tuple(Score(labels[i], float(row[i])) for i in order)
         predictions.append(Prediction(top[0].label, top[0].score, top, bool(is_known), inside))
     return predictions
+
+
+def check_top_k(top_k: object) -> None:
+    """Refuse what is not a whole number from 1 on.
+
+    Raises:
+        OptionError: it is not.
+    """
+    whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
+    if not whole or top_k < 1:  # type: ignore[operator]
+        raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
 
 
 def fit_calibration(

@@ -11,26 +11,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
 from fewclip.contract import Preprocess
-from fewclip.errors import OptionError
+from fewclip.errors import ImageError, OptionError
 from fewclip.images import MAX_PIXELS, Image, load_image
 
 __all__ = [
     "MAX_PIXELS",
     "WORKERS",
     "Image",
+    "Images",
     "Inputs",
     "Pixels",
-    "as_list",
     "augment",
+    "batches",
     "load_image",
     "preprocess",
     "random_box",
@@ -40,6 +41,8 @@ __all__ = [
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Inputs: TypeAlias = npt.NDArray[np.float32]  # (3, H, W) or (B, 3, H, W), normalised
+# One image, several, uint8 (N, H, W, 3), or what `preprocess` returns.
+Images: TypeAlias = Image | Sequence[Image] | npt.NDArray[np.uint8] | Inputs
 
 WORKERS = min(8, os.cpu_count() or 1)
 CROP_AREA = 0.08  # smallest share of an image that a training crop keeps, as published
@@ -77,13 +80,64 @@ def preprocess(
     return batch
 
 
-def as_list(images: Image | Sequence[Image]) -> list[Image]:
-    """One image or many -> a list."""
+def batches(
+    images: Images, spec: Preprocess, *, size: int, workers: int = WORKERS
+) -> Iterator[Inputs]:
+    """(n, 3, size, size) float32 with n up to `size`: what every classifier takes, refused alike.
+
+    The next images are decoded while the caller computes with these.
+
+    Args:
+        images: one image or several, RGB uint8 (N, H, W, 3), or preprocessed float32.
+
+    Raises:
+        ImageError: an image cannot be read, or is none; or a float array does not fit `spec`.
+    """
+    if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype != np.uint8:
+        yield from _preprocessed(images, spec, size)
+        return
+    pending = _listed(images)
+    parts = [pending[first : first + size] for first in range(0, len(pending), size)]
+    if len(parts) < 2:
+        yield from (preprocess(part, spec, workers=workers) for part in parts)
+        return
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(preprocess, parts[0], spec, workers=workers)
+        for part in parts[1:]:
+            batch, ahead = ahead.result(), reader.submit(preprocess, part, spec, workers=workers)
+            yield batch
+        yield ahead.result()
+
+
+def _listed(images: Any) -> list[Image]:
+    """One image or many -> a list; each is checked when it is read."""
     if isinstance(images, (str, bytes, os.PathLike, PILImage.Image)):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim != 4:
         return [images]
+    if isinstance(images, (Mapping, Set, bytearray, memoryview)) or not isinstance(
+        images, Iterable
+    ):
+        raise ImageError(
+            f"a {type(images).__name__} is no image, nor a list of them; give paths, bytes, PIL "
+            "images or RGB uint8 arrays"
+        )
     return list(images)
+
+
+def _preprocessed(array: npt.NDArray[Any], spec: Preprocess, size: int) -> Iterator[Inputs]:
+    """A preprocessed array in parts, once it is known to be one."""
+    expected = (3, spec.size, spec.size)
+    if array.dtype != np.float32 or array.shape[1:] != expected:
+        raise ImageError(
+            f"an array of {array.dtype} {array.shape} is neither RGB uint8 (N, H, W, 3) nor "
+            f"preprocessed float32 (N, {', '.join(map(str, expected))})"
+        )
+    for first in range(0, len(array), size):
+        part = np.ascontiguousarray(array[first : first + size])
+        if not np.isfinite(part).all():
+            raise ImageError("a preprocessed array holds NaN or infinity; check where it is from")
+        yield part
 
 
 def to_input(image: PILImage.Image, spec: Preprocess) -> Inputs:

@@ -29,6 +29,8 @@ PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["project"]
 TORCH = ("torch", "torchvision", "open_clip", "timm")
 EXTRAS = ("safetensors", "tqdm", "matplotlib", "onnx", "onnxscript", "gradio", "sklearn", "scipy")
 TORCH_FREE = (
+    "base",
+    "class_set",
     "contract",
     "errors",
     "preprocess",

@@ -29,7 +29,9 @@ from fewclip.errors import (
     ImageError,
     OptionError,
 )
-from fewclip.runtime.onnx_classifier import BATCH, OnnxClassifier
+from fewclip.runtime import OnnxClassifier
+
+BATCH = OnnxClassifier.batch_size
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from fewclip.base import BaseClassifier
 from fewclip_app import api
 from fewclip_app.ui import (
     render,
@@ -75,7 +76,7 @@ def build(sessions: Sessions) -> gr.Blocks:
 
 
 def _asked(sessions: Sessions) -> step_classify.Choose:
-    def choose(names: Sequence[str], request: gr.Request) -> Any:
+    def choose(names: Sequence[str], request: gr.Request) -> BaseClassifier | None:
         workspace = sessions.of(request)
         with workspace.lock:
             if workspace.model is None:

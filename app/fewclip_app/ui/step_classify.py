@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from PIL import Image as PILImage
 
+from fewclip.base import BaseClassifier
 from fewclip.decide import Prediction
 from fewclip.errors import FewclipError, ImageError
 from fewclip.images import MAX_PIXELS, decode
@@ -30,7 +31,7 @@ AT_ONCE = 100  # images that are answered in one go
 _ANSWERING = threading.BoundedSemaphore(2)  # more at a time would only slow each other down
 
 # (typed classes, the page's request) -> the classifier to ask, None where there is none yet
-Choose = Callable[[Sequence[str], gr.Request], Any]
+Choose = Callable[[Sequence[str], gr.Request], BaseClassifier | None]
 
 
 class Panel(NamedTuple):
@@ -97,7 +98,7 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
 
 
 def answer(
-    classifier: Any, paths: Sequence[str], max_pixels: int, top_k: int
+    classifier: BaseClassifier, paths: Sequence[str], max_pixels: int, top_k: int
 ) -> list[tuple[PILImage.Image | None, Prediction | str]]:
     """(image, answer) of each path; one that can't be read has its reason for an answer."""
     images: list[PILImage.Image | None] = []
@@ -118,7 +119,7 @@ def answer(
 
 
 def draw_answers(
-    classifier: Any, paths: Sequence[str], max_pixels: int, typed: Sequence[str] = ()
+    classifier: BaseClassifier, paths: Sequence[str], max_pixels: int, typed: Sequence[str] = ()
 ) -> str:
     """HTML for the answers to at most `AT_ONCE` images."""
     pairs = answer(classifier, paths[:AT_ONCE], max_pixels, len(classifier.classes))
@@ -131,7 +132,9 @@ def draw_answers(
     return f"<div class='fc-answers'>{cards}</div>{rest}"
 
 
-def classify_ui(classifier: Any, *, max_pixels: int = MAX_PIXELS) -> gr.Blocks:
+def classify_ui(
+    classifier: BaseClassifier | Callable[[], BaseClassifier], *, max_pixels: int = MAX_PIXELS
+) -> gr.Blocks:
     """The classify step alone, over one classifier: what `fewclip serve DIR --ui` mounts.
 
     Args:
@@ -139,13 +142,15 @@ def classify_ui(classifier: Any, *, max_pixels: int = MAX_PIXELS) -> gr.Blocks:
             the current one (a service may swap its model).
         max_pixels: of one image.
     """
-    current = classifier if callable(classifier) else lambda: classifier
+
+    def current() -> BaseClassifier:
+        return classifier if isinstance(classifier, BaseClassifier) else classifier()
 
     @functools.lru_cache(maxsize=16)
-    def extended(base: Any, names: tuple[str, ...]) -> Any:
+    def extended(base: BaseClassifier, names: tuple[str, ...]) -> BaseClassifier:
         return base.add_classes(list(names)) if names else base
 
-    def choose(names: Sequence[str], request: gr.Request) -> Any:
+    def choose(names: Sequence[str], request: gr.Request) -> BaseClassifier:
         base = current()
         return extended(base, tuple(name for name in names if name not in base.classes))
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewclip.base import BaseClassifier
 from fewclip.contract import Card
 from fewclip.data import Skipped, Split, read_labelled
 from fewclip.decide import Prediction
@@ -22,6 +23,7 @@ from fewclip.report import Report
 from fewclip_app.work import archive
 
 if TYPE_CHECKING:
+    from fewclip import Classifier
     from fewclip_app.work.job_queue import Job
     from fewclip_app.work.uploads import Photo
     from fewclip_app.work.workspace import Workspace
@@ -67,7 +69,7 @@ class Model:
         extras: typed classes.
     """
 
-    base: Any
+    base: BaseClassifier
     judged: Judged | None = None
     left_out: Sequence[Skipped] = ()
     loaded: bool = False
@@ -76,11 +78,10 @@ class Model:
 
     @property
     def card(self) -> Card:
-        card: Card = self.base.card
-        return card
+        return self.base.card
 
     @functools.cached_property
-    def classifier(self) -> Any:
+    def classifier(self) -> BaseClassifier:
         """With the typed classes."""
         return self.base.add_classes(list(self.extras)) if self.extras else self.base
 
@@ -222,9 +223,13 @@ def save(workspace: Workspace, name: str) -> list[Path]:
             "this model was loaded from an ONNX zip and is that zip already; "
             "load the saved model instead to export it anew"
         )
+    from fewclip import Classifier
+
+    classifier = model.classifier
+    assert isinstance(classifier, Classifier)  # the other kind was refused just now
     with _EXPORTING:
-        model.classifier.save(made[0])
-        model.classifier.export_onnx(made[1])
+        classifier.save(made[0])
+        classifier.export_onnx(made[1])
     for each in made:
         archive.pack(each, each.with_suffix(".zip"))
         shutil.rmtree(each)
@@ -260,7 +265,7 @@ def read_names(text: str) -> list[str]:
 
 
 def _report(
-    classifier: Any, images: Sequence[tuple[Photo, str]]
+    classifier: BaseClassifier, images: Sequence[tuple[Photo, str]]
 ) -> tuple[Report, tuple[Mistake, ...]]:
     """The figures over the images, and what was wrong."""
     proba = classifier.predict_proba([photo.path for photo, _ in images])
@@ -289,7 +294,7 @@ def _unseen(
     return new, repeated
 
 
-def _without_places(tuned: Any) -> Any:
+def _without_places(tuned: Classifier) -> Classifier:
     """The classifier whose card does not tell where its images lie on this server."""
     same = copy.copy(tuned)
     data = {k: v for k, v in tuned.card.data.items() if k != "validation_files"}

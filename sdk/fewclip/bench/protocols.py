@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fewclip.bench.datasets import load
 from fewclip.bench.layouts import VARIANTS
@@ -20,6 +20,9 @@ from fewclip.bench.photos import Dataset, Half
 from fewclip.bench.sweep import Job, Outcome, Sweep, accuracy, answering, with_template
 from fewclip.bench.tables import Summary
 from fewclip.errors import OptionError
+
+if TYPE_CHECKING:
+    from fewclip.classifier import Classifier
 
 SEEDS = (1, 2, 3)
 SHOTS = (1, 2, 4, 8, 16)
@@ -73,7 +76,7 @@ def base_to_new(
         DataError, OptionError, BackboneError: the input is at fault.
     """
 
-    def test(job: Job, clf: Any) -> Outcome:
+    def test(job: Job, clf: Classifier) -> Outcome:
         base, new = (_half_accuracy(job, clf, half) for half in ("base", "new"))
         return {"base": base, "new": new, "h": harmonic(base, new)}
 
@@ -96,7 +99,7 @@ def few_shot(
 ) -> Summary:
     """Accuracy on all classes by the number of training images; arguments as `base_to_new`."""
 
-    def test(job: Job, clf: Any) -> Outcome:
+    def test(job: Job, clf: Classifier) -> Outcome:
         return {"accuracy": _half_accuracy(job, clf, "all")}
 
     jobs = [
@@ -157,7 +160,7 @@ def speed(
 ) -> Summary:
     """Seconds and peak memory of adapting to all classes, and images per second of answering."""
 
-    def test(job: Job, clf: Any) -> Outcome:
+    def test(job: Job, clf: Classifier) -> Outcome:
         return {
             "trained_parameters": sum(p.numel() for p in clf.method.trained_parameters().values()),
             "answers_per_second": answering(clf, job.dataset.tested()),
@@ -196,7 +199,7 @@ def _transfer(
 
     sweep = Sweep(**settings)
 
-    def test(job: Job, clf: Any) -> Outcome:
+    def test(job: Job, clf: Classifier) -> Outcome:
         scores = {source.name: _half_accuracy(job, clf, "all")}
         for each in others:
             told = _told(source, each)
@@ -223,7 +226,7 @@ def _told(source: Dataset, target: Dataset) -> dict[str, str]:
     return {f"{target.name}: {label}": phrase for label, phrase in target.classes.items()}
 
 
-def _half_accuracy(job: Job, clf: Any, half: Half) -> float:
+def _half_accuracy(job: Job, clf: Classifier, half: Half) -> float:
     return accuracy(clf.with_classes(job.dataset.phrases(half)), job.dataset.tested(half))
 
 

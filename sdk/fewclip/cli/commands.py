@@ -7,9 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewclip.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from fewclip.base import BaseClassifier
+    from fewclip.contract import Card
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -98,7 +102,7 @@ def adapt(arguments: Arguments) -> int:
     return 0
 
 
-def _report_adapted(arguments: Arguments, card: Any) -> None:
+def _report_adapted(arguments: Arguments, card: Card) -> None:
     if arguments.json:
         _print_json(card.to_dict())
         return
@@ -118,7 +122,7 @@ def _report_adapted(arguments: Arguments, card: Any) -> None:
 # ---- predict, evaluate, info -----------------------------------------------------------------
 
 
-def open_model(path: str) -> Any:
+def open_model(path: str) -> BaseClassifier:
     """A saved model or an exported folder; torch is imported for the former alone."""
     from fewclip import artifact
 
@@ -158,7 +162,7 @@ def predict(arguments: Arguments) -> int:
     return 2 if failed else 0
 
 
-def _predict_chunk(model: Any, images: list[str], top_k: int) -> list[dict[str, Any]]:
+def _predict_chunk(model: BaseClassifier, images: list[str], top_k: int) -> list[dict[str, Any]]:
     """Rows in order; an unreadable image is a row with its error, and the others stay answered."""
     try:
         found = model.predict(images, top_k=top_k)
@@ -177,9 +181,7 @@ def evaluate_arguments(parser: Parser) -> None:
 
 
 def evaluate(arguments: Arguments) -> int:
-    from fewclip.evaluation import evaluate
-
-    report = evaluate(open_model(arguments.model), arguments.data)
+    report = open_model(arguments.model).evaluate(arguments.data)
     if arguments.out:
         report.save(arguments.out)
     if arguments.json:

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import base64
 import copy
-import dataclasses
 import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from fewclip import artifact, class_set, decide
-from fewclip.class_set import Phrases
+from fewclip import artifact, decide
+from fewclip.base import BaseClassifier, Floats
 from fewclip.contract import (
     ARRAYS_KEY,
     CAT_OUTPUT,
@@ -43,23 +40,16 @@ from fewclip.contract import (
 )
 from fewclip.errors import ArtifactError
 from fewclip.ood import OODScore, join_ood_features
-from fewclip.preprocess import WORKERS, Image, as_list, preprocess
+from fewclip.preprocess import WORKERS, Images
 from fewclip.runtime.sessions import open_session
 from fewclip.runtime.text_tower import TextTower
 
-if TYPE_CHECKING:
-    from fewclip.report import Report
 
-BATCH = 32
-
-Floats = npt.NDArray[np.float32]
-
-
-class OnnxClassifier:
+class OnnxClassifier(BaseClassifier):
     """The same answers as the Classifier that was exported, from numpy, Pillow and ONNX Runtime.
 
-    Like a Classifier it never changes: `add_classes` and its like return a new one that shares
-    the sessions. It may be used from several threads at once.
+    Class sets that come of one folder share its sessions. It may be used from several threads at
+    once.
 
     Args:
         path: an exported folder.
@@ -74,6 +64,8 @@ class OnnxClassifier:
         FormatVersionError: written by a version this one does not know.
         OptionError: a device that was asked for and is not there.
     """
+
+    batch_size = 32
 
     def __init__(
         self,
@@ -104,11 +96,6 @@ class OnnxClassifier:
         self._text = TextTower(folder, self.card, known, open_graph)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Labels, in the order of every class axis."""
-        return self.card.classes
-
-    @property
     def provider(self) -> str:
         """ONNX Runtime's name of the execution provider really in use."""
         return str(self._session.get_providers()[0])
@@ -126,46 +113,11 @@ class OnnxClassifier:
 
     # ---- answers -----------------------------------------------------------------------------
 
-    def predict(self, images: Image | Sequence[Image], top_k: int = 5) -> list[decide.Prediction]:
-        """One Prediction per image, in order.
-
-        Args:
-            images: paths, bytes, PIL images or RGB uint8 arrays; a single one is a list of one.
-            top_k: how many classes each Prediction names.
-
-        Raises:
-            ImageError: an image cannot be read.
-        """
-        return self.answer(self.model_outputs(images), top_k)
-
-    def predict_proba(self, images: Image | Sequence[Image]) -> npt.NDArray[np.float64]:
-        """(N, C) float64 calibrated probabilities; rows sum to 1."""
-        itm, cat = self.logits(images)
-        return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
-
-    def answer(self, found: decide.ModelOutputs, top_k: int = 5) -> list[decide.Prediction]:
-        """ModelOutputs -> one Prediction per row, as `predict` does."""
-        head, calibration = self.card.head, self.card.calibration
-        return decide.decide(*found[:2], self.classes, head, calibration, top_k, found.ood_score)
-
-    def logits(
-        self, images: Image | Sequence[Image] | npt.NDArray[Any]
-    ) -> tuple[Floats, Floats | None]:
-        """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated.
-
-        Args:
-            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
-        """
-        found = self.model_outputs(images)
-        return found.logits_itm, found.logits_cat
-
-    def model_outputs(
-        self, images: Image | Sequence[Image] | npt.NDArray[Any], *, run_options: Any = None
-    ) -> decide.ModelOutputs:
+    def model_outputs(self, images: Images, *, run_options: Any = None) -> decide.ModelOutputs:
         """All that `decide` needs to answer for N images.
 
         Args:
-            images: as `predict`, or an already preprocessed (N, 3, H, W) float32 array.
+            images: as for `predict`.
             run_options: ONNX Runtime's, for a caller that may stop a run under way.
         """
         found = self._run(images, run_options)
@@ -175,25 +127,10 @@ class OnnxClassifier:
             ood_score = self._ood_score.score(ood_features)
         return decide.ModelOutputs(found[ITM_OUTPUT], found.get(CAT_OUTPUT), ood_score)
 
-    def embed(self, images: Image | Sequence[Image] | npt.NDArray[Any]) -> Floats:
-        """(N, D) float32 L2-normalised image features."""
+    def embed(self, images: Images) -> Floats:
         return self._run(images, None)[FEATURES_OUTPUT]
 
-    def evaluate(self, data: Any) -> Report:
-        """Accuracy, macro F1, per class, confusion and calibration on labelled images.
-
-        Args:
-            data: in any of the forms that `adapt` takes; its labels must be among the class_set.
-
-        Raises:
-            ClassNameError: a label that this classifier does not know.
-            DataError: nothing to evaluate on.
-        """
-        from fewclip.evaluation import evaluate
-
-        return evaluate(self, data)
-
-    def _run(self, images: Any, run_options: Any) -> dict[str, Floats]:
+    def _run(self, images: Images, run_options: Any) -> dict[str, Floats]:
         """All that the image graph gives out, by name: (N, D) features and so on."""
         widths = self._widths | {ITM_OUTPUT: len(self.classes)}
         parts = [[np.zeros((0, width), np.float32)] for width in widths.values()]
@@ -204,58 +141,6 @@ class OnnxClassifier:
                 part.append(output)
         return dict(zip(widths, map(np.concatenate, parts), strict=True))
 
-    def _batches(self, images: Any) -> Iterator[Floats]:
-        """(n, 3, H, W) float32; the next images are decoded while these are computed."""
-        if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype == np.float32:
-            for first in range(0, len(images), BATCH):
-                yield np.ascontiguousarray(images[first : first + BATCH])
-            return
-        pending = as_list(images)
-        parts = [pending[first : first + BATCH] for first in range(0, len(pending), BATCH)]
-        if len(parts) < 2:
-            yield from (self._read(part) for part in parts)
-            return
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._read, parts[0])
-            for part in parts[1:]:
-                batch, ahead = ahead.result(), reader.submit(self._read, part)
-                yield batch
-            yield ahead.result()
-
-    def _read(self, images: Sequence[Image]) -> Floats:
-        return preprocess(images, self.card.preprocessing, workers=self.workers)
-
-    # ---- the class set -----------------------------------------------------------------------
-
-    def with_classes(self, names: Phrases) -> OnnxClassifier:
-        """The same model over exactly these classes, in this order; no training.
-
-        Args:
-            names: labels, or {label: phrase}. Classes seen in training keep what they learned;
-                others are told by their names alone.
-
-        Raises:
-            ClassNameError: no name, an empty, doubled or too long one.
-        """
-        return self._with_card(class_set.with_classes(self.card, names))
-
-    def add_classes(self, names: Phrases) -> OnnxClassifier:
-        """The same model that also knows these classes, by their names; no training."""
-        return self._with_card(class_set.add_classes(self.card, names))
-
-    def remove_classes(self, names: str | Sequence[str]) -> OnnxClassifier:
-        """The same model without these class_set."""
-        return self._with_card(class_set.remove_classes(self.card, names))
-
-    def rename_classes(self, names: Mapping[str, str]) -> OnnxClassifier:
-        """The same model answering with other labels: {old: new}; phrases stay as they are."""
-        return self._with_card(class_set.rename_classes(self.card, names))
-
-    def set_unknown_threshold(self, threshold: float | None) -> OnnxClassifier:
-        """The same model with another threshold for `known`; None accepts everything."""
-        calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
-        return self._with_card(dataclasses.replace(self.card, calibration=calibration))
-
     def text_features(self, phrases: Sequence[str]) -> Floats:
         """(n, D) float32 L2-normalised text features of phrases, set into the template.
 
@@ -264,7 +149,7 @@ class OnnxClassifier:
         """
         return self._text.features(phrases)
 
-    def _with_card(self, card: Card) -> OnnxClassifier:
+    def _with_card(self, card: Card) -> Self:
         same = copy.copy(self)
         same.card = card
         same._features = self._text.features([card.phrases[label] for label in card.classes])

@@ -1,0 +1,160 @@
+"""What every classifier does, trained or exported: answer, be evaluated, edit its class set.
+
+`Classifier` (torch) and `OnnxClassifier` (ONNX Runtime) add how an image becomes model outputs, and
+how a class set gets its embeddings. No torch here, and no files.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip import class_set, decide
+from fewclip.class_set import Phrases
+from fewclip.contract import Card
+from fewclip.errors import OptionError
+from fewclip.preprocess import WORKERS, Images, Inputs, batches
+
+if TYPE_CHECKING:
+    from fewclip.report import Report
+
+Floats = npt.NDArray[np.float32]
+
+
+class BaseClassifier(abc.ABC):
+    """Images -> answers over a class set that can be edited without training.
+
+    A classifier never changes: `add_classes` and its like return a new one that shares the weights.
+
+    Attributes:
+        card: its contract; `card.classes` are the labels, in the order of every class axis.
+        batch_size: images that are computed at once.
+        workers: threads that decode images.
+    """
+
+    batch_size: int
+    workers: int = WORKERS
+    card: Card
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels, in the order of every class axis."""
+        return self.card.classes
+
+    # ---- answers -----------------------------------------------------------------------------
+
+    def predict(self, images: Images, top_k: int = 5) -> list[decide.Prediction]:
+        """One Prediction per image, in order.
+
+        Args:
+            images: paths, bytes, PIL images or RGB uint8 arrays (H, W, 3), or a single one; an
+                RGB uint8 array (N, H, W, 3); or preprocessed float32 (N, 3, size, size).
+            top_k: how many classes each Prediction names.
+
+        Raises:
+            ImageError: an image cannot be read, or is none.
+            OptionError: `top_k` is not a whole number from 1 on.
+        """
+        decide.check_top_k(top_k)
+        return self.answer(self.model_outputs(images), top_k)
+
+    def answer(self, outputs: decide.ModelOutputs, top_k: int = 5) -> list[decide.Prediction]:
+        """Model outputs -> one Prediction per row, as `predict` does."""
+        head, calibration = self.card.head, self.card.calibration
+        itm, cat, ood_score = outputs
+        return decide.decide(itm, cat, self.classes, head, calibration, top_k, ood_score)
+
+    def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
+        """(N, C) float64 calibrated probabilities; rows sum to 1. `images` as for `predict`."""
+        itm, cat = self.logits(images)
+        return decide.probabilities(itm, cat, self.card.head, self.card.calibration.temperature)
+
+    def logits(self, images: Images) -> tuple[Floats, Floats | None]:
+        """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated."""
+        outputs = self.model_outputs(images)
+        return outputs.logits_itm, outputs.logits_cat
+
+    @abc.abstractmethod
+    def model_outputs(self, images: Images) -> decide.ModelOutputs:
+        """All that `decide` needs to answer for N images, given as for `predict`."""
+
+    @abc.abstractmethod
+    def embed(self, images: Images) -> Floats:
+        """(N, D) float32 L2-normalised image features. `images` as for `predict`."""
+
+    def evaluate(self, data: Any) -> Report:
+        """Accuracy, macro F1, per class, confusion and calibration on labelled images.
+
+        Args:
+            data: in any of the forms that `adapt` takes; its test/ where it has one. Images of
+                classes that this classifier does not know are left out and reported.
+
+        Raises:
+            ClassNameError: none of the labels is among the classes.
+            DataError: nothing to evaluate on.
+        """
+        from fewclip.data import read_labelled
+        from fewclip.report import Report
+
+        items, skipped = read_labelled(data, self.classes)
+        return Report.from_predictions(
+            self.predict_proba([item.image for item in items]),
+            np.array([item.label for item in items], dtype=np.int64),
+            self.classes,
+            skipped=[{"source": each.source, "reason": each.reason} for each in skipped],
+        )
+
+    def _batches(self, images: Images) -> Iterator[Inputs]:
+        """(n, 3, size, size) float32 with n up to `batch_size`."""
+        spec = self.card.preprocessing
+        return batches(images, spec, size=self.batch_size, workers=self.workers)
+
+    # ---- the class set -----------------------------------------------------------------------
+
+    def with_classes(self, names: Phrases) -> Self:
+        """The same model over exactly these classes, in this order; no training.
+
+        Args:
+            names: labels, or {label: phrase}. Classes seen in training keep what they learned;
+                others are known by their names alone.
+
+        Raises:
+            ClassNameError: no name, or one that is empty, too long or given twice.
+        """
+        return self._with_card(class_set.with_classes(self.card, names))
+
+    def add_classes(self, names: Phrases) -> Self:
+        """The same model that also knows these classes, by their names; no training."""
+        return self._with_card(class_set.add_classes(self.card, names))
+
+    def remove_classes(self, names: str | Sequence[str]) -> Self:
+        """The same model without these classes."""
+        return self._with_card(class_set.remove_classes(self.card, names))
+
+    def rename_classes(self, names: Mapping[str, str]) -> Self:
+        """The same model answering with other labels: {old: new}; phrases stay as they are."""
+        return self._with_card(class_set.rename_classes(self.card, names))
+
+    def set_unknown_threshold(self, threshold: float | None) -> Self:
+        """The same model with another threshold for `known`; None accepts everything.
+
+        Raises:
+            OptionError: it is not a finite number.
+        """
+        if threshold is not None:
+            number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+            if not number or not math.isfinite(threshold):
+                raise OptionError(f"threshold must be a finite number or None, got {threshold!r}")
+            threshold = float(threshold)
+        calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
+        return self._with_card(dataclasses.replace(self.card, calibration=calibration))
+
+    @abc.abstractmethod
+    def _with_card(self, card: Card) -> Self:
+        """The same model under another card: other classes, phrases or calibration."""
