@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fewclip
 import fewclip_app
 from fewclip.data import Skipped
 from fewclip.decide import Prediction, Score
@@ -204,10 +205,15 @@ def test_of_many_classes_the_mix_ups_are_listed() -> None:
     assert "class 1 taken for class 0: 3 times" in html
 
 
-def test_the_headline_says_how_sure_it_is() -> None:
+@pytest.fixture(scope="module")
+def untrained() -> fewclip.Classifier:
+    return fewclip.zero_shot(["cat", "dog"], device="cpu")
+
+
+def test_the_headline_says_how_sure_it_is(untrained: fewclip.Classifier) -> None:
     def headline(before: Report, after: Report) -> str:
         judged = Judged(before=before, after=after, own=False, mistakes=())
-        return step_results.draw_headline(Model(SimpleNamespace(), judged))
+        return step_results.draw_headline(Model(untrained, judged))
 
     few = headline(report(4, 10), report(8, 10))
     assert "40%" in few
@@ -220,9 +226,8 @@ def test_the_headline_says_how_sure_it_is() -> None:
     assert "worse" in many
 
 
-def test_without_images_to_measure_on_it_says_so() -> None:
-    base = SimpleNamespace(card=SimpleNamespace(metrics={}))
-    assert "none of these" in step_results.draw_headline(Model(base))
+def test_without_images_to_measure_on_it_says_so(untrained: fewclip.Classifier) -> None:
+    assert "none of these" in step_results.draw_headline(Model(untrained))
 
 
 # ---- names ---------------------------------------------------------------------------------------
