@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewclip.backbone import load_backbone, towers
-from fewclip.errors import CheckpointError, OptionError, StoppedError
+from fewclip.errors import CheckpointError, StoppedError
 from fewclip.methods import registry
 from fewclip.methods.base import BatchPlan, Method
 from fewclip.training import checkpoint as checkpoints
@@ -19,7 +19,6 @@ from fewclip.training.loop import (
     TrainingSet,
     draw_batches,
     make_optimizer,
-    resolve_precision,
     train,
     train_step,
 )
@@ -61,13 +60,6 @@ def test_batches_differ_from_epoch_to_epoch_and_follow_the_seed() -> None:
     )
     assert one == again
     assert one != other
-
-
-def test_precision_is_decided_by_the_hardware() -> None:
-    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
-    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
-    with pytest.raises(OptionError, match="fp16"):
-        resolve_precision("fp16", torch.device("cpu"))
 
 
 def untrained(name: str = "skip-tuning", **options: object) -> Method:

@@ -253,11 +253,11 @@ class Backbone(nn.Module):
             g, m, t, w = hidden.suffix.shape
             normed_prefix, normed_suffix = block.ln_1(prefix), block.ln_1(hidden.suffix)
             q, keys, values = _project(block.attn, normed_prefix)
-            mixed_prefix = F.scaled_dot_product_attention(q, keys, values, is_causal=True)
+            mixed_prefix = _attend(q, keys, values, is_causal=True)
             q, k_s, v_s = _project(block.attn, normed_suffix.reshape(g * m, t, w))
             k_all, v_all = _join(keys, k_s, m), _join(values, v_s, m)
             mask = _suffix_mask(t, prefix.shape[1], prefix.device)
-            mixed = F.scaled_dot_product_attention(q, k_all, v_all, attn_mask=mask)
+            mixed = _attend(q, k_all, v_all, attn_mask=mask)
             suffix = _finish(block, hidden.suffix.reshape(g * m, t, w), mixed)
             hidden = dataclasses.replace(
                 hidden,
@@ -282,9 +282,7 @@ class Backbone(nn.Module):
         causal = torch.arange(t, device=rows.device) <= hidden.eot[:, None]  # (M, t)
         shared = torch.ones(m, prefix.shape[1], dtype=torch.bool, device=rows.device)
         mask = torch.cat([shared, causal], 1).repeat(g, 1)[:, None, None]  # (G*M, 1, 1, p + t)
-        mixed = F.scaled_dot_product_attention(
-            q, _join(keys, k_s, m), _join(values, v_s, m), attn_mask=mask
-        )
+        mixed = _attend(q, _join(keys, k_s, m), _join(values, v_s, m), attn_mask=mask)
         out = _finish(block, rows.reshape(g * m, 1, w), mixed).reshape(g, m, w)
         features: Tensor = self.clip.ln_final(out) @ self.clip.text_projection
         return features if hidden.per_image else features[0]
@@ -332,6 +330,16 @@ def _project_keys(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tenso
     return _heads(k, attn), _heads(v, attn)
 
 
+def _attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Attention of heads; in float32 on a CPU even where the products around it are bf16: there
+    bf16's backward is slower than float32's, and so is its forward with a mask."""
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = q.float(), k.float(), v.float()
+            return F.scaled_dot_product_attention(q, k, v, **options)
+    return F.scaled_dot_product_attention(q, k, v, **options)
+
+
 def _finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
     """Residual, MLP, residual: x (B, T, w), mixed (B, heads, T, w / heads) from attention."""
     attended = block.attn.out_proj(mixed.transpose(1, 2).reshape(x.shape))
@@ -342,7 +350,7 @@ def _finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
 
 def _run_rows(block: Any, x: Tensor, *, causal: bool = False) -> Tensor:
     q, k, v = _project(block.attn, block.ln_1(x))
-    return _finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+    return _finish(block, x, _attend(q, k, v, is_causal=causal))
 
 
 def _run_one_row(block: Any, x: Tensor) -> Tensor:
@@ -350,7 +358,7 @@ def _run_one_row(block: Any, x: Tensor) -> Tensor:
     normed = block.ln_1(x)
     k, v = _project_keys(block.attn, normed)
     q = _project_queries(block.attn, normed[:, :1])
-    return _finish(block, x[:, :1], F.scaled_dot_product_attention(q, k, v))
+    return _finish(block, x[:, :1], _attend(q, k, v))
 
 
 def _join(shared: Tensor, own: Tensor, m: int) -> Tensor:

@@ -106,7 +106,7 @@ class Sweep:
     def _describe(self, job: Job, tower: Backbone) -> dict[str, Any]:
         """The run as plain JSON: equal descriptions are the same run."""
         from fewclip import __version__
-        from fewclip.training.loop import resolve_precision
+        from fewclip.training.mixed_precision import resolve_precision
 
         trains = job.method != ZERO_SHOT
         return {
@@ -121,7 +121,7 @@ class Sweep:
             "shots": job.shots if trains else 0,
             "seed": job.seed if trains else 0,
             "device": tower.device.type,
-            "precision": resolve_precision(self.precision, tower.device),
+            "precision": resolve_precision(self.precision, tower.device, tower.image_width),
             "fewclip": __version__,
         }
 

@@ -104,6 +104,16 @@ class ClassEmbeddings:
     features: Tensor | None
 
 
+def float32_arithmetic(device: torch.device) -> torch.autocast:
+    """For losses and rankings under autocast: they cost little, and bf16 has three digits."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def widened(x: Tensor) -> Tensor:
+    """bf16 -> float32; anything else as it is."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 def cosine_logits(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """s * cos: image (B, D), text (M, D) or (B, M, D) -> (B, M)."""
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
@@ -176,8 +186,15 @@ class Method(nn.Module):
     def loss(self, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
         """Named terms; their sum is minimised. labels (B,) int64."""
         out = self.outputs(inputs, labels)
-        logits = cosine_logits(out.image, out.text, self.backbone.logit_scale)
-        return {"ce": F.cross_entropy(logits, out.labels), **self.regularization_loss(out, inputs)}
+        with float32_arithmetic(labels.device):
+            wide = Outputs(widened(out.image), widened(out.text), out.labels)
+            return self.loss_terms(wide, tuple(widened(x) for x in inputs))
+
+    def loss_terms(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+        """The loss of features; float32 whatever they were computed in."""
+        logits = cosine_logits(outputs.image, outputs.text, self.backbone.logit_scale)
+        ce = F.cross_entropy(logits, outputs.labels)
+        return {"ce": ce, **self.regularization_loss(outputs, inputs)}
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` of 0 .. epochs-1."""

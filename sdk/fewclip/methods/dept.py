@@ -80,17 +80,20 @@ class DePT(Method):
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return self.inner.outputs(inputs, labels)
 
-    def loss(self, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
-        out = self.inner.outputs(inputs, labels)
-        logits = cosine_logits(out.image, out.text, self.backbone.logit_scale)
-        rows = torch.arange(len(labels), device=labels.device)
-        own = out.text[rows, out.labels] if out.text.dim() == 3 else out.text[out.labels]
-        cat = torch.cat([self.text_gamma * own + self.text_beta, self._image_rows(out.image)])
+    def loss_terms(self, outputs: Outputs, inputs: Inputs) -> dict[str, Tensor]:
+        logits = cosine_logits(outputs.image, outputs.text, self.backbone.logit_scale)
+        rows = torch.arange(len(outputs.labels), device=outputs.labels.device)
+        own = (
+            outputs.text[rows, outputs.labels]
+            if outputs.text.dim() == 3
+            else outputs.text[outputs.labels]
+        )
+        cat = torch.cat([self.text_gamma * own + self.text_beta, self._image_rows(outputs.image)])
         cat_logits = F.linear(cat, self.weight, self.bias)  # (2B, M)
         return {
-            "itm": (1 - self.dept_weight) * F.cross_entropy(logits, out.labels),
-            "cat": self.dept_weight * F.cross_entropy(cat_logits, torch.cat([out.labels] * 2)),
-            **self.inner.regularization_loss(out, inputs),
+            "itm": (1 - self.dept_weight) * F.cross_entropy(logits, outputs.labels),
+            "cat": self.dept_weight * F.cross_entropy(cat_logits, torch.cat([outputs.labels] * 2)),
+            **self.inner.regularization_loss(outputs, inputs),
         }
 
     def after_epoch(self, epoch: int, epochs: int) -> None:

@@ -20,6 +20,7 @@ from fewclip.methods.base import (
     MethodOptions,
     Outputs,
     ParamGroup,
+    float32_arithmetic,
     tower_parameters,
 )
 from fewclip.methods.class_blocks import text_in_blocks
@@ -171,7 +172,8 @@ def sampled_classes(image: Tensor, prototypes: Tensor, labels: Tensor, mask: Ten
     image (B, D) before normalisation, prototypes (M, D) normalised, labels (B,), mask (M,) over
     ranks -> (m,) int64, the batch's labels among them.
     """
-    sim = F.normalize(image.float(), dim=-1) @ prototypes.float().T  # (B, M)
+    with float32_arithmetic(image.device):
+        sim = F.normalize(image.float(), dim=-1) @ prototypes.float().T  # (B, M)
     rows = torch.arange(len(labels), device=labels.device)
     sim[rows, labels] = 2.0  # above every cosine
     ranked = sim.amax(0).argsort(descending=True, stable=True)

@@ -142,7 +142,7 @@ class _Bench:
         from fewclip.backbone import load_backbone, resolve_device
         from fewclip.classifier import check_template, zero_shot_on
         from fewclip.methods import registry
-        from fewclip.training.loop import resolve_precision
+        from fewclip.training.mixed_precision import resolve_precision
 
         self.pool, self.shots, self.seed, self.backbone = pool, shots, seed, backbone
         self.device: torch.device = resolve_device(device)
@@ -157,7 +157,7 @@ class _Bench:
                     method, given, registry.backbone_defaults(method, tower)
                 ),
                 "templates": [check_template(template)],
-                "precision": resolve_precision(precision, self.device),
+                "precision": resolve_precision(precision, self.device, tower.image_width),
             }
         zero_shot = zero_shot_on(tower, pool.phrases, template)
         self.features = zero_shot.embed([item.image for item in pool.train])  # (N, D)

@@ -31,7 +31,8 @@ from fewclip.methods import registry
 from fewclip.ood import OODScore
 from fewclip.report import Report
 from fewclip.training import checkpoint as checkpoints
-from fewclip.training.loop import History, Progress, TrainingSet, resolve_precision, train
+from fewclip.training.loop import History, Progress, TrainingSet, train
+from fewclip.training.mixed_precision import check_precision, resolve_precision
 from fewclip.training.progress import to_stderr
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
@@ -162,7 +163,7 @@ def plan(
     name = registry.resolve(method)
     check_template(template)
     place = resolve_device(device)
-    precision = _precision(precision, place, checkpoint)
+    check_precision(precision)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise OptionError(f"seed must be a whole number >= 0, got {seed!r}")
     given = options if epochs is None else {**options, "epochs": epochs}
@@ -170,6 +171,7 @@ def plan(
     pool = datasets.read(data, classes=classes)
     split = datasets.few_shot(pool, shots=shots, val=val, seed=seed)
     tower = load_backbone(backbone, place)
+    precision = _precision(precision, tower, checkpoint)
     chosen = registry.make_options(name, given, registry.backbone_defaults(name, tower))
     phrases = {label: split.phrases[label] for label in split.classes}
     run = {
@@ -323,10 +325,10 @@ def _figures(report: Report) -> dict[str, float | int]:
 
 
 def _precision(
-    precision: str, device: torch.device, checkpoint: str | os.PathLike[str] | None
+    precision: str, backbone: Backbone, checkpoint: str | os.PathLike[str] | None
 ) -> str:
     """'auto' continues in the precision that the checkpoint was begun in."""
-    resolved = resolve_precision(precision, device)
+    resolved = resolve_precision(precision, backbone.device, backbone.image_width)
     if precision == "auto" and checkpoint is not None:
         begun = checkpoints.read_run(Path(checkpoint)).get("precision")
         return str(begun or resolved)

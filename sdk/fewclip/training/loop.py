@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor
 
 from fewclip.contract import Preprocess
-from fewclip.errors import OptionError, StoppedError
+from fewclip.errors import StoppedError
 from fewclip.methods.base import BatchPlan, Method, MethodOptions
 from fewclip.preprocess import CROP_AREA, WORKERS, augment
 from fewclip.training import checkpoint as checkpoints
+from fewclip.training.mixed_precision import autocast
 from fewclip.training.optimizer import SGDInBackward
 
 Optimizer = TypeVar("Optimizer", bound=torch.optim.SGD)
@@ -81,26 +81,6 @@ class History:
 
     losses: tuple[float, ...]
     resumed_from: tuple[int, ...]
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """'auto' -> 'bf16' on a GPU that computes in it, else 'fp32': by rule, never by timing.
-
-    Raises:
-        OptionError: an unknown precision.
-    """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise OptionError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}")
-    if precision != "auto":
-        return precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 arithmetic with float32 parameters, or nothing at all."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def learning_rate(base: float, epoch: int, epochs: int, options: MethodOptions) -> float:
