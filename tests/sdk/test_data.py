@@ -182,7 +182,7 @@ def test_rows_that_cannot_be_used_are_named_by_number(photos: Path) -> None:
     ("content", "words"),
     [
         (b"", "no column image_path and no column label"),
-        (b"file,label\na.png,cat\n", "no column image_path; its first row reads 'file,label'"),
+        (b"photo,label\na.png,cat\n", "no column image_path; its first row reads 'photo,label'"),
         (b"image_path,label\n\n", "no rows"),
         (b"image_path,label\nl\xe4mp.png,cat\n", "UTF-8"),
         (b'image_path,label\n"' + b"x" * 200_000 + b'",cat\n', "line"),

@@ -27,9 +27,27 @@ PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["project"]
 
 # What serving must import without; the second list is what else base dependencies do not bring.
 TORCH = ("torch", "torchvision", "open_clip", "timm")
-EXTRAS = ("safetensors", "tqdm", "matplotlib", "onnx", "onnxscript", "gradio", "sklearn", "scipy")
+EXTRAS = (
+    "safetensors",
+    "tqdm",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "gradio",
+    "sklearn",
+    "scipy",
+    "pyarrow",
+    "ray",
+    "fsspec",
+)
 TORCH_FREE = (
     "base",
+    "bulk",
+    "bulk.local",
+    "bulk.sources",
+    "bulk.tables",
+    "bulk.tar_shards",
+    "bulk.urls",
     "class_set",
     "contract",
     "errors",

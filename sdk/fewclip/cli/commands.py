@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewclip.errors import ImageError, InputError
+from fewclip.errors import InputError
 
 if TYPE_CHECKING:
     from fewclip.base import BaseClassifier
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
-CHUNK = 64  # images predicted at once
 
 
 def _print_json(value: Any) -> None:
@@ -119,7 +118,7 @@ def _report_adapted(arguments: Arguments, card: Card) -> None:
     print(f"       fewclip export {arguments.out} --out {arguments.out}-onnx")
 
 
-# ---- predict, evaluate, info -----------------------------------------------------------------
+# ---- evaluate, info ------------------------------------------------------------------------
 
 
 def open_model(path: str) -> BaseClassifier:
@@ -133,44 +132,6 @@ def open_model(path: str) -> BaseClassifier:
     from fewclip.classifier import load
 
     return load(path)
-
-
-def predict_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model or an exported folder")
-    parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER|CSV")
-    parser.add_argument("--top-k", type=int, default=5, help="how many classes to name")
-    json_flag(parser)
-
-
-def predict(arguments: Arguments) -> int:
-    from fewclip.data import list_images
-
-    model = open_model(arguments.model)
-    images = list_images(arguments.images)
-    rows: list[dict[str, Any]] = []
-    for first in range(0, len(images), CHUNK):
-        for row in _predict_chunk(model, images[first : first + CHUNK], arguments.top_k):
-            rows.append(row)
-            if not arguments.json and "error" not in row:
-                top = "  ".join(f"{t['label']} {t['score']:.1%}" for t in row["top"])
-                print(f"{row['image']}: {'' if row['known'] else '(unknown) '}{top}")
-    failed = [row for row in rows if "error" in row]
-    for row in failed:
-        print(f"fewclip: {one_line(row['error'])}", file=sys.stderr)
-    if arguments.json:
-        _print_json(rows)
-    return 2 if failed else 0
-
-
-def _predict_chunk(model: BaseClassifier, images: list[str], top_k: int) -> list[dict[str, Any]]:
-    """Rows in order; an unreadable image is a row with its error, and the others stay answered."""
-    try:
-        found = model.predict(images, top_k=top_k)
-    except ImageError as error:
-        if len(images) == 1:
-            return [{"image": images[0], "error": str(error)}]
-        return [row for image in images for row in _predict_chunk(model, [image], top_k)]
-    return [{"image": i, **p.to_dict()} for i, p in zip(images, found, strict=True)]
 
 
 def evaluate_arguments(parser: Parser) -> None:

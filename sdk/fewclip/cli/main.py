@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fewclip.cli import commands
+from fewclip.cli.predict import predict, predict_arguments
 from fewclip.errors import FewclipError, InputError, MissingExtraError, StoppedError
 
 Parser = argparse.ArgumentParser
@@ -139,7 +140,7 @@ def _bench(arguments: Arguments) -> int:
 
 SUBCOMMANDS = {
     "adapt": Subcommand("adapt CLIP to your images", commands.adapt_arguments, commands.adapt),
-    "predict": Subcommand("classify images", commands.predict_arguments, commands.predict),
+    "predict": Subcommand("classify images", predict_arguments, predict),
     "evaluate": Subcommand(
         "measure a model on labelled images", commands.evaluate_arguments, commands.evaluate
     ),

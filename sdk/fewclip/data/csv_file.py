@@ -1,46 +1,93 @@
-"""The rows of a CSV that names images. It opens no image and judges no label."""
+"""The rows of a CSV that names images, as people, Label Studio and CVAT write it. No image here.
+
+It is read row by row, so that its length costs no memory.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from fewclip.errors import DataError
 from fewclip.images import readable
+
+# What others call these columns: spreadsheets, Label Studio ("image", "choice") and the Open
+# Images format of CVAT ("ImageID", "LabelName"). Compared in lower case; the first found counts.
+ALIASES = {
+    "image_path": (
+        "image_path", "path", "filename", "file_name", "filepath", "file_path", "file", "image",
+        "imageid", "img",
+    ),
+    "label": (
+        "label", "class", "class_name", "classname", "category", "choice", "labelname", "target",
+    ),
+}  # fmt: skip
 
 
 def is_csv(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv")
 
 
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(
+    path: str | os.PathLike[str], columns: Sequence[str], fs: Any = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Every row that is not blank: (its number as a spreadsheet counts, {column: cell}).
+
+    Args:
+        columns: each may go by any of its `ALIASES` in the file.
+        fs: the fsspec file system that `path` is on; None for this machine's.
 
     Raises:
         DataError: it is unreadable, not text, not a CSV, or lacks one of the columns.
     """
-    text = _text(path)
-    header = text.split("\n", 1)[0].strip()
+    try:
+        with _opened(path, fs) as file, _text(file) as text:
+            yield from _rows(text, readable(path), columns)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{readable(path)} is not UTF-8; save it as 'CSV UTF-8'") from error
+    except OSError as error:
+        raise DataError(
+            f"{readable(path)} cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
+
+
+def _rows(text: IO[str], name: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    header = text.readline()
     # Spreadsheets write ';' where ',' is the decimal mark.
     delimiter = max(",;\t", key=header.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = csv.reader(text, delimiter=delimiter)
     try:
-        names = [name.strip().lower() for name in next(rows, [])]
-        missing = [column for column in columns if column not in names]
-        if missing:
-            raise DataError(
-                f"{readable(path)} has no column {' and no column '.join(missing)}; its first row "
-                f"reads {header[:80]!r}, where {','.join(columns)} is needed"
-            )
+        names = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter))]
+        places = _places(names, columns, name, header.strip())
         for number, cells in enumerate(rows, start=2):
             if any(cell.strip() for cell in cells):
                 padded = cells + [""] * len(names)
-                yield number, {c: padded[names.index(c)].strip() for c in columns}
+                yield number, {column: padded[at].strip() for column, at in places.items()}
     except csv.Error as error:
-        raise DataError(f"{readable(path)} line {rows.line_num}: {error}; mend it there") from error
+        raise DataError(f"{name} line {rows.line_num + 1}: {error}; fix it there") from error
+
+
+def _places(names: list[str], columns: Sequence[str], file: str, header: str) -> dict[str, int]:
+    """Where each column is."""
+    places, missing = {}, []
+    for column in columns:
+        found = [names.index(each) for each in ALIASES.get(column, (column,)) if each in names]
+        if found:
+            places[column] = found[0]
+        else:
+            missing.append(column)
+    if missing:
+        others = "; ".join(f"{c} may also be called {', '.join(ALIASES[c][1:])}" for c in missing)
+        raise DataError(
+            f"{file} has no column {' and no column '.join(missing)}; its first row reads "
+            f"{header[:80]!r}, where {','.join(columns)} is needed ({others})"
+        )
+    return places
 
 
 def image_beside(path: Path, cell: str) -> Path:
@@ -50,14 +97,12 @@ def image_beside(path: Path, cell: str) -> Path:
     return slashed if os.path.exists(slashed) and not os.path.exists(image) else image
 
 
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # a spreadsheet's "Unicode text"
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{readable(path)} is not UTF-8; save it as 'CSV UTF-8'") from error
-    except OSError as error:
-        raise DataError(
-            f"{readable(path)} cannot be read ({error.strerror}); check its permissions"
-        ) from error
+def _opened(path: str | os.PathLike[str], fs: Any) -> IO[bytes]:
+    return open(path, "rb") if fs is None else fs.open(os.fspath(path), "rb")
+
+
+def _text(file: IO[bytes]) -> IO[str]:
+    start = file.read(2)
+    file.seek(0)
+    utf16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # a spreadsheet's "Unicode text"
+    return io.TextIOWrapper(file, "utf-16" if utf16 else "utf-8-sig", newline="")

@@ -1,0 +1,156 @@
+"""Many images: from a source to a file of rows. No torch.
+
+    from fewclip import bulk
+
+    bulk.predict("pets-onnx", "photos/", "rows.csv")
+    bulk.predict("pets-onnx", "s3://bucket/shards/*.tar", "rows/")
+
+Interrupted at any moment and called again, it goes on where it was and ends with exactly one row
+per image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fewclip import decide
+from fewclip.bulk import local, sources
+from fewclip.bulk.progress import Reporter
+from fewclip.bulk.resume import Done, pending
+from fewclip.bulk.row import Row
+from fewclip.bulk.sinks import PART_ROWS, PART_SECONDS, Output
+from fewclip.contract import Card
+from fewclip.errors import StoppedError
+
+if TYPE_CHECKING:
+    from fewclip.base import BaseClassifier
+
+__all__ = ["Row", "Summary", "predict"]
+
+Source = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What one call of `predict` did.
+
+    Attributes:
+        out: where all rows are.
+        done: rows that were there before.
+        rows: rows that were added.
+        errors: those of them whose image could not be read.
+        images_per_second: of the added ones.
+    """
+
+    out: str
+    done: int
+    rows: int
+    errors: int
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+def predict(
+    model: Source | BaseClassifier,
+    source: Source | Sequence[Source],
+    out: Source,
+    *,
+    top_k: int = 5,
+    image_column: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    part_rows: int = PART_ROWS,
+    part_seconds: float = PART_SECONDS,
+) -> Summary:
+    """Write one row per image: image, label, score, known, the `top_k` best classes, error.
+
+    Called again with the same model and `out`, it leaves out the images that have a row.
+
+    Args:
+        model: an exported folder, a saved model, or a classifier.
+        source: what `sources.shards` takes: image files, folders, CSV, Parquet, Arrow, WebDataset
+            shards, or URLs of these; one or several.
+        out: FILE.csv, FILE.jsonl, or a folder for Parquet parts.
+        top_k: classes in each row.
+        image_column: of Parquet and Arrow files.
+        overwrite: begin anew where rows of an earlier run are.
+        progress: say on stderr how far it is.
+        part_rows, part_seconds: rows are on disk at the latest after so many or so long.
+
+    Raises:
+        InputError: the model, a source, an option or `out` is at fault.
+        MissingExtraError: the `scale` extra is needed and missing.
+        StoppedError: Ctrl-C; the same call goes on.
+    """
+    named = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    decide.check_top_k(top_k)
+    sources.check(named, column=image_column)
+    clf = local.open_model(model) if isinstance(model, (str, os.PathLike)) else model
+    top_k = min(top_k, len(clf.card.classes))
+    with Output(
+        out,
+        _run(clf.card, top_k),
+        top_k,
+        overwrite=overwrite,
+        part_rows=part_rows,
+        part_seconds=part_seconds,
+    ) as output:
+        report = Reporter(sum(1 for _ in output.images()), shown=progress)
+        _count(named, image_column, report)
+        found = sources.shards(named, column=image_column)
+        left = pending(found, Done(output.images()))
+        new = local.rows(clf, (r for each in left for r in each.records()), top_k=top_k)
+        _collect(new, output, report)
+    report.finish()
+    return Summary(
+        str(out), report.done, report.rows, report.errors, report.rate if report.rows else 0.0
+    )
+
+
+def _collect(new: Generator[Row], output: Output, report: Reporter) -> None:
+    try:
+        with contextlib.closing(new):
+            for row in new:
+                output.add(row)
+                report.row(failed=row.error is not None)
+    except KeyboardInterrupt as error:
+        raise StoppedError(
+            f"stopped after {report.done + report.rows:,} images, whose rows are kept; the same "
+            "command goes on from there"
+        ) from error
+
+
+def _run(card: Card, top_k: int) -> dict[str, Any]:
+    """What rows depend on. The card holds the hash of every file of a model."""
+    text = json.dumps(card.to_dict(), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"model": f"{card.name} ({digest})", "top_k": top_k}
+
+
+def _count(named: Sequence[Source], column: str | None, report: Reporter) -> None:
+    """Find the total beside the work; it stays unknown where counting would read everything."""
+
+    def count() -> None:
+        total = 0
+        for shard in sources.shards(named, column=column):
+            n = shard.count()
+            if n is None:
+                return
+            total += n
+        report.total = total
+
+    def quietly() -> None:  # whatever is wrong with a source, the work itself says it
+        with contextlib.suppress(Exception):
+            count()
+
+    threading.Thread(target=quietly, name="count", daemon=True).start()

@@ -1,0 +1,104 @@
+"""`fewclip predict`: answers printed, or with --out written as one row per image. No torch here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from fewclip.errors import OptionError
+
+
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `predict` reads."""
+    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="SOURCE",
+        help="an image, a folder, a CSV, a Parquet or Arrow file, a WebDataset .tar, or the URL "
+        "of one (s3://, gs://, hf://, https://)",
+    )
+    parser.add_argument("--top-k", type=int, default=5, help="how many classes to name")
+    parser.add_argument(
+        "--image-column", metavar="NAME", help="of Parquet and Arrow files: images or their paths"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE|DIR",
+        help="write one row per image to FILE.csv, FILE.jsonl or a folder of Parquet parts; the "
+        "same command goes on where it was interrupted",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="with --out: begin anew")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Exit status 2 where images could not be read; with --out, where none could."""
+    if arguments.out is not None:
+        return _write(arguments)
+    if arguments.overwrite:
+        raise OptionError("--overwrite needs --out: where the rows go")
+    rows: list[dict[str, Any]] = []
+    errors: list[str] = []
+    for row in _rows(arguments):
+        if row["error"] is not None:
+            errors.append(row["error"])
+        elif not arguments.json:
+            top = "  ".join(f"{t['label']} {t['score']:.1%}" for t in row["top"])
+            unknown = "(unknown) " if row["known"] is False else ""
+            print(f"{row['image']}: {unknown}{top}")
+        if arguments.json:
+            rows.append(_plain(row))
+    for error in errors:
+        print(f"fewclip: {error}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    return 2 if errors else 0
+
+
+def _rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from fewclip import decide
+    from fewclip.bulk import local, sources
+    from fewclip.bulk.resume import Pending
+
+    decide.check_top_k(arguments.top_k)
+    model = local.open_model(arguments.model)
+    column = arguments.image_column
+    sources.check(arguments.images, column=column)
+    shards = sources.shards(arguments.images, column=column)
+    records = (record for shard in shards for record in Pending(shard).records())
+    for row in local.rows(model, records, top_k=arguments.top_k):
+        yield row.to_dict()
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as --json prints it: an answer, or an error."""
+    if row["error"] is not None:
+        return {"image": row["image"], "error": row["error"]}
+    return {key: value for key, value in row.items() if key != "error"}
+
+
+def _write(arguments: argparse.Namespace) -> int:
+    from fewclip import bulk
+
+    summary = bulk.predict(
+        arguments.model,
+        arguments.images,
+        arguments.out,
+        top_k=arguments.top_k,
+        image_column=arguments.image_column,
+        overwrite=arguments.overwrite,
+    )
+    if arguments.json:
+        print(json.dumps(summary.to_dict(), indent=2))
+    else:
+        print(f"saved: {arguments.out} ({summary.done + summary.rows:,} rows)")
+        if summary.errors:
+            print(
+                f"fewclip: {summary.errors:,} images could not be read; their rows say why",
+                file=sys.stderr,
+            )
+    return 2 if summary.rows and summary.errors == summary.rows else 0
