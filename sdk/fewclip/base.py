@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fewclip import class_set, decide
+from fewclip import class_set, conformal, decide
 from fewclip.class_set import Phrases
 from fewclip.contract import Card
 from fewclip.errors import OptionError
@@ -49,26 +49,62 @@ class BaseClassifier(abc.ABC):
 
     # ---- answers -----------------------------------------------------------------------------
 
-    def predict(self, images: Images, top_k: int = 5) -> list[decide.Prediction]:
+    def predict(
+        self,
+        images: Images,
+        top_k: int = 5,
+        coverage: float | None = None,
+        *,
+        class_wise: bool = False,
+    ) -> list[decide.Prediction]:
         """One Prediction per image, in order.
 
         Args:
             images: paths, bytes, PIL images or RGB uint8 arrays (H, W, 3), or a single one; an
                 RGB uint8 array (N, H, W, 3); or preprocessed float32 (N, 3, size, size).
             top_k: how many classes each Prediction names.
+            coverage: with 0.9, `prediction_set` holds the truth for 90 % of images like those
+                kept out of training; None for no sets.
+            class_wise: hold `coverage` for the images of each class, not only for all together.
 
         Raises:
             ImageError: an image cannot be read, or is none.
-            OptionError: `top_k` is not a whole number from 1 on.
+            OptionError: `top_k` is not a whole number from 1 on, `coverage` not between 0 and 1.
+            CoverageError: too few images were kept out, or the class set has changed since.
         """
         decide.check_top_k(top_k)
-        return self.answer(self.model_outputs(images), top_k)
+        if coverage is not None:
+            self.check_coverage(coverage, class_wise=class_wise)
+        return self.answer(self.model_outputs(images), top_k, coverage, class_wise=class_wise)
 
-    def answer(self, outputs: decide.ModelOutputs, top_k: int = 5) -> list[decide.Prediction]:
+    def check_coverage(self, coverage: float, *, class_wise: bool = False) -> None:
+        """Raise the error of `predict` if this model cannot promise `coverage`."""
+        conformal.check_coverage(
+            self.card.conformal, self.card.head, coverage, class_wise=class_wise
+        )
+
+    def answer(
+        self,
+        outputs: decide.ModelOutputs,
+        top_k: int = 5,
+        coverage: float | None = None,
+        *,
+        class_wise: bool = False,
+    ) -> list[decide.Prediction]:
         """Model outputs -> one Prediction per row, as `predict` does."""
-        head, calibration = self.card.head, self.card.calibration
         itm, cat, ood_score = outputs
-        return decide.decide(itm, cat, self.classes, head, calibration, top_k, ood_score)
+        return decide.decide(
+            itm,
+            cat,
+            self.classes,
+            self.card.head,
+            self.card.calibration,
+            top_k,
+            ood_score,
+            coverage=coverage,
+            class_wise=class_wise,
+            conformal_scores=self.card.conformal,
+        )
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
         """(N, C) float64 calibrated probabilities; rows sum to 1. `images` as for `predict`."""

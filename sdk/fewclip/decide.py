@@ -167,8 +167,7 @@ def decide(
     if coverage is not None:
         bounds = conformal.check_coverage(conformal_scores, head, coverage, class_wise=class_wise)
         plain = probabilities(logits_itm, logits_cat, head)
-        assert conformal_scores is not None
-        sets = conformal.prediction_sets(plain, bounds, conformal_scores, labels)
+        sets = conformal.prediction_sets(plain, bounds, labels)
     predictions = []
     for row, order, is_known, inside in zip(rows, best, known, sets, strict=True):
         top = tuple(Score(labels[i], float(row[i])) for i in order)

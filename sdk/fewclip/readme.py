@@ -61,17 +61,12 @@ def _metrics(card: Card) -> str:
     ]
     for name, row in (("zero-shot", before), ("adapted", after)):
         lines.append(
-            f"| {name} | {row['accuracy']:.1%} | {_decimal(row['macro_f1'])} | "
-            f"{_decimal(row['ece'])} |"
+            f"| {name} | {row['accuracy']:.1%} | {row['macro_f1']:.3f} | {row['ece']:.3f} |"
         )
     lines += [
         "",
         f"Temperature {calibration.temperature:.3f}, unknown threshold "
-        + _decimal(calibration.threshold)
+        + ("none" if calibration.threshold is None else f"{calibration.threshold:.3f}")
         + f", both from the same {calibration.n} images.",
     ]
     return "\n".join(lines)
-
-
-def _decimal(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewclip.contract import ConformalScores
 from fewclip.runtime import OnnxClassifier
 from fewclip_service.inference.batching import Job, run_batch
 
@@ -59,3 +61,22 @@ def test_a_batch_that_all_abandoned_is_stopped(classifier: OnnxClassifier) -> No
             job.abandon()
         assert running.result() == [None] * len(jobs)
     assert run_batch([Job(classifier, image, 1)])[0] is not None
+
+
+def test_jobs_that_ask_for_different_coverage_share_a_batch(classifier: OnnxClassifier) -> None:
+    n = len(classifier.classes)
+    card = dataclasses.replace(
+        classifier.card,
+        head=dataclasses.replace(classifier.card.head, columns=tuple(range(n))),
+        conformal=ConformalScores(kind="split", scores=((0.0, 0.1, 0.5, 0.9),) * n),
+    )
+    calibrated = classifier._with_card(card)
+    asked = (None, 0.5, 0.9)
+    jobs = [Job(calibrated, pixels(classifier, 1), 1, coverage) for coverage in asked]
+    for job, answer in zip(jobs, run_batch(jobs), strict=True):
+        assert answer is not None
+        alone = calibrated.predict(job.pixels[None], 1, job.coverage)[0]
+        assert answer.prediction_set == alone.prediction_set
+    answers = [a.prediction_set for a in run_batch(jobs) if a is not None]
+    assert answers[0] is None
+    assert answers[1] is not None

@@ -281,3 +281,12 @@ def test_batching_is_at_work(server: Server, client: httpx.Client, photo: bytes)
     batches = after["fewclip_batch_images_count"] - before.get("fewclip_batch_images_count", 0)
     assert images == 8
     assert batches < 8
+
+
+def test_a_coverage_that_the_model_cannot_promise_is_refused(
+    client: httpx.Client, photo: bytes
+) -> None:
+    for coverage in ("0.9", "90", "x", "1.0"):
+        response = client.post("/v1/predict", files={"image": photo}, data={"coverage": coverage})
+        assert error(response) == (422, "bad_field")
+        assert "coverage" in response.json()["error"]["message"]

@@ -44,7 +44,12 @@ def open_model(path: str | os.PathLike[str]) -> BaseClassifier:
 
 
 def rows(
-    model: BaseClassifier, records: Iterable[Record], *, top_k: int = 5, workers: int = WORKERS
+    model: BaseClassifier,
+    records: Iterable[Record],
+    *,
+    top_k: int = 5,
+    coverage: float | None = None,
+    workers: int = WORKERS,
 ) -> Generator[Row]:
     """One row per record, in order; an image that cannot be read is a row with its error."""
     spec = model.card.preprocessing
@@ -52,7 +57,7 @@ def rows(
     stream = _in_background(pool.submit(decoded, record, spec) for record in records)
     try:
         for batch in _batches(stream, BATCH):
-            yield from answered(model, batch, top_k)
+            yield from answered(model, batch, top_k, coverage)
     finally:
         stream.close()
         pool.shutdown(cancel_futures=True)
@@ -67,10 +72,12 @@ def decoded(record: Record, spec: Preprocess) -> Decoded:
         return record.name, " ".join(str(error).split())
 
 
-def answered(model: BaseClassifier, batch: Sequence[Decoded], top_k: int) -> Iterator[Row]:
+def answered(
+    model: BaseClassifier, batch: Sequence[Decoded], top_k: int, coverage: float | None = None
+) -> Iterator[Row]:
     """Rows of one batch, in order."""
     pixels = [inputs for _, inputs in batch if not isinstance(inputs, str)]
-    found = iter(model.predict(np.stack(pixels), top_k=top_k) if pixels else ())
+    found = iter(model.predict(np.stack(pixels), top_k, coverage) if pixels else ())
     for name, inputs in batch:
         if isinstance(inputs, str):
             yield Row(name, error=inputs)

@@ -31,6 +31,7 @@ class Row:
             always text that can be stored.
         known: None where the model cannot tell, as in `Prediction`.
         error: None unless the image could not be read; then there is no label.
+        prediction_set: as in `Prediction`; printed, not written to files.
     """
 
     image: str
@@ -39,15 +40,16 @@ class Row:
     known: bool | None = None
     top: tuple[Score, ...] = ()
     error: str | None = None
+    prediction_set: tuple[str, ...] | None = None
 
     @classmethod
     def answered(cls, image: str, prediction: Prediction) -> Row:
         p = prediction
-        return cls(image, p.label, p.score, p.known, p.top)
+        return cls(image, p.label, p.score, p.known, p.top, prediction_set=p.prediction_set)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, every key present."""
-        return {
+        """Plain JSON types, every key present; `prediction_set` where one was asked for."""
+        plain: dict[str, Any] = {
             "image": self.image,
             "label": self.label,
             "score": self.score,
@@ -55,6 +57,9 @@ class Row:
             "top": [entry._asdict() for entry in self.top],
             "error": self.error,
         }
+        if self.prediction_set is not None:
+            plain["prediction_set"] = list(self.prediction_set)
+        return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Row:

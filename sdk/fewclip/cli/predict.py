@@ -23,6 +23,9 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=int, default=5, help="how many classes to name")
     parser.add_argument(
+        "--coverage", type=float, help="0.9: also name the labels that hold the truth 9 in 10 times"
+    )
+    parser.add_argument(
         "--image-column", metavar="NAME", help="of Parquet and Arrow files: images or their paths"
     )
     parser.add_argument(
@@ -49,7 +52,8 @@ def predict(arguments: argparse.Namespace) -> int:
         elif not arguments.json:
             top = "  ".join(f"{t['label']} {t['score']:.1%}" for t in row["top"])
             unknown = "(unknown) " if row["known"] is False else ""
-            print(f"{row['image']}: {unknown}{top}")
+            among = f"  one of: {', '.join(row['prediction_set'])}" if arguments.coverage else ""
+            print(f"{row['image']}: {unknown}{top}{among}")
         if arguments.json:
             rows.append(_plain(row))
     for error in errors:
@@ -66,11 +70,13 @@ def _rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     decide.check_top_k(arguments.top_k)
     model = local.open_model(arguments.model)
+    if arguments.coverage is not None:
+        model.check_coverage(arguments.coverage)
     column = arguments.image_column
     sources.check(arguments.images, column=column)
     shards = sources.shards(arguments.images, column=column)
     records = (record for shard in shards for record in Pending(shard).records())
-    for row in local.rows(model, records, top_k=arguments.top_k):
+    for row in local.rows(model, records, top_k=arguments.top_k, coverage=arguments.coverage):
         yield row.to_dict()
 
 
@@ -84,6 +90,8 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def _write(arguments: argparse.Namespace) -> int:
     from fewclip import bulk
 
+    if arguments.coverage is not None:
+        raise OptionError("--coverage is printed, not written to --out; leave one of the two out")
     summary = bulk.predict(
         arguments.model,
         arguments.images,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fewclip import artifact, decide
+from fewclip import artifact, conformal, decide
 from fewclip.backbone import Backbone, load_backbone, resolve_device
 from fewclip.classifier import (
     TEMPLATE,
@@ -289,7 +289,14 @@ def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -
             stacklevel=4,
         )
     metrics = {"before": _figures(before), "after": _figures(after)}
-    card = dataclasses.replace(clf.card, calibration=calibration, metrics=metrics)
+    # Before the temperature, which these images have just taught: see `conformal`.
+    plain = decide.probabilities(itm, cat, clf.card.head)
+    card = dataclasses.replace(
+        clf.card,
+        calibration=calibration,
+        metrics=metrics,
+        conformal=conformal.fit(plain, truth, len(clf.classes), seed=clf.card.seed),
+    )
     return Classifier(clf.method, card, ood_score=clf.ood_score, validation=clf.validation)
 
 

@@ -19,6 +19,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import fewclip
+from fewclip.errors import OptionError
+from fewclip.runtime import OnnxClassifier
 from fewclip_service.http import docs_page, schema
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.middleware import request_context
@@ -29,6 +31,7 @@ from fewclip_service.settings import Settings
 TOP_K = 5
 PREFIX = "/v1"
 
+_SHARE = re.compile(r"0?\.[0-9]{1,9}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 ModelName = Annotated[
     str | None, Query(max_length=255, description="which model, where several are served")
@@ -80,13 +83,16 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker
         async with core().request(request) as call:
             form = await call.read(images=1)
             native = request_context(request.scope).native
-            fields = _known_fields(form, files={"image"}, fields={"top_k", *_native_model(native)})
+            known = {"top_k", "coverage", *_native_model(native)}
+            fields = _known_fields(form, files={"image"}, fields=known)
             if native and "model" in fields:
                 model = _text(fields["model"], "model")
             chosen, top_k = core().models.get(model), _top_k(fields)
+            coverage = _coverage(fields, chosen.classifier)
             with core().gate.admit(1):
                 image = _one_image(form)
-                return _json(await call.answer(chosen, chosen.classifier, image, top_k))
+                answer = await call.answer(chosen, chosen.classifier, image, top_k, coverage)
+                return _json(answer)
 
     @api.post(
         "/predict_batch",
@@ -98,8 +104,9 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker
     async def predict_batch(request: Request, model: ModelName = None) -> Response:
         async with core().request(request) as call:
             form = await call.read(images=settings.max_images)
-            fields = _known_fields(form, files={"images"}, fields={"top_k"})
+            fields = _known_fields(form, files={"images"}, fields={"top_k", "coverage"})
             chosen, top_k = core().models.get(model), _top_k(fields)
+            coverage = _coverage(fields, chosen.classifier)
             images = form.files.get("images", [])
             if not images:
                 raise APIError("bad_field", "images: send at least one file")
@@ -109,7 +116,7 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker
 
             async def one(image: bytes | APIError) -> dict[str, Any]:
                 try:
-                    return await call.answer(chosen, chosen.classifier, image, top_k)
+                    return await call.answer(chosen, chosen.classifier, image, top_k, coverage)
                 except APIError as problem:
                     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                         raise
@@ -216,6 +223,19 @@ def _top_k(fields: dict[str, str]) -> int:
     if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= schema.TOP_K_MOST:
         raise APIError("bad_field", f"top_k: send a whole number from 1 to {schema.TOP_K_MOST}")
     return int(text)
+
+
+def _coverage(fields: dict[str, str], classifier: OnnxClassifier) -> float | None:
+    text = fields.get("coverage")
+    if text is None:
+        return None
+    if _SHARE.fullmatch(text) is None:
+        raise APIError("bad_field", "coverage: send a number between 0 and 1, such as 0.9")
+    try:
+        classifier.check_coverage(float(text))
+    except OptionError as error:
+        raise APIError("bad_field", f"coverage: {error}") from error
+    return float(text)
 
 
 def _classes(fields: dict[str, str], most: int) -> list[str]:

@@ -10,6 +10,14 @@ from fewclip_service.settings import Settings
 
 TOP_K_MOST = 1000
 
+_COVERAGE = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "exclusiveMaximum": 1,
+    "description": "0.9: name the labels that hold the truth 9 in 10 times; refused by a model "
+    "that cannot promise it",
+}
+
 
 class Score(BaseModel):
     """A class and its calibrated probability."""
@@ -19,12 +27,16 @@ class Score(BaseModel):
 
 
 class Answer(BaseModel):
-    """The answer for one image; `known` is false when it looks like none of the classes."""
+    """The answer for one image; `known` is false when it looks like none of the classes.
+
+    `prediction_set`, where a coverage was asked for, holds the truth at that rate.
+    """
 
     label: str
     score: float
     known: bool
     top: list[Score]
+    prediction_set: list[str] | None = None
     model: str
     ms: float
 
@@ -63,14 +75,15 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def image_body(settings: Settings) -> dict[str, Any]:
-    """`image`, optional `top_k`."""
-    return _body({"image": _file(settings)}, ["image"])
+    """`image`, optional `top_k` and `coverage`."""
+    return _body({"image": _file(settings), "coverage": _COVERAGE}, ["image"])
 
 
 def images_body(settings: Settings) -> dict[str, Any]:
-    """`images`, several, optional `top_k`."""
+    """`images`, several, optional `top_k` and `coverage`."""
     images = {"type": "array", "items": _file(settings), "minItems": 1}
-    return _body({"images": images | {"maxItems": settings.max_images}}, ["images"])
+    images["maxItems"] = settings.max_images
+    return _body({"images": images, "coverage": _COVERAGE}, ["images"])
 
 
 def classes_body(settings: Settings) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Image bytes -> prediction, off the event loop, with a deadline. No HTTP, no fields.
 
-Decoding runs in processes that may be killed (`decode_pool.py`), each awaited by a thread. What is
-decoded becomes a job, and jobs go through the model in batches that BentoML puts together. A job
-whose time is up is dropped: one that waits is never computed, and a batch that nobody waits for any
-more is stopped inside ONNX Runtime.
+Decoding runs in a thread pool. What is decoded becomes a job, and jobs go through the model in
+batches that BentoML puts together. A job whose time is up is dropped: one that waits is never
+computed, and a batch that nobody waits for any more is stopped inside ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,9 +20,8 @@ import onnxruntime as ort
 from PIL import Image
 
 from fewclip import decide
-from fewclip.decode_pool import SLOW, DecodePool
 from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
-from fewclip.preprocess import Inputs, to_input
+from fewclip.preprocess import Inputs, load_image, to_input
 from fewclip.runtime import OnnxClassifier
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.metrics import metrics
@@ -49,6 +48,7 @@ class Job:
     classifier: OnnxClassifier
     pixels: Inputs
     top_k: int
+    coverage: float | None = None
     abandoned: bool = False
     batch: Batch | None = None
 
@@ -64,9 +64,8 @@ class Engine:
 
     Args:
         dispatch: hands one job to the batching; returns what `run_batch` gave for it.
-        threads: images decoded at once.
+        threads: that decode.
         max_pixels: limit of one image.
-        decode_seconds: until decoding one image is given up.
     """
 
     def __init__(
@@ -75,27 +74,31 @@ class Engine:
         *,
         threads: int,
         max_pixels: int,
-        decode_seconds: float,
     ) -> None:
         self._dispatch = dispatch
-        self._pool = DecodePool(threads, max_pixels=max_pixels, seconds=decode_seconds)
-        # One more than the pool has slots for each that a slow image may have given back.
-        self._decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode")
+        self._max_pixels = max_pixels
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # Apart from the decoders: a text tower encodes one list at a time, and those who wait for
         # it must not keep images from being decoded.
         self._namers = ThreadPoolExecutor(1, thread_name_prefix="names")
 
     def warm_up(self) -> None:
-        """Start the processes now: the first requests should not pay for that."""
-        self._pool.start()
+        """Load Pillow's plugins now: the first request should not pay for that."""
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, "JPEG")
+        load_image(file.getvalue())
 
     def close(self) -> None:
-        self._pool.close()
         for pool in (self._decoders, self._namers):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def answer(
-        self, classifier: OnnxClassifier, data: bytes, top_k: int, deadline: float
+        self,
+        classifier: OnnxClassifier,
+        data: bytes,
+        top_k: int,
+        coverage: float | None,
+        deadline: float,
     ) -> decide.Prediction:
         """The prediction for one encoded image.
 
@@ -106,7 +109,7 @@ class Engine:
             APIError: no readable image, too many pixels, or out of time.
         """
         pixels = await _in(self._decoders, deadline, self._decode, classifier, data)
-        job = Job(classifier, pixels, top_k)
+        job = Job(classifier, pixels, top_k, coverage)
         try:
             prediction = await _within(deadline, asyncio.ensure_future(self._dispatch(job)))
         finally:
@@ -131,25 +134,23 @@ class Engine:
     def _decode(self, classifier: OnnxClassifier, data: bytes) -> Inputs:
         with metrics().decode.time():
             try:
-                spec = classifier.card.preprocessing
-                pixels = self._pool.decode(data, crop=spec).crop
+                image = load_image(data, max_pixels=self._max_pixels, name="the image")
             except ImageTooLargeError as error:
-                raise APIError("too_large", f"the image: {error}") from error
+                raise APIError("too_large", str(error)) from error
             except ImageError as error:
-                raise APIError("not_an_image", f"the image: {error}") from error
-            assert pixels is not None
-            return to_input(Image.fromarray(pixels), spec)
+                raise APIError("not_an_image", str(error)) from error
+            return to_input(image, classifier.card.preprocessing)
 
 
 def run_batch(jobs: Sequence[Job]) -> list[decide.Prediction | None]:
-    """Compute jobs, those of one classifier at once; None for a job that was abandoned."""
+    """Compute jobs, those of one classifier and coverage at once; None for one abandoned."""
     batch = Batch([job for job in jobs if not job.abandoned])
     for job in batch.jobs:
         job.batch = batch
     batch.stop_if_abandoned()  # one may have been abandoned before it knew its batch
-    groups: dict[int, list[Job]] = {}
+    groups: dict[tuple[int, float | None], list[Job]] = {}
     for job in batch.jobs:
-        groups.setdefault(id(job.classifier), []).append(job)
+        groups.setdefault((id(job.classifier), job.coverage), []).append(job)
     answers: dict[Job, decide.Prediction] = {}
     for group in groups.values():
         try:
@@ -166,7 +167,7 @@ def _run(group: Sequence[Job], options: Any) -> list[decide.Prediction]:
     with metrics().inference.time():
         pixels = np.stack([job.pixels for job in group])
         found = classifier.model_outputs(pixels, run_options=options)
-    predictions = classifier.answer(found, max(job.top_k for job in group))
+    predictions = classifier.answer(found, max(job.top_k for job in group), group[0].coverage)
     return [
         dataclasses.replace(prediction, top=prediction.top[: job.top_k])
         for job, prediction in zip(group, predictions, strict=True)

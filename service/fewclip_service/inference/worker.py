@@ -39,12 +39,7 @@ class Worker:
         threads = settings.threads or max(1, usable_cores() // settings.workers)
         self.settings = settings
         self.gate = Admission(images=settings.queue, held=_BODIES * settings.max_body)
-        self.engine = Engine(
-            dispatch,
-            threads=threads,
-            max_pixels=settings.max_pixels,
-            decode_seconds=settings.decode_seconds,
-        )
+        self.engine = Engine(dispatch, threads=threads, max_pixels=settings.max_pixels)
         self.models = Models(
             Path(settings.model),
             lambda folder: _load(folder, settings.device, threads),
@@ -93,12 +88,19 @@ class Call:
         return await self._core.engine.name_classes(model.classifier, names, self._deadline)
 
     async def answer(
-        self, model: Model, classifier: OnnxClassifier, image: bytes | APIError, top_k: int
+        self,
+        model: Model,
+        classifier: OnnxClassifier,
+        image: bytes | APIError,
+        top_k: int,
+        coverage: float | None = None,
     ) -> dict[str, Any]:
         """The JSON of one answer."""
         if isinstance(image, APIError):
             raise image
-        prediction = await self._core.engine.answer(classifier, image, top_k, self._deadline)
+        prediction = await self._core.engine.answer(
+            classifier, image, top_k, coverage, self._deadline
+        )
         ms = round((time.monotonic() - self._began) * 1000, 3)
         return prediction.to_dict() | {"model": model.name, "ms": ms}
 
