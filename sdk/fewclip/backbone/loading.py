@@ -18,7 +18,9 @@ from urllib.request import getproxies
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from fewclip.backbone.open_clip_parts import load_parts, parts_of
 from fewclip.backbone.towers import EOT_TOKEN, Backbone
 from fewclip.contract import Preprocess
 from fewclip.errors import BackboneError
@@ -65,7 +67,6 @@ def load_backbone(name: str | os.PathLike[str], device: str | torch.device = "cp
 
 
 def _load_folder(folder: Path, name: str) -> Backbone:
-    from open_clip.model import CLIP
     from safetensors.torch import load_file
 
     for file in (CONFIG_FILE, WEIGHTS_FILE):
@@ -82,14 +83,11 @@ def _load_folder(folder: Path, name: str) -> Backbone:
         raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
     model_cfg.pop("custom_text", None)
     try:
-        # Built without memory and given the file's own tensors: the weights exist once.
-        with torch.device("meta"):
-            clip = CLIP(**model_cfg)
+        with _Unfilled():
+            clip = load_parts().clip(**model_cfg)
         state = {k: v.float() for k, v in load_file(folder / WEIGHTS_FILE).items()}
+        # The file's own tensors become the parameters: the weights exist once.
         clip.load_state_dict(state, strict=True, assign=True)
-        if clip.attn_mask is not None:  # computed, and so in no file
-            size = clip.context_length
-            clip.attn_mask = torch.full((size, size), float("-inf")).triu_(1)
     except Exception as error:
         raise BackboneError(
             f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}; "
@@ -98,6 +96,22 @@ def _load_folder(folder: Path, name: str) -> Backbone:
     defaults = folder / DEFAULTS_FILE
     options = json.loads(defaults.read_text("utf-8")) if defaults.is_file() else {}
     return wrap(clip, name=name, preprocess_cfg=preprocess_cfg, method_defaults=options)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Random starts are left out: memory that nobody writes to takes no room.
+
+    The meta device would do as well, but what torch runs there imports its compiler, for more time
+    than all else that a saved model costs from cold.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("normal_", "uniform_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return (torch.empty if name == "randn" else func)(*args, **(kwargs or {}))
 
 
 def _load_tag(name: str) -> Backbone:
@@ -205,19 +219,18 @@ def wrap(
 
 def check_supported(clip: Any, name: str) -> None:
     """The conditions behind the exact speed-ups, and the parts that methods reach for."""
-    from open_clip.model import CLIP
-    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+    parts = parts_of(clip)
 
     def refuse(reason: str) -> None:
         raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
 
-    if not isinstance(clip, CLIP):
+    if not isinstance(clip, parts.clip):
         refuse(f"its text tower is not open_clip's own ({type(clip).__name__})")
     visual: Any = clip.visual
-    if not isinstance(visual, VisionTransformer):
+    if not isinstance(visual, parts.image_tower):
         refuse(f"its image tower is a {type(visual).__name__}, not a ViT of residual blocks")
     blocks = [*visual.transformer.resblocks, *clip.transformer.resblocks]
-    if any(type(block) is not ResidualAttentionBlock for block in blocks):
+    if any(type(block) is not parts.block for block in blocks):
         refuse("its blocks are not plain pre-norm residual attention blocks")
     if not all(block.attn.batch_first and block.attn.dropout == 0 for block in blocks):
         refuse("its attention drops out weights or is not batch-first")
