@@ -44,6 +44,7 @@ TORCH_FREE = (
     "base",
     "bulk",
     "bulk.local",
+    "bulk.ray_engine",
     "bulk.sources",
     "bulk.tables",
     "bulk.tar_shards",

@@ -1,9 +1,9 @@
-"""Many images: from a source to a file of rows. No torch.
+"""Many images: from a source to a file of rows, on this machine or on Ray. No torch.
 
     from fewclip import bulk
 
     bulk.predict("pets-onnx", "photos/", "rows.csv")
-    bulk.predict("pets-onnx", "s3://bucket/shards/*.tar", "rows/")
+    bulk.predict("pets-onnx", "s3://bucket/shards/*.tar", "rows/", engine="ray")
 
 Interrupted at any moment and called again, it goes on where it was and ends with exactly one row
 per image.
@@ -17,24 +17,28 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fewclip import decide
 from fewclip.bulk import local, sources
 from fewclip.bulk.progress import Reporter
-from fewclip.bulk.resume import Done, pending
+from fewclip.bulk.resume import Done, Pending, pending
 from fewclip.bulk.row import Row
 from fewclip.bulk.sinks import PART_ROWS, PART_SECONDS, Output
 from fewclip.contract import Card
-from fewclip.errors import StoppedError
+from fewclip.errors import OptionError, StoppedError
 
 if TYPE_CHECKING:
     from fewclip.base import BaseClassifier
+    from fewclip.bulk.ray_engine import Actors
 
-__all__ = ["Row", "Summary", "predict"]
+__all__ = ["ENGINES", "Row", "Summary", "predict"]
+
+ENGINES = ("local", "ray")
 
 Source = str | os.PathLike[str]
+Answer = Callable[[Iterator[Pending], int], Generator[Row]]  # what is left, top_k -> rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,26 +70,32 @@ def predict(
     out: Source,
     *,
     top_k: int = 5,
+    engine: str = "local",
+    ray_address: str | None = None,
     image_column: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
+    actors: Actors | None = None,
 ) -> Summary:
     """Write one row per image: image, label, score, known, the `top_k` best classes, error.
 
     Called again with the same model and `out`, it leaves out the images that have a row.
 
     Args:
-        model: an exported folder, a saved model, or a classifier.
+        model: an exported folder, a saved model, or a classifier; Ray takes exported folders only.
         source: what `sources.shards` takes: image files, folders, CSV, Parquet, Arrow, WebDataset
             shards, or URLs of these; one or several.
         out: FILE.csv, FILE.jsonl, or a folder for Parquet parts.
         top_k: classes in each row.
+        engine: "local", or "ray" (the `scale` extra).
+        ray_address: of a running cluster; None starts Ray on this machine.
         image_column: of Parquet and Arrow files.
         overwrite: begin anew where rows of an earlier run are.
         progress: say on stderr how far it is.
         part_rows, part_seconds: rows are on disk at the latest after so many or so long.
+        actors: the pool of engine "ray".
 
     Raises:
         InputError: the model, a source, an option or `out` is at fault.
@@ -94,12 +104,14 @@ def predict(
     """
     named = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     decide.check_top_k(top_k)
+    if engine not in ENGINES:
+        raise OptionError(f"unknown engine {engine!r}; use {' or '.join(ENGINES)}")
     sources.check(named, column=image_column)
-    clf = local.open_model(model) if isinstance(model, (str, os.PathLike)) else model
-    top_k = min(top_k, len(clf.card.classes))
+    card, answer = _ray(model, ray_address, actors) if engine == "ray" else _local(model)
+    top_k = min(top_k, len(card.classes))
     with Output(
         out,
-        _run(clf.card, top_k),
+        _run(card, top_k),
         top_k,
         overwrite=overwrite,
         part_rows=part_rows,
@@ -109,12 +121,33 @@ def predict(
         _count(named, image_column, report)
         found = sources.shards(named, column=image_column)
         left = pending(found, Done(output.images()))
-        new = local.rows(clf, (r for each in left for r in each.records()), top_k=top_k)
-        _collect(new, output, report)
+        _collect(answer(left, top_k), output, report)
     report.finish()
     return Summary(
         str(out), report.done, report.rows, report.errors, report.rate if report.rows else 0.0
     )
+
+
+def _local(model: Source | BaseClassifier) -> tuple[Card, Answer]:
+    clf = local.open_model(model) if isinstance(model, (str, os.PathLike)) else model
+
+    def answer(left: Iterator[Pending], top_k: int) -> Generator[Row]:
+        return local.rows(clf, (r for each in left for r in each.records()), top_k=top_k)
+
+    return clf.card, answer
+
+
+def _ray(
+    model: Source | BaseClassifier, address: str | None, actors: Actors | None
+) -> tuple[Card, Answer]:
+    from fewclip.bulk import ray_engine
+
+    folder, card = ray_engine.exported(model)
+
+    def answer(left: Iterator[Pending], top_k: int) -> Generator[Row]:
+        return ray_engine.rows(folder, left, top_k=top_k, address=address, actors=actors)
+
+    return card, answer
 
 
 def _collect(new: Generator[Row], output: Output, report: Reporter) -> None:

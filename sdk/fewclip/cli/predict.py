@@ -35,6 +35,10 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
         "same command goes on where it was interrupted",
     )
     parser.add_argument("--overwrite", action="store_true", help="with --out: begin anew")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="with --out: what runs it"
+    )
+    parser.add_argument("--ray-address", metavar="A", help="of a running cluster, or 'auto'")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
@@ -42,8 +46,8 @@ def predict(arguments: argparse.Namespace) -> int:
     """Exit status 2 where images could not be read; with --out, where none could."""
     if arguments.out is not None:
         return _write(arguments)
-    if arguments.overwrite:
-        raise OptionError("--overwrite needs --out: where the rows go")
+    if arguments.overwrite or arguments.engine != "local":
+        raise OptionError("--engine and --overwrite need --out: where the rows go")
     rows: list[dict[str, Any]] = []
     errors: list[str] = []
     for row in _rows(arguments):
@@ -97,6 +101,8 @@ def _write(arguments: argparse.Namespace) -> int:
         arguments.images,
         arguments.out,
         top_k=arguments.top_k,
+        engine=arguments.engine,
+        ray_address=arguments.ray_address,
         image_column=arguments.image_column,
         overwrite=arguments.overwrite,
     )
