@@ -1,41 +1,30 @@
-"""The `/v1` routes: fields in, JSON out. What happens to the pixels is `engine.py`'s.
+"""The `/v1` routes: fields in, JSON out. What happens to the pixels is `inference/`'s.
 
-A FastAPI app that BentoML mounts. Bodies are read by `forms.py` and not by FastAPI, so that every
-refusal is ours and has the one shape.
+A FastAPI app that BentoML mounts. `multipart.py` and `fields.py` read what is sent, not FastAPI, so
+that every refusal is ours and has the one shape.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import fewclip
-from fewclip.errors import OptionError
-from fewclip.runtime import OnnxClassifier
-from fewclip_service.http import docs_page, schema
+from fewclip_service.http import docs_page, fields, schema
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.middleware import request_context
-from fewclip_service.http.multipart import Form
 from fewclip_service.inference.worker import Worker
 from fewclip_service.settings import Settings
 
-TOP_K = 5
 PREFIX = "/v1"
-
-_SHARE = re.compile(r"0?\.[0-9]{1,9}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-ModelName = Annotated[
-    str | None, Query(max_length=255, description="which model, where several are served")
-]
+_OPTIONAL = ("top_k", "coverage", "model")
 
 
 def create_api(settings: Settings, core: Callable[[], Worker]) -> FastAPI:
@@ -47,26 +36,49 @@ def create_api(settings: Settings, core: Callable[[], Worker]) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        servers=[{"url": PREFIX}],
+        root_path_in_servers=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     _add_errors(api)
     _add_predictions(api, settings, core)
 
+    _add_models(api, core)
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        names = [model["name"] for model in core().models.listed()]
+        server = str(request.url.replace(path="", query="")).rstrip("/")
+        page = docs_page.render(api.openapi(), PREFIX, server=server, models=names)
+        return HTMLResponse(page, headers={"Content-Security-Policy": docs_page.CSP})
+
+    schema.complete(api, token=bool(settings.token))
+    return api
+
+
+def _add_models(api: FastAPI, core: Callable[[], Worker]) -> None:
+    @api.get(
+        "/models",
+        operation_id="models",
+        response_model=schema.ModelList,
+        responses=schema.refusals(),
+        description="Names and versions of all models that are served.",
+    )
+    async def models(request: Request) -> dict[str, Any]:
+        fields.query_fields(request)
+        return {"models": core().models.listed()}
+
     @api.get(
         "/model",
+        operation_id="model",
         responses=schema.refusals(),
+        openapi_extra={"parameters": [schema.MODEL]},
         description="The card: name, version, classes, method, precision and the execution "
         "provider really in use; `error` says why a newer folder is not served.",
     )
-    async def model(model: ModelName = None) -> dict[str, Any]:
-        return core().models.describe(model)
-
-    @api.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        html = docs_page.render(api.openapi(), PREFIX)
-        return HTMLResponse(html, headers={"Content-Security-Policy": docs_page.CSP})
-
-    return api
+    async def model(request: Request) -> dict[str, Any]:
+        asked = fields.query_fields(request, "model")
+        return core().models.describe(fields.model_name(asked))
 
 
 def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker]) -> None:
@@ -74,39 +86,38 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker
 
     @api.post(
         "/predict",
+        operation_id="predict",
         response_model=schema.Answer,
         responses=refusals,
         openapi_extra=schema.image_body(settings),
         description="Classify one image.",
     )
-    async def predict(request: Request, model: ModelName = None) -> Response:
+    async def predict(request: Request) -> Response:
         async with core().request(request) as call:
-            form = await call.read(images=1)
-            native = request_context(request.scope).native
-            known = {"top_k", "coverage", *_native_model(native)}
-            fields = _known_fields(form, files={"image"}, fields=known)
-            if native and "model" in fields:
-                model = _text(fields["model"], "model")
-            chosen, top_k = core().models.get(model), _top_k(fields)
-            coverage = _coverage(fields, chosen.classifier)
+            form = await call.read(images=1, bare=True)
+            asked = fields.known_fields(request, form, files="image", fields=_OPTIONAL)
+            native = request_context(request.scope).native and "model" in form.fields
+            chosen = core().models.get(fields.model_name(asked, native=native))
+            top_k, coverage = fields.top_k(asked), fields.coverage(asked, chosen.classifier)
             with core().gate.admit(1):
-                image = _one_image(form)
+                image = fields.one_image(form)
                 answer = await call.answer(chosen, chosen.classifier, image, top_k, coverage)
                 return _json(answer)
 
     @api.post(
         "/predict_batch",
+        operation_id="predict_batch",
         response_model=list[schema.Answer | schema.Failure],
         responses=refusals,
         openapi_extra=schema.images_body(settings),
         description="Classify several images, in order; a bad one is that item's `error`.",
     )
-    async def predict_batch(request: Request, model: ModelName = None) -> Response:
+    async def predict_batch(request: Request) -> Response:
         async with core().request(request) as call:
             form = await call.read(images=settings.max_images)
-            fields = _known_fields(form, files={"images"}, fields={"top_k", "coverage"})
-            chosen, top_k = core().models.get(model), _top_k(fields)
-            coverage = _coverage(fields, chosen.classifier)
+            asked = fields.known_fields(request, form, files="images", fields=_OPTIONAL)
+            chosen, top_k = core().models.get(fields.model_name(asked)), fields.top_k(asked)
+            coverage = fields.coverage(asked, chosen.classifier)
             images = form.files.get("images", [])
             if not images:
                 raise APIError("bad_field", "images: send at least one file")
@@ -128,19 +139,21 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker
 
     @api.post(
         "/predict_classes",
+        operation_id="predict_classes",
         response_model=schema.Answer,
         responses=refusals,
         openapi_extra=schema.classes_body(settings),
         description="Classify one image among classes named in the call.",
     )
-    async def predict_classes(request: Request, model: ModelName = None) -> Response:
+    async def predict_classes(request: Request) -> Response:
         async with core().request(request) as call:
             form = await call.read(images=1)
-            fields = _known_fields(form, files={"image"}, fields={"classes", "top_k"})
-            chosen, top_k = core().models.get(model), _top_k(fields)
-            names = _classes(fields, settings.max_classes)
+            known = ("classes", "top_k", "model")
+            asked = fields.known_fields(request, form, files="image", fields=known)
+            chosen, top_k = core().models.get(fields.model_name(asked)), fields.top_k(asked)
+            names = fields.classes(asked, settings.max_classes)
             with core().gate.admit(1):
-                image = _one_image(form)
+                image = fields.one_image(form)
                 classifier = await call.name_classes(chosen, names)
                 return _json(await call.answer(chosen, classifier, image, top_k))
 
@@ -183,86 +196,3 @@ async def _all(coroutines: Any) -> list[Any]:
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _native_model(native: bool) -> set[str]:
-    """BentoML's client knows no query parameters, so that it names the model in a field."""
-    return {"model"} if native else set()
-
-
-def _known_fields(form: Form, *, files: set[str], fields: set[str]) -> dict[str, str]:
-    """Text fields by name.
-
-    Raises:
-        APIError: one that the route does not know, is doubled, or is a file or a text by mistake.
-    """
-    for name in form.files:
-        if name in fields:
-            raise APIError("bad_field", f"{name}: send text, not a file")
-        if name not in files:
-            raise APIError("bad_field", f"unknown file field {name[:100]!r}")
-    for name, values in form.fields.items():
-        if name in files:
-            raise APIError("bad_field", f"{name}: send a file, not text; addresses are not fetched")
-        if name not in fields:
-            raise APIError("bad_field", f"unknown field {name[:100]!r}")
-        if len(values) > 1:
-            raise APIError("bad_field", f"{name}: given {len(values)} times")
-    return {name: values[0] for name, values in form.fields.items()}
-
-
-def _one_image(form: Form) -> bytes | APIError:
-    images = form.files.get("image", [])
-    if len(images) != 1:
-        raise APIError("bad_field", f"image: send one file, not {len(images)}")
-    return images[0]
-
-
-def _top_k(fields: dict[str, str]) -> int:
-    text = fields.get("top_k", str(TOP_K))
-    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= schema.TOP_K_MOST:
-        raise APIError("bad_field", f"top_k: send a whole number from 1 to {schema.TOP_K_MOST}")
-    return int(text)
-
-
-def _coverage(fields: dict[str, str], classifier: OnnxClassifier) -> float | None:
-    text = fields.get("coverage")
-    if text is None:
-        return None
-    if _SHARE.fullmatch(text) is None:
-        raise APIError("bad_field", "coverage: send a number between 0 and 1, such as 0.9")
-    try:
-        classifier.check_coverage(float(text))
-    except OptionError as error:
-        raise APIError("bad_field", f"coverage: {error}") from error
-    return float(text)
-
-
-def _classes(fields: dict[str, str], most: int) -> list[str]:
-    names = _parsed(fields.get("classes", ""), "classes")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise APIError("bad_field", 'classes: send a JSON list of names, ["cat", "dog"]')
-    if not 1 <= len(names) <= most:
-        raise APIError("bad_field", f"classes: send 1 to {most} names, not {len(names)}")
-    if any(not _is_text(name) for name in names):
-        raise APIError("bad_field", "classes: a name holds characters that are no text")
-    return names
-
-
-def _text(field: str, name: str) -> str:
-    value = _parsed(field, name)
-    if not isinstance(value, str):
-        raise APIError("bad_field", f"{name}: send a JSON string")
-    return value
-
-
-def _parsed(text: str, name: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise APIError("bad_field", f"{name}: not valid JSON") from error
-
-
-def _is_text(name: str) -> bool:
-    """JSON can spell lone surrogates, which no encoder takes."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)

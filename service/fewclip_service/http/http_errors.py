@@ -9,8 +9,8 @@
 | 405 | method_not_allowed | the route knows other methods |
 | 408 | too_slow | the body did not arrive in time |
 | 413 | too_large | too many bytes, pixels or images |
-| 415 | unsupported_media_type | not multipart/form-data |
-| 422 | bad_field | a field is missing, unknown, doubled or out of range |
+| 415 | unsupported_media_type | neither multipart/form-data nor, for one image, image/... |
+| 422 | bad_field | a field is missing, unknown, given twice or out of range |
 | 499 | gone | the client went away; only the log sees it |
 | 503 | busy, not_ready | the queue is full; no model is loaded (yet) |
 | 504 | timed_out | the answer was not there in time |

@@ -35,7 +35,15 @@ _OPEN = {"/livez", "/readyz", "/healthz", "/metrics", "/"}  # need no token
 _OTHERS = _OPEN | {"/schema.json"}  # BentoML's, besides the API
 _ROUTES = {
     f"{_API}/{name}"
-    for name in ("predict", "predict_batch", "predict_classes", "model", "docs", "openapi.json")
+    for name in (
+        "predict",
+        "predict_batch",
+        "predict_classes",
+        "models",
+        "model",
+        "docs",
+        "openapi.json",
+    )
 }
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 

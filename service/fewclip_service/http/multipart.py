@@ -1,4 +1,4 @@
-"""A multipart body -> fields and files, counted while it arrives. No meaning of fields here.
+"""A body -> fields and files, counted while it arrives. No meaning of fields here.
 
 Nothing touches the disk, file names are never used, and a text is never taken for a file or an
 address. Bytes are counted as they come, so that a chunked body without a length is bounded too.
@@ -37,24 +37,32 @@ async def read_form(
     *,
     image_bytes: int,
     images: int,
+    bare: bool,
     body_bytes: int,
     seconds: float,
     take: Callable[[int], None],
 ) -> Form:
-    """Read a multipart body.
+    """Read a multipart body, or one that is the image itself.
 
     Args:
         image_bytes: limit of one file; a larger one becomes a APIError in its place.
         images: limit of files.
+        bare: take `image/...` as the only file, called `image`.
         body_bytes: limit of all images together.
         seconds: time for the body to arrive.
         take: called with the count of bytes before they are kept.
 
     Raises:
-        APIError: no multipart body, a broken, too large or too slow one.
+        APIError: another kind of body, a broken, too large or too slow one.
     """
     limit = min(body_bytes, image_bytes * images) + _OVERHEAD
-    parser = _Parser(_boundary(request), image_bytes=image_bytes, parts=images + _OTHER_PARTS)
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    parser: _Parser | _Bare
+    if bare and kind.startswith(b"image/"):
+        limit, parser = image_bytes, _Bare()
+    else:
+        boundary = _boundary(kind, options, bare)
+        parser = _Parser(boundary, image_bytes=image_bytes, parts=images + _OTHER_PARTS)
     _check_length(request, limit)
     received = 0
     try:
@@ -73,10 +81,13 @@ async def read_form(
     return parser.finish()
 
 
-def _boundary(request: Request) -> bytes:
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+def _boundary(kind: bytes, options: dict[bytes, bytes], bare: bool) -> bytes:
     if kind != b"multipart/form-data":
-        raise APIError("unsupported_media_type", "send multipart/form-data with a file field")
+        ways = "send multipart/form-data with a file field"
+        if bare:
+            ways += " called image, or the image itself with its media type, such as image/jpeg"
+        got = kind.decode("latin-1")[:100] or "no media type"
+        raise APIError("unsupported_media_type", f"{ways}, not {got}")
     boundary = options.get(b"boundary", b"")
     if not 0 < len(boundary) <= 200:
         raise APIError("bad_request", "the multipart boundary is missing or too long")
@@ -92,6 +103,19 @@ def _check_length(request: Request, limit: int) -> None:
 
 def _too_large(limit: int) -> APIError:
     return APIError("too_large", f"the body has more than {limit:,} bytes; send smaller images")
+
+
+class _Bare:
+    """A body that is the image."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        self._data += chunk
+
+    def finish(self) -> Form:
+        return Form({}, {"image": [bytes(self._data)]})
 
 
 class _Parser:

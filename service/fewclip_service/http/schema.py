@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from fewclip_service.settings import Settings
 
 TOP_K_MOST = 1000
 
+_TOP_K = {"type": "integer", "minimum": 1, "maximum": TOP_K_MOST, "default": 5}
 _COVERAGE = {
     "type": "number",
     "exclusiveMinimum": 0,
     "exclusiveMaximum": 1,
     "description": "0.9: name the labels that hold the truth 9 in 10 times; refused by a model "
     "that cannot promise it",
+}
+_TOP_K_HELP = "how many classes to name"
+_MODEL_HELP = "which model, where several are served (GET /v1/models)"
+
+MODEL: dict[str, Any] = {
+    "name": "model",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 255},
+    "description": _MODEL_HELP,
+}
+_EXAMPLE: dict[str, JsonValue] = {
+    "label": "cat",
+    "score": 0.94,
+    "known": True,
+    "top": [{"label": "cat", "score": 0.94}, {"label": "dog", "score": 0.06}],
+    "model": "pets",
+    "ms": 21.5,
 }
 
 
@@ -32,6 +52,8 @@ class Answer(BaseModel):
     `prediction_set`, where a coverage was asked for, holds the truth at that rate.
     """
 
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+
     label: str
     score: float
     known: bool
@@ -39,6 +61,19 @@ class Answer(BaseModel):
     prediction_set: list[str] | None = None
     model: str
     ms: float
+
+
+class ServedModel(BaseModel):
+    """A model that is served; `version` changes when any file of its folder does."""
+
+    name: str
+    version: str
+
+
+class ModelList(BaseModel):
+    """All models that are served, by name."""
+
+    models: list[ServedModel]
 
 
 class Reason(BaseModel):
@@ -62,7 +97,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "No such model",
         408: "The body did not arrive in time",
         413: "Too many bytes, pixels or images",
-        415: "Not multipart/form-data",
+        415: "Another media type than those above",
         422: "A field or parameter is missing, unknown or out of range",
         503: "The queue is full, or no model is loaded; Retry-After says when to come back",
         504: "No answer in time",
@@ -75,19 +110,26 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def image_body(settings: Settings) -> dict[str, Any]:
-    """`image`, optional `top_k` and `coverage`."""
-    return _body({"image": _file(settings), "coverage": _COVERAGE}, ["image"])
+    """`image`, or the bare image as the body; optional `top_k`, `coverage`, `model`."""
+    extra = _body({"image": _file(settings), "coverage": _COVERAGE}, ["image"])
+    extra["requestBody"]["content"]["image/*"] = {"schema": _file(settings)}
+    query = [
+        {"name": "top_k", "in": "query", "schema": _TOP_K, "description": _TOP_K_HELP},
+        {"name": "coverage", "in": "query", "schema": _COVERAGE},
+        MODEL,
+    ]
+    return extra | {"parameters": query}
 
 
 def images_body(settings: Settings) -> dict[str, Any]:
-    """`images`, several, optional `top_k` and `coverage`."""
+    """`images`, several, optional `top_k`, `coverage`, `model`."""
     images = {"type": "array", "items": _file(settings), "minItems": 1}
     images["maxItems"] = settings.max_images
     return _body({"images": images, "coverage": _COVERAGE}, ["images"])
 
 
 def classes_body(settings: Settings) -> dict[str, Any]:
-    """`image`, `classes`, optional `top_k`."""
+    """`image`, `classes`, optional `top_k`, `model`."""
     classes = {
         "type": "string",
         "contentMediaType": "application/json",
@@ -102,13 +144,31 @@ def _file(settings: Settings) -> dict[str, Any]:
 
 
 def _body(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    top_k = {"type": "integer", "minimum": 1, "maximum": TOP_K_MOST, "default": 5}
+    optional = {
+        "top_k": _TOP_K | {"description": _TOP_K_HELP},
+        "model": MODEL["schema"] | {"description": _MODEL_HELP},
+    }
     schema = {
         "type": "object",
-        "properties": properties | {"top_k": top_k | {"description": "classes to name"}},
+        "properties": properties | optional,
         "required": required,
         "additionalProperties": False,
     }
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     }
+
+
+def complete(api: FastAPI, *, token: bool) -> None:
+    """Add what FastAPI cannot know: that a token is asked for."""
+    made = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        if token:
+            schemes = {"token": {"type": "http", "scheme": "bearer"}}
+            document["components"]["securitySchemes"] = schemes
+            document["security"] = [{"token": []}]
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]

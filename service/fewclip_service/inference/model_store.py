@@ -119,7 +119,9 @@ class Models:
             return next(iter(models.values()))
         if not models:
             raise APIError("not_ready", "no model is loaded")
-        raise APIError("bad_field", f"name a model with ?model=; there are: {_listed(models)}")
+        raise APIError(
+            "bad_field", f"name one of the models in the field model; there are: {_listed(models)}"
+        )
 
     def first(self) -> Model:
         """The first model by name: what the page shows.
@@ -129,6 +131,11 @@ class Models:
         """
         models = self._models
         return models[min(models)] if models else self.get(None)
+
+    def listed(self) -> list[dict[str, str]]:
+        """Name and version of each model that is served, by name."""
+        models = self._models
+        return [{"name": name, "version": models[name].version} for name in sorted(models)]
 
     @property
     def ready(self) -> bool:

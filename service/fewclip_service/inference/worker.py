@@ -69,13 +69,18 @@ class Call:
         self._take = take
         self._began = time.monotonic()
 
-    async def read(self, *, images: int) -> Form:
-        """The body; the time for an answer begins anew when it is there."""
+    async def read(self, *, images: int, bare: bool = False) -> Form:
+        """The body; the time for an answer begins anew when it is there.
+
+        Args:
+            bare: the body may also be the image itself, with its media type.
+        """
         settings = self._core.settings
         form = await read_form(
             self._request,
             image_bytes=settings.max_bytes,
             images=images,
+            bare=bare,
             body_bytes=settings.max_body,
             seconds=settings.timeout,
             take=self._take,
