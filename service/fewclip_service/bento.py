@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from fewclip.errors import FewclipError, MissingExtraError
+from fewclip_service.bento_readme import bento_readme
 from fewclip_service.inference.folders import check_models, model_folders
 
 _PACKAGES = ("fewclip", "fewclip_service")
@@ -96,6 +97,8 @@ def _fill(context: Path, root: Path, name: str) -> None:
         # The bundled backbone is for training, and nothing here trains.
         ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "samples")
         shutil.copytree(source, context / package, ignore=ignore)
+    # BentoML takes a README.md that lies beside the service as the Bento's own.
+    (context / "README.md").write_text(bento_readme(name, list(model_folders(root))), "utf-8")
     (context / "requirements.txt").write_text("\n".join(_requirements()) + "\n")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     (context / "service.py").write_text(_SERVICE.replace("{python}", python))

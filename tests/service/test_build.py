@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from benchmarks.server import Server
 from fewclip.runtime import OnnxClassifier
@@ -52,6 +53,28 @@ def test_the_image_is_slim(bento: Path) -> None:
     for heavy in ("torch", "open_clip", "gradio", "onnxruntime-gpu"):
         assert heavy not in needed
     assert not list(bento.rglob("*.safetensors"))
+
+
+def test_the_readme_says_how_to_call_and_run_it(bento: Path, exported: Path) -> None:
+    text = (bento / "README.md").read_text("utf-8")
+    assert text.startswith("# pets-1\n")
+    for label in OnnxClassifier(exported).classes:
+        assert f"`{label}`" in text
+    for route in (
+        "/v1/predict",
+        "/v1/predict_batch",
+        "/v1/models",
+        "/readyz",
+        "/livez",
+        "/metrics",
+    ):
+        assert route in text
+    compose, kubernetes = (part.split("```")[0] for part in text.split("```yaml\n")[1:])
+    assert list(yaml.safe_load(compose)["services"]) == ["pets-1"]
+    deployment, service = yaml.safe_load_all(kubernetes)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 3000}
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_it_serves_the_model_and_the_code_inside(bento: Path, exported: Path, photo: bytes) -> None:
