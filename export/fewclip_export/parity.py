@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewclip import decide
+from fewclip.class_set import prompt_key
 from fewclip.classifier import Classifier
 from fewclip.contract import Card
 from fewclip.errors import GateError
@@ -82,7 +83,7 @@ def examine(
     Raises:
         GateError: ONNX Runtime crashed or refused the graphs.
     """
-    taken = {*card.classes, *card.phrases.values()}
+    taken = {prompt_key(text) for text in (*card.classes, *card.phrases.values())}
     new = [name for name in NEW_CLASSES if name not in taken]
     request = {
         "folder": str(folder.resolve()),

@@ -111,9 +111,10 @@ def remembered(card: Card) -> list[tuple[Image, str | None]]:
     for entry in entries:
         path = root / entry["path"]
         try:
-            if sha256_file(path) == entry["sha256"]:
+            # A regular file: a stranger's card may name a device, which never ends.
+            if path.is_file() and sha256_file(path) == entry["sha256"]:
                 found.append((str(path), entry["label"]))
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the name
             continue
     return found
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from fewclip.contract import CARD_FILE, Card
 from fewclip.errors import ArtifactError, InputError
+from fewclip.model_files import MAX_CARD, is_plain_name, read_inside, sha256_inside
 
 if sys.platform != "win32":
     import fcntl
@@ -122,13 +123,13 @@ def read_card(folder: str | os.PathLike[str], *, verify: bool = True) -> Card:
     """
     root = Path(folder)
     plain = _read_json(root)
-    card = Card.from_dict(plain)
+    card = Card.from_dict({k: v for k, v in plain.items() if k != CARD_DIGEST})
     if plain.get(CARD_DIGEST) != _card_digest(plain):
         raise ArtifactError(
             f"{root / CARD_FILE} was changed since it was written; save or export the model again"
         )
     for name in card.files:
-        if not _is_plain_name(name):
+        if name == CARD_FILE or not is_plain_name(name):
             raise ArtifactError(
                 f"{root / CARD_FILE} names the file {name!r}, which is not inside the folder; "
                 "do not use this model"
@@ -144,12 +145,14 @@ def _read_json(root: Path) -> Mapping[str, Any]:
         what = "is not a folder" if root.exists() else "does not exist"
         raise ArtifactError(f"{root} {what}; give a folder made by `adapt`, `save` or `export`")
     try:
-        plain = json.loads(path.read_bytes())
+        plain = json.loads(read_inside(root, CARD_FILE, MAX_CARD), parse_constant=_no_constant)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{root} is not a fewclip model (it holds no {CARD_FILE}); give a folder made by "
             "`adapt`, `save` or `export`"
         ) from error
+    except ArtifactError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
     if not isinstance(plain, dict):
@@ -157,10 +160,14 @@ def _read_json(root: Path) -> Mapping[str, Any]:
     return plain
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no JSON")
+
+
 def _verify(root: Path, files: Mapping[str, str]) -> None:
     for name, expected in files.items():
         try:
-            found = sha256_file(root / name)
+            found = sha256_inside(root, name)
         except OSError as error:
             raise ArtifactError(
                 f"{root} is incomplete: {name} cannot be read ({error.strerror}); "
@@ -173,11 +180,6 @@ def _verify(root: Path, files: Mapping[str, str]) -> None:
             )
 
 
-def _is_plain_name(name: str) -> bool:
-    """Whether a file name stays inside its folder on every system."""
-    return name not in {"", ".", "..", CARD_FILE} and not set(name) & set("/\\:\0")
-
-
 def _card_digest(plain: Mapping[str, Any]) -> str:
     """sha256 over the card's content, whatever its layout as text."""
     content = {key: value for key, value in plain.items() if key != CARD_DIGEST}
@@ -187,15 +189,23 @@ def _card_digest(plain: Mapping[str, Any]) -> str:
 
 def _hashes(folder: Path) -> dict[str, str]:
     entries = sorted(folder.iterdir())
-    assert all(entry.is_file() and _is_plain_name(entry.name) for entry in entries), entries
+    assert all(entry.is_file() and is_plain_name(entry.name) for entry in entries), entries
     return {entry.name: sha256_file(entry) for entry in entries}
 
 
 def _write_card(folder: Path, card: Card) -> None:
     plain = card.to_dict()
     plain[CARD_DIGEST] = _card_digest(plain)
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+    # What could not be read back is refused before it stands anywhere, such as a NaN (null here).
+    Card.from_dict({k: v for k, v in plain.items() if k != CARD_DIGEST})
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = text.encode()
+    if len(content) > MAX_CARD:
+        raise InputError(
+            f"the card would take {len(content):,} bytes and at most {MAX_CARD:,} are read back; "
+            "give fewer or shorter class names"
+        )
+    (folder / CARD_FILE).write_bytes(content)
 
 
 def _temporary(place: Path) -> Path:

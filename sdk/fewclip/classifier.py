@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from fewclip import artifact, decide
+from fewclip import artifact, decide, saved_weights
 from fewclip.backbone import load_backbone, resolve_device
 from fewclip.base import BaseClassifier, Floats
 from fewclip.class_set import Phrases, read_phrases
-from fewclip.contract import WEIGHTS_FILE, Calibration, Card, HeadSpec
+from fewclip.contract import Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.methods import registry
 from fewclip.methods.base import ClassEmbeddings, Method
@@ -123,22 +123,12 @@ class Classifier(BaseClassifier):
         Raises:
             InputError: something stands there already and `overwrite` is False.
         """
-        from safetensors.torch import save_file
-
         from fewclip.readme import model_card
 
-        tensors: dict[str, torch.Tensor] = {}
-        tensors |= {f"trained/{k}": v for k, v in self.method.trained_parameters().items()}
-        tensors |= {f"state/{k}": v for k, v in self.method.state().items()}
-        tensors["logit_scale"] = self.backbone.logit_scale
-        if self.ood_score is not None:
-            tensors["ood_score/whiten"] = torch.from_numpy(self.ood_score.whiten)
-            tensors["ood_score/means"] = torch.from_numpy(self.ood_score.means)
-        plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         card = dataclasses.replace(self.card, name=Path(path).resolve().name)
 
         def fill(folder: Path) -> Card:
-            save_file(plain, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+            saved_weights.write(folder, self.method, self.ood_score)
             (folder / "README.md").write_text(model_card(card), "utf-8")
             return card
 
@@ -271,8 +261,6 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -
         FormatVersionError: written by a version this one does not know.
         BackboneError: its backbone cannot be loaded.
     """
-    from safetensors.torch import load_file
-
     card = artifact.read_card(path)
     if card.kind != "model":
         raise ArtifactError(
@@ -284,28 +272,5 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -
             f"{path} was trained on another version of backbone {backbone.name!r}; "
             "restore those weights, or adapt again"
         )
-    method = registry.build(
-        card.method,
-        backbone,
-        registry.make_options(card.method, card.options),
-        template=card.template,
-        phrases=list(card.training.get("phrases", card.phrases).values()),
-        generator=torch.Generator(),
-    )
-    tensors = load_file(Path(path) / WEIGHTS_FILE)
-    try:
-        with torch.no_grad():
-            for name, parameter in method.trained_parameters().items():
-                parameter.copy_(tensors[f"trained/{name}"])
-    except (KeyError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{path} does not hold what its card says ({error}); it was written by a version of "
-            f"fewclip whose {card.method} differs; adapt again"
-        ) from error
-    state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
-    method.load_state({k: v.to(backbone.device) for k, v in state.items()})
-    ood_score = None
-    if "ood_score/means" in tensors:
-        parts = (tensors[f"ood_score/{part}"].numpy() for part in ("whiten", "means"))
-        ood_score = OODScore(*parts)
+    method, ood_score = saved_weights.read(Path(path), card, backbone)
     return Classifier(method, card, ood_score=ood_score)

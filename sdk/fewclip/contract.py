@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
+from fewclip import card_schema
+from fewclip.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 from fewclip.errors import ArtifactError, FormatVersionError
 
 FORMAT_VERSION = 1
@@ -21,6 +24,15 @@ WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"
 TEXT_GRAPH = "text.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+
+# Far beyond any backbone: what a broken or forged card may ask for is bounded before it is done.
+MAX_SIDE = 4096  # pixels
+MAX_CONTEXT = 4096  # tokens
+MAX_SCALE = 1e6
+MAX_CLASSES = 100_000
+TEMPERATURES = (1e-3, 1e3)
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 # Tensor names of the exported graphs.
 IMAGE_INPUT = "image"  # (batch, 3, H, W) float32
@@ -57,8 +69,12 @@ class Preprocess:
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
+    interpolation: Annotated[str, Literal["bicubic", "bilinear"]] = "bicubic"
+    resize_mode: Annotated[str, Literal["shortest", "squash"]] = "shortest"
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.size <= MAX_SIDE, "size", f"from 1 to {MAX_SIDE} pixels", self.size)
+        _check(min(self.std) > 0, "std", "three numbers above 0", self.std)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +98,18 @@ class Calibration:
     ood_spread: float = 1.0
     n: int = 0
 
+    def __post_init__(self) -> None:
+        low, high = TEMPERATURES
+        within = low <= self.temperature <= high
+        _check(within, "temperature", f"from {low} to {high}", self.temperature)
+        for field in ("threshold", "logit_center", "ood_center"):
+            value = getattr(self, field)
+            _check(value is None or math.isfinite(value), field, "a finite number", value)
+        for field in ("logit_spread", "ood_spread"):
+            value = getattr(self, field)
+            _check(0 < value < math.inf, field, "a finite number above 0", value)
+        _check(self.n >= 0, "n", "a whole number from 0 on", self.n)
+
     @property
     def calibrated(self) -> bool:
         return self.n > 0
@@ -98,7 +126,7 @@ class ConformalScores:
             images, ascending.
     """
 
-    kind: str
+    kind: Annotated[str, Literal["split", "cross"]]
     scores: tuple[tuple[float, ...], ...]
 
 
@@ -116,6 +144,12 @@ class HeadSpec:
     logit_scale: float
     columns: tuple[int, ...]
     dept_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        scale, weight = self.logit_scale, self.dept_weight
+        _check(0 < scale <= MAX_SCALE, "logit_scale", f"above 0 and at most {MAX_SCALE}", scale)
+        _check(weight is None or 0 <= weight <= 1, "dept_weight", "in [0, 1]", weight)
+        _check(min(self.columns, default=0) >= -1, "columns", "-1 or more", self.columns)
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -139,7 +173,7 @@ class Card:
         files: file name -> sha256 of every other file of the folder.
     """
 
-    kind: str
+    kind: Annotated[str, Literal["model", "onnx"]]
     name: str
     classes: tuple[str, ...]
     phrases: Mapping[str, str]
@@ -147,14 +181,14 @@ class Card:
     preprocessing: Preprocess
     method: str
     options: Mapping[str, Any]
-    backbone: Mapping[str, Any]
+    backbone: Annotated[Mapping[str, Any], BackboneFacts]
     head: HeadSpec
     calibration: Calibration
     seed: int
-    precision: str
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    precision: Annotated[str, Literal["fp32", "bf16", "fp16", "int8"]]
+    data: Annotated[Mapping[str, Any], DataFacts] = dataclasses.field(default_factory=dict)
+    metrics: Annotated[Mapping[str, Any], MetricFacts] = dataclasses.field(default_factory=dict)
+    training: Annotated[Mapping[str, Any], TrainingFacts] = dataclasses.field(default_factory=dict)
     export: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     conformal: ConformalScores | None = None
@@ -168,10 +202,25 @@ class Card:
                 f"the card names {len(self.classes)} classes but its head has "
                 f"{len(self.head.columns)} columns; the card was edited or is broken"
             )
+        labels, phrases = self.classes, self.phrases
+        named = bool(labels) and all(label.strip() for label in labels)
+        _check(len(labels) <= MAX_CLASSES, "classes", f"at most {MAX_CLASSES}", len(labels))
+        _check(named and len(set(labels)) == len(labels), "classes", "distinct names", labels)
+        without = next((label for label in labels if label not in phrases), None)
+        _check(without is None, "phrases", "one for each class", without)
+        _check(self.template.count("{}") == 1, "template", "a text with one {}", self.template)
+        trained = len(self.training.get("phrases", phrases))
+        widest = max(self.head.columns)
+        _check(widest < trained, "columns", f"below the {trained} trained classes", widest)
+        _check(self.seed >= 0, "seed", "a whole number from 0 on", self.seed)
+        context = self.backbone.get("context_length", 2)
+        _check(2 <= context <= MAX_CONTEXT, "context_length", f"from 2 to {MAX_CONTEXT}", context)
+        for name, digest in self.files.items():
+            _check(bool(_SHA256.fullmatch(digest)), f"the hash of {name}", "a sha256", digest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only."""
-        plain = _plain(dataclasses.asdict(self))
+        plain = plain_json(dataclasses.asdict(self))
         plain["calibration"]["calibrated"] = self.calibration.calibrated
         return dict(plain)
 
@@ -189,46 +238,28 @@ class Card:
                 f"format_version {version!r} is not known here (this fewclip reads "
                 f"{FORMAT_VERSION}); update fewclip or save the model again"
             )
-        try:
-            fields = {f.name: plain[f.name] for f in dataclasses.fields(cls) if f.name in plain}
-            fields["classes"] = tuple(fields["classes"])
-            pre = fields["preprocessing"]
-            fields["preprocessing"] = Preprocess(
-                **{**pre, "mean": _triple(pre["mean"]), "std": _triple(pre["std"])}
-            )
-            head = fields["head"]
-            fields["head"] = HeadSpec(**{**head, "columns": tuple(head["columns"])})
-            calibration = {k: v for k, v in fields["calibration"].items() if k != "calibrated"}
-            fields["calibration"] = Calibration(**calibration)
-            fields["conformal"] = _conformal(plain.get("conformal"))
-            return cls(**fields)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, ArtifactError):
-                raise
-            raise ArtifactError(
-                f"card.json is not a fewclip card ({type(error).__name__}: {error}); "
-                "save or export the model again"
-            ) from error
+        calibration = plain.get("calibration")
+        if isinstance(calibration, Mapping):  # derived, for people
+            calibration = {k: v for k, v in calibration.items() if k != "calibrated"}
+            plain = {**plain, "calibration": calibration}
+        card: Card = card_schema.read(cls, plain, "card")
+        return card
 
 
-def _conformal(plain: Mapping[str, Any] | None) -> ConformalScores | None:
-    if plain is None:
-        return None
-    own = tuple(tuple(float(s) for s in column) for column in plain["scores"])
-    return ConformalScores(kind=plain["kind"], scores=own)
+def _check(holds: bool, field: str, wanted: str, value: Any) -> None:
+    if not holds:
+        raise ArtifactError(
+            f"{field} must be {wanted}, not {card_schema.shown(repr(value))}; "
+            "save or export the model again"
+        )
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    r, g, b = values
-    return float(r), float(g), float(b)
-
-
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """JSON's own types: numpy's numbers become Python's, and what is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, bool):
         return value
     if isinstance(value, numbers.Integral):

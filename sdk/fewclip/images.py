@@ -55,6 +55,7 @@ _UPRIGHT = {
     7: PILImage.Transpose.TRANSVERSE,
     8: PILImage.Transpose.ROTATE_90,
 }
+_TOO_MUCH_MEMORY = "takes more memory to decode than there is; reduce the image"
 # Pillow decodes an opened image at first use, which two threads must not do at once.
 _SHARED_IMAGE = threading.Lock()
 
@@ -142,6 +143,8 @@ def _from_file(file: IO[bytes], size: int, max_pixels: int) -> PILImage.Image:
         raise ImageTooLargeError(
             f"more than the {limit:,} pixels allowed; reduce the image"
         ) from error
+    except MemoryError as error:
+        raise ImageError(_TOO_MUCH_MEMORY) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # the disk's fault, not the image's
             raise
@@ -164,6 +167,8 @@ def _upright_rgb(image: PILImage.Image, max_pixels: int) -> PILImage.Image:
         return _rgb(_upright(image))
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError(_TOO_MUCH_MEMORY) from error
     except Exception as error:  # as in _from_file
         if isinstance(error, OSError) and error.errno:
             raise

@@ -36,6 +36,7 @@ __all__ = [
     "preprocess",
     "random_box",
     "reduce_for_training",
+    "resize_and_crop",
     "to_input",
 ]
 
@@ -142,15 +143,24 @@ def _preprocessed(array: npt.NDArray[Any], spec: Preprocess, size: int) -> Itera
 
 def to_input(image: PILImage.Image, spec: Preprocess) -> Inputs:
     """RGB image -> (3, size, size) float32, normalised: CLIP's inference transform."""
-    size = spec.size
-    if spec.resize_mode == "squash":
-        return _normalise(_resize(image, (size, size), spec), spec)
-    if spec.resize_mode != "shortest":
-        raise OptionError(f"resize_mode {spec.resize_mode!r} is not known; use shortest or squash")
-    image = _resize(image, _shorter_side_to(size, image), spec)
+    seen = resize_and_crop(
+        image, size=spec.size, interpolation=spec.interpolation, resize_mode=spec.resize_mode
+    )
+    return _normalise(seen, spec)
+
+
+def resize_and_crop(
+    image: PILImage.Image, *, size: int, interpolation: str, resize_mode: str
+) -> PILImage.Image:
+    """RGB image -> RGB image (size, size), what the model sees; a second time changes nothing."""
+    if resize_mode == "squash":
+        return _resize(image, (size, size), interpolation)
+    if resize_mode != "shortest":
+        raise OptionError(f"resize_mode {resize_mode!r} is not known; use shortest or squash")
+    image = _resize(image, _shorter_side_to(size, image), interpolation)
     # round() takes halves to the even neighbour, as torchvision's CenterCrop does.
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return _normalise(image.crop((left, top, left + size, top + size)), spec)
+    return image.crop((left, top, left + size, top + size))
 
 
 def reduce_for_training(image: PILImage.Image, spec: Preprocess) -> Pixels:
@@ -161,7 +171,7 @@ def reduce_for_training(image: PILImage.Image, spec: Preprocess) -> Pixels:
     """
     limit = 4 * spec.size
     if min(image.size) > limit:
-        image = _resize(image, _shorter_side_to(limit, image), spec)
+        image = _resize(image, _shorter_side_to(limit, image), spec.interpolation)
     return np.array(image)
 
 
@@ -179,11 +189,11 @@ def augment(
     to 4/3) and `RandomHorizontalFlip`; the same box and flip give the same bits.
     """
     top, left, height, width = random_box(pixels.shape[0], pixels.shape[1], rng, crop_area)
-    crop = PILImage.fromarray(pixels[top : top + height, left : left + width])
-    crop = _resize(crop, (spec.size, spec.size), spec)
+    image = PILImage.fromarray(pixels[top : top + height, left : left + width])
+    image = _resize(image, (spec.size, spec.size), spec.interpolation)
     if rng.random() < 0.5 and flip:
-        crop = crop.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)
-    return _normalise(crop, spec)
+        image = image.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)
+    return _normalise(image, spec)
 
 
 def random_box(
@@ -212,11 +222,11 @@ def _normalise(image: PILImage.Image, spec: Preprocess) -> Inputs:
     return pixels
 
 
-def _resize(image: PILImage.Image, size: tuple[int, int], spec: Preprocess) -> PILImage.Image:
-    method = _RESAMPLING.get(spec.interpolation)
+def _resize(image: PILImage.Image, size: tuple[int, int], interpolation: str) -> PILImage.Image:
+    method = _RESAMPLING.get(interpolation)
     if method is None:
         raise OptionError(
-            f"interpolation {spec.interpolation!r} is not known; use {' or '.join(_RESAMPLING)}"
+            f"interpolation {interpolation!r} is not known; use {' or '.join(_RESAMPLING)}"
         )
     return image.resize(size, method)
 

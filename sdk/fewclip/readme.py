@@ -61,12 +61,17 @@ def _metrics(card: Card) -> str:
     ]
     for name, row in (("zero-shot", before), ("adapted", after)):
         lines.append(
-            f"| {name} | {row['accuracy']:.1%} | {row['macro_f1']:.3f} | {row['ece']:.3f} |"
+            f"| {name} | {row['accuracy']:.1%} | {_decimal(row['macro_f1'])} | "
+            f"{_decimal(row['ece'])} |"
         )
     lines += [
         "",
         f"Temperature {calibration.temperature:.3f}, unknown threshold "
-        + ("none" if calibration.threshold is None else f"{calibration.threshold:.3f}")
+        + _decimal(calibration.threshold)
         + f", both from the same {calibration.n} images.",
     ]
     return "\n".join(lines)
+
+
+def _decimal(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

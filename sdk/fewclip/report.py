@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fewclip.contract import plain_json
 from fewclip.errors import DataError
 
 BINS = 15  # of confidence, equally wide; the number of Guo et al. 2017 (arXiv 1706.04599)
@@ -133,7 +134,7 @@ class Report:
         curve = plots.reliability(self)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(plain_json(self.to_dict()), indent=2, ensure_ascii=False) + "\n"
         (target / "report.json").write_text(text, encoding="utf-8")
         (target / "confusion.png").write_bytes(matrix)
         (target / "reliability.png").write_bytes(curve)

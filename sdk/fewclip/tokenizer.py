@@ -29,6 +29,7 @@ VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY_SIZE = 49408
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+_SPLIT = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
 _WORD_END = "</w>"
 
 
@@ -114,6 +115,11 @@ def clean(text: str) -> str:
     return " ".join(mended.split()).lower()
 
 
+def words(text: str) -> list[str]:
+    """The pieces of a text that are turned into ids each on its own: equal pieces, equal ids."""
+    return [piece for piece, _ in _SPLIT.pre_tokenize_str(clean(text))]
+
+
 def shortened(text: str, limit: int = 80) -> str:
     """A text for a message: whole, or its start and its length."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
@@ -133,7 +139,7 @@ def _build(vocabulary: str) -> tokenizers.Tokenizer:
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            _SPLIT,
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -50,6 +50,7 @@ class Settings:
     max_batch: int = _option(16, "images that the model takes at once")
     queue: int = _option(128, "images accepted and not yet answered, per worker; then 503")
     timeout: float = _option(30.0, "seconds until a request is answered with 504")
+    decode_seconds: float = _option(10.0, "seconds until decoding one image is given up")
     poll: float = _option(0.5, "seconds between looks at the model folder")
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class Settings:
         self._check("max_body", self.max_body >= self.max_bytes, "at least max_bytes")
         self._check("queue", self.queue >= self.max_images, "at least max_images")
         self._check("timeout", 0 < self.timeout <= 3600, "from 0 to 3600 seconds")
+        self._check("decode_seconds", 0 < self.decode_seconds <= 3600, "from 0 to 3600 seconds")
         self._check("poll", 0.05 <= self.poll <= 3600, "from 0.05 to 3600 seconds")
         self._check("device", self.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
         self._check("token", self.token.isascii() and self.token.isprintable(), "plain ASCII text")

@@ -21,12 +21,12 @@ def make_card(**changes: object) -> Card:
         kind="model",
         name="pets",
         classes=("cat", "dög 🐶"),
-        phrases={"cat": "a cat"},
+        phrases={"cat": "a cat", "dög 🐶": "a dog"},
         template="a photo of a {}.",
         preprocessing=Preprocess(size=64, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)),
         method="zero-shot",
         options={"omega": (1, 2)},
-        backbone={"name": "micro"},
+        backbone={"name": "micro", "hash": "00", "context_length": 32},
         head=HeadSpec(logit_scale=100.0, columns=(0, 1), dept_weight=0.7),
         calibration=Calibration(temperature=1.5, threshold=12.25, n=30),
         seed=3,
@@ -200,13 +200,13 @@ def test_a_changed_missing_or_truncated_file_is_refused(model: Path) -> None:
     with pytest.raises(ArtifactError, match=r"incomplete: model\.bin"):
         read_card(model)
     path.mkdir()
-    with pytest.raises(ArtifactError, match=r"incomplete: model\.bin"):
+    with pytest.raises(ArtifactError, match=r"model\.bin is not a regular file"):
         read_card(model)
     read_card(model, verify=False)
 
 
 def test_an_edited_card_is_refused(model: Path) -> None:
-    rewrite(model, {"classes": ["dog", "cat"]})
+    rewrite(model, {"classes": ["dög 🐶", "cat"]})
     with pytest.raises(ArtifactError, match="was changed"):
         read_card(model, verify=False)
 

@@ -98,7 +98,7 @@ def test_classes_can_be_added_removed_and_renamed(tuned: fewclip.Classifier) -> 
     assert renamed.classes == ("four", "one", "null")
     with pytest.raises(ClassNameError, match="already among"):
         tuned.add_classes(["zero"])
-    with pytest.raises(ClassNameError, match="not among the classes: nine"):
+    with pytest.raises(ClassNameError, match="not among the classes: 'nine'"):
         tuned.remove_classes(["nine"])
 
 

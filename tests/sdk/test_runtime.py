@@ -176,6 +176,7 @@ EDITS: dict[str, Callable[[Any], Any]] = {
     "one alone": lambda m: m.with_classes(["zero"]),
     "remove": lambda m: m.remove_classes(["one"]),
     "remove and bring back": lambda m: m.remove_classes(["one"]).with_classes(LABELS),
+    "remove and add again": lambda m: m.remove_classes("one").add_classes(["zebra", "one"]),
     "rename": lambda m: m.rename_classes({"zero": "null"}).add_classes(["zebra"]),
     "threshold": lambda m: m.set_unknown_threshold(0.0),
     "no threshold": lambda m: m.set_unknown_threshold(None),

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewclip.data import Skipped, clean
+from fewclip.class_set import clean_label
+from fewclip.data import Skipped
 from fewclip.errors import DataError, ImageError
 from fewclip_app.settings import Settings
 from fewclip_app.work import archive
@@ -80,7 +81,7 @@ class Workspace:
         with self.lock:
             if len(self.boxes) >= self.settings.max_classes:
                 raise DataError(f"no more than {self.settings.max_classes} classes are allowed")
-            box = ClassDraft(secrets.token_hex(8), clean(name))
+            box = ClassDraft(secrets.token_hex(8), clean_label(name))
             self.boxes.append(box)
             return box
 
@@ -97,7 +98,7 @@ class Workspace:
 
     def rename_box(self, key: str, name: str) -> None:
         with self.lock:
-            self.box(key).name = clean(name)
+            self.box(key).name = clean_label(name)
 
     def remove_box(self, key: str) -> None:
         with self.lock:

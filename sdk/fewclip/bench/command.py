@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from fewclip.contract import plain_json
 from fewclip.errors import OptionError
 
 PROTOCOLS = {
@@ -99,7 +100,7 @@ def bench(arguments: argparse.Namespace) -> int:
         )
     summary = getattr(protocols, arguments.protocol.replace("-", "_"))(data, **chosen)
     if arguments.json:
-        print(json.dumps(summary.to_dict(), ensure_ascii=False, indent=1))
+        print(json.dumps(plain_json(summary.to_dict()), ensure_ascii=False, indent=1))
     else:
         print(summary.to_markdown(), end="")
         print(f"saved: {arguments.out}/{summary.protocol}.md, .csv, .json, .png", file=sys.stderr)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fewclip.bench.results import Result
+from fewclip.contract import plain_json
 
 AVERAGE = "average"  # the row over several data sets, and the column over several targets
 HEADINGS = {"h": "H", "answers_per_second": "images/s", "trained_parameters": "trained parameters"}
@@ -127,7 +128,7 @@ class Summary:
         picture = draw(self)
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(plain_json(self.to_dict()), indent=1, ensure_ascii=False) + "\n"
         contents = {".md": self.to_markdown(), ".csv": self.to_csv(), ".json": text}
         paths = [place / f"{self.protocol}{suffix}" for suffix in (*contents, ".png")]
         for path, content in zip(paths, contents.values(), strict=False):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewclip.contract import plain_json
 from fewclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ Arguments = argparse.Namespace
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    # What is not finite becomes null: NaN is no JSON.
+    print(json.dumps(plain_json(value), ensure_ascii=False, indent=2, allow_nan=False))
 
 
 def json_flag(parser: Parser) -> None:

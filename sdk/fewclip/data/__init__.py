@@ -5,7 +5,7 @@ training and validation images, `pixel_cache` keeps them decoded.
 """
 
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
-from fewclip.data.discovery import Data, Found, Scan, Skipped, clean, existing, scan
+from fewclip.data.discovery import Data, Found, Scan, Skipped, existing, scan
 from fewclip.data.pixel_cache import PixelStore
 from fewclip.data.pool import Item, Pool, content_hash, read, read_labelled
 from fewclip.data.split import Split, few_shot, list_images
@@ -19,7 +19,6 @@ __all__ = [
     "Scan",
     "Skipped",
     "Split",
-    "clean",
     "content_hash",
     "csv_rows",
     "existing",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fewclip.class_set import clean_label
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
 from fewclip.errors import DataError
 from fewclip.images import Image, image_suffixes, readable
@@ -117,11 +117,6 @@ def visible(folder: Path) -> list[Path]:
     return [folder / e for e in entries if not e.startswith(".") and e not in _LITTER]
 
 
-def clean(label: str) -> str:
-    """One spelling per label: macOS stores 'é' as two characters, others as one."""
-    return unicodedata.normalize("NFC", label).strip()
-
-
 def _scan_folder(folder: Path) -> Scan:
     entries = visible(folder)
     folders = [entry for entry in entries if os.path.isdir(entry)]
@@ -186,7 +181,7 @@ def _scan_csv(path: Path) -> Scan:
         if empty:
             result.skipped.append(Skipped(source, f"no {' and no '.join(empty)} in this row"))
             continue
-        label = clean(cells["label"])
+        label = clean_label(cells["label"])
         result.labels.add(label)
         result.splits["train"].append(Found(image_beside(path, cells["image_path"]), label, source))
     if not result.labels and not result.skipped:
@@ -229,7 +224,7 @@ def _scan_pairs(data: Iterable[Any]) -> Scan:
 
 
 def _checked_label(label: object, where: str) -> str:
-    if not isinstance(label, str) or not clean(label):
+    if not isinstance(label, str) or not clean_label(label):
         raise DataError(
             f"{where}: {label!r} is no class name; give the words one would say for what is shown"
         )
@@ -239,7 +234,7 @@ def _checked_label(label: object, where: str) -> str:
         raise DataError(
             f"{where}: the class name is not valid UTF-8 and cannot be stored; rename it"
         ) from error
-    return clean(label)
+    return clean_label(label)
 
 
 def _given_source(image: object, place: str) -> str:

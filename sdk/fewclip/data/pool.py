@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image as PILImage
 
+from fewclip.class_set import listed, phrases_for, read_labels
 from fewclip.data.discovery import Data, Found, Skipped, scan
-from fewclip.data.labels import check_known, listed, names_in, phrases_for
 from fewclip.errors import ClassNameError, DataError, ImageError
 from fewclip.images import Image, decode, load_image
 from fewclip.preprocess import WORKERS
@@ -88,8 +88,11 @@ def read(data: Data, *, classes: Sequence[str] | Mapping[str, str] | None = None
     result = scan(data)
     if result.divided and not result.labels:
         raise DataError(f"{result.name} has no train/ folder with class folders; add one")
-    names = None if classes is None or isinstance(classes, Mapping) else names_in(classes)
-    check_known(names if names is not None else (classes or ()), result.labels)
+    names = None if classes is None or isinstance(classes, Mapping) else read_labels(classes)
+    given = {}
+    if isinstance(classes, Mapping) and classes:
+        given = dict(zip(read_labels(classes), classes.values(), strict=True))
+    _check_known(names or given, result.labels)
     wanted = result.labels if names is None else set(names)
     skipped, notes = list(result.skipped), list(result.notes)
     if len(wanted) < len(result.labels):
@@ -110,7 +113,7 @@ def read(data: Data, *, classes: Sequence[str] | Mapping[str, str] | None = None
     _check_enough(result.name, order, names, skipped)
     return Pool(
         classes=order,
-        phrases=phrases_for(order, classes if isinstance(classes, Mapping) else {}),
+        phrases=phrases_for(read_labels(order), given),
         train=_items(splits["train"], order),
         val=_items(splits["val"], order) if "val" in splits else None,
         test=_items(splits["test"], order) if "test" in splits else None,
@@ -139,14 +142,15 @@ def read_labelled(
             "name the folder whose sub-folders are the classes to use"
         )
     found = result.splits[split if result.divided else "train"]
-    known = [each for each in found if each.label in classes]
+    wanted = set(classes)
+    known = [each for each in found if each.label in wanted]
     if found and not known:
         raise ClassNameError(
             f"{result.name} holds the labels {listed(sorted({f.label for f in found}))}, none of "
             f"which is among the classes {listed(classes)}; rename the labels or add the classes"
         )
     seen, unusable = _verify(known)
-    strangers = _strangers(found, classes, "that is not among the model's")
+    strangers = _strangers(found, wanted, "that is not among the model's")
     skipped = result.skipped + strangers + unusable
     if not seen:
         raise DataError(f"{result.name} has not one usable image{_first(skipped)}")
@@ -233,6 +237,15 @@ def _strangers(found: Iterable[Found], labels: Container[str], reason: str) -> l
         Skipped(f"class {label!r}", f"{n} images of a class {reason}")
         for label, n in sorted(others.items())
     ]
+
+
+def _check_known(names: Iterable[str], labels: set[str]) -> None:
+    unknown = [name for name in names if name not in labels]
+    if unknown:
+        raise ClassNameError(
+            f"classes names {listed(unknown)}, but the data holds {listed(sorted(labels))}; "
+            "use the labels as they stand there"
+        )
 
 
 def _check_enough(

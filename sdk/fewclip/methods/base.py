@@ -22,6 +22,7 @@ from fewclip.methods.class_blocks import text_in_blocks
 from fewclip.preprocess import CROP_AREA
 
 Inputs = tuple[Tensor, ...]
+MAX_CTX = 256  # learned vectors per block: a card is a stranger's, and they are allocated unseen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,9 @@ class MethodOptions:
         for field, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0)):
             value = getattr(self, field)
             self.check(isinstance(value, int) and value >= low, field, f"a whole number >= {low}")
+        for field in (f.name for f in dataclasses.fields(self) if f.name.endswith("_ctx")):
+            value = getattr(self, field)
+            self.check(value <= MAX_CTX, field, f"a whole number from 1 to {MAX_CTX}")
         rates = [f.name for f in dataclasses.fields(self) if f.name.endswith("lr")]
         for field in (*rates, "weight_decay"):
             self.check(getattr(self, field) >= 0, field, "a number >= 0")

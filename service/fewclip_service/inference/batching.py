@@ -1,15 +1,15 @@
 """Image bytes -> prediction, off the event loop, with a deadline. No HTTP, no fields.
 
-Decoding runs in a thread pool. What is decoded becomes a job, and jobs go through the model in
-batches that BentoML puts together. A job whose time is up is dropped: one that waits is never
-computed, and a batch that nobody waits for any more is stopped inside ONNX Runtime.
+Decoding runs in processes that may be killed (`decode_pool.py`), each awaited by a thread. What is
+decoded becomes a job, and jobs go through the model in batches that BentoML puts together. A job
+whose time is up is dropped: one that waits is never computed, and a batch that nobody waits for any
+more is stopped inside ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import io
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,8 +20,9 @@ import onnxruntime as ort
 from PIL import Image
 
 from fewclip import decide
+from fewclip.decode_pool import SLOW, DecodePool
 from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
-from fewclip.preprocess import Inputs, load_image, to_input
+from fewclip.preprocess import Inputs, to_input
 from fewclip.runtime import OnnxClassifier
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.metrics import metrics
@@ -64,8 +65,9 @@ class Engine:
 
     Args:
         dispatch: hands one job to the batching; returns what `run_batch` gave for it.
-        threads: that decode.
+        threads: images decoded at once.
         max_pixels: limit of one image.
+        decode_seconds: until decoding one image is given up.
     """
 
     def __init__(
@@ -74,21 +76,22 @@ class Engine:
         *,
         threads: int,
         max_pixels: int,
+        decode_seconds: float,
     ) -> None:
         self._dispatch = dispatch
-        self._max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._pool = DecodePool(threads, max_pixels=max_pixels, seconds=decode_seconds)
+        # One more than the pool has slots for each that a slow image may have given back.
+        self._decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode")
         # Apart from the decoders: a text tower encodes one list at a time, and those who wait for
         # it must not keep images from being decoded.
         self._namers = ThreadPoolExecutor(1, thread_name_prefix="names")
 
     def warm_up(self) -> None:
-        """Load Pillow's plugins now: the first request should not pay for that."""
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(file, "JPEG")
-        load_image(file.getvalue())
+        """Start the processes now: the first requests should not pay for that."""
+        self._pool.start()
 
     def close(self) -> None:
+        self._pool.close()
         for pool in (self._decoders, self._namers):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -134,12 +137,14 @@ class Engine:
     def _decode(self, classifier: OnnxClassifier, data: bytes) -> Inputs:
         with metrics().decode.time():
             try:
-                image = load_image(data, max_pixels=self._max_pixels, name="the image")
+                spec = classifier.card.preprocessing
+                pixels = self._pool.decode(data, crop=spec).crop
             except ImageTooLargeError as error:
-                raise APIError("too_large", str(error)) from error
+                raise APIError("too_large", f"the image: {error}") from error
             except ImageError as error:
-                raise APIError("not_an_image", str(error)) from error
-            return to_input(image, classifier.card.preprocessing)
+                raise APIError("not_an_image", f"the image: {error}") from error
+            assert pixels is not None
+            return to_input(Image.fromarray(pixels), spec)
 
 
 def run_batch(jobs: Sequence[Job]) -> list[decide.Prediction | None]:

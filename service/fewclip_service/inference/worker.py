@@ -39,7 +39,12 @@ class Worker:
         threads = settings.threads or max(1, usable_cores() // settings.workers)
         self.settings = settings
         self.gate = Admission(images=settings.queue, held=_BODIES * settings.max_body)
-        self.engine = Engine(dispatch, threads=threads, max_pixels=settings.max_pixels)
+        self.engine = Engine(
+            dispatch,
+            threads=threads,
+            max_pixels=settings.max_pixels,
+            decode_seconds=settings.decode_seconds,
+        )
         self.models = Models(
             Path(settings.model),
             lambda folder: _load(folder, settings.device, threads),

@@ -1,0 +1,60 @@
+"""What is certain about the open parts of a card. Types only; `card_schema` checks them.
+
+`data`, `metrics`, `training` and `backbone` are free to grow, and other code reads a few of their
+keys. Those are named here, so that a card whose `training.phrases` is null is refused at the edge
+and not by whoever looks into it later. Keys that are optional stand in a class with `total=False`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+
+class BackboneFacts(TypedDict):
+    """`hash`: sha256 of the weights; `context_length`: tokens of a prompt."""
+
+    name: str
+    hash: str
+    context_length: int
+
+
+class ValidationFile(TypedDict):
+    """An image kept out of training: where it was found, and what it held."""
+
+    path: str
+    label: str
+    sha256: str
+
+
+class DataFacts(TypedDict, total=False):
+    """`source`: where the images came from, when that was a place."""
+
+    source: str | None
+    validation_files: Sequence[ValidationFile]
+
+
+class Figures(TypedDict):
+    """How a model did on `n` images; null where a figure is not defined."""
+
+    accuracy: float
+    macro_f1: float | None
+    ece: float | None
+    n: int
+
+
+class MetricFacts(TypedDict, total=False):
+    """Zero-shot's figures and the model's own, on the same images."""
+
+    before: Figures | None
+    after: Figures | None
+
+
+class TrainingFacts(TypedDict, total=False):
+    """`phrases`: the trained classes, in the order of the head's columns."""
+
+    run_id: str
+    phrases: Mapping[str, str]
+    losses: Sequence[float | None]
+    resumed_from_epochs: Sequence[int]
+    device: str

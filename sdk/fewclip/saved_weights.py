@@ -1,0 +1,130 @@
+"""A tuned method <-> `model.safetensors`. What the card says is taken as it is; folders elsewhere.
+
+Names within the file: `trained/...` what training changed, `state/...` what the method keeps
+besides, `ood_score/...` what the training images looked like, and the backbone's `logit_scale`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewclip import tensor_file
+from fewclip.backbone import Backbone
+from fewclip.contract import WEIGHTS_FILE, Card
+from fewclip.errors import ArtifactError, InputError
+from fewclip.methods import registry
+from fewclip.methods.base import Method
+from fewclip.ood import OODScore
+
+
+def write(folder: Path, method: Method, ood_score: OODScore | None) -> None:
+    """Write the file into a folder.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    tensors: dict[str, Tensor] = {}
+    tensors |= {f"trained/{k}": v for k, v in method.trained_parameters().items()}
+    tensors |= {f"state/{k}": v for k, v in method.state().items()}
+    tensors["logit_scale"] = method.backbone.logit_scale
+    if ood_score is not None:
+        tensors["ood_score/whiten"] = torch.from_numpy(ood_score.whiten)
+        tensors["ood_score/means"] = torch.from_numpy(ood_score.means)
+    tensor_file.write(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
+
+
+def read(folder: Path, card: Card, backbone: Backbone) -> tuple[Method, OODScore | None]:
+    """The method that the card describes, with the file's weights.
+
+    Raises:
+        ArtifactError: the file does not hold what the card says.
+        OptionError: the card's options are none of its method's.
+    """
+    tensors = _read_tensors(folder, card)
+    options = registry.make_options(card.method, card.options)
+    try:
+        method = registry.build(
+            card.method,
+            backbone,
+            options,
+            template=card.template,
+            phrases=list(card.training.get("phrases", card.phrases).values()),
+            generator=torch.Generator(),
+        )
+        _restore(method, tensors)
+        return method, _ood_score(tensors)
+    except InputError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
+        raise ArtifactError(
+            f"{folder} does not hold what its card says ({error}); it was written by a version of "
+            f"fewclip whose {card.method} differs; adapt again"
+        ) from error
+
+
+def _read_tensors(folder: Path, card: Card) -> dict[str, Tensor]:
+    if WEIGHTS_FILE not in card.files:
+        raise ArtifactError(
+            f"{folder} is incomplete: its card names no {WEIGHTS_FILE}; adapt again"
+        )
+    tensors, _ = tensor_file.read(folder, WEIGHTS_FILE)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ArtifactError(
+                f"{folder / WEIGHTS_FILE} holds numbers that are not finite ({name}); "
+                "adapt again, with a lower learning rate if it is your own"
+            )
+    return tensors
+
+
+def _restore(method: Method, tensors: Mapping[str, Tensor]) -> None:
+    parameters = method.trained_parameters()
+    found = _part(tensors, "trained/")
+    check_same_shapes(found, parameters)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(found[name])
+    state = _part(tensors, "state/")
+    check_same_shapes(state, method.state())
+    method.load_state({k: v.to(method.backbone.device) for k, v in state.items()})
+
+
+def check_same_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Names and shapes must agree: `copy_` alone would spread one number over a whole matrix.
+
+    Raises:
+        ValueError: says what differs.
+    """
+    odd = sorted(found.keys() ^ wanted.keys())
+    if odd:
+        which = "missing" if odd[0] in wanted else "unknown"
+        raise ValueError(f"{which} tensor {odd[0]!r}, and {len(odd) - 1} more")
+    for name, value in wanted.items():
+        if found[name].shape != value.shape:
+            was, now = tuple(found[name].shape), tuple(value.shape)
+            raise ValueError(f"tensor {name!r} has shape {was} and not {now}")
+        if found[name].is_floating_point() != value.is_floating_point():
+            raise ValueError(f"tensor {name!r} is of type {found[name].dtype}")
+
+
+def _ood_score(tensors: Mapping[str, Tensor]) -> OODScore | None:
+    parts = _part(tensors, "ood_score/")
+    if not parts:
+        return None
+    whiten, means = parts["whiten"], parts["means"]
+    if not (
+        whiten.dim() == means.dim() == 2
+        and whiten.shape[0] == whiten.shape[1] == means.shape[1]
+        and len(means)
+        and whiten.dtype == means.dtype == torch.float32
+    ):
+        raise ValueError(f"ood_score of shapes {tuple(whiten.shape)} and {tuple(means.shape)}")
+    return OODScore(whiten.numpy(), means.numpy())
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
