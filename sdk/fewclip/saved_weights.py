@@ -84,31 +84,13 @@ def _read_tensors(folder: Path, card: Card) -> dict[str, Tensor]:
 def _restore(method: Method, tensors: Mapping[str, Tensor]) -> None:
     parameters = method.trained_parameters()
     found = _part(tensors, "trained/")
-    check_same_shapes(found, parameters)
+    tensor_file.check_alike(found, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(found[name])
     state = _part(tensors, "state/")
-    check_same_shapes(state, method.state())
+    tensor_file.check_alike(state, method.state())
     method.load_state({k: v.to(method.backbone.device) for k, v in state.items()})
-
-
-def check_same_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Names and shapes must agree: `copy_` alone would spread one number over a whole matrix.
-
-    Raises:
-        ValueError: says what differs.
-    """
-    odd = sorted(found.keys() ^ wanted.keys())
-    if odd:
-        which = "missing" if odd[0] in wanted else "unknown"
-        raise ValueError(f"{which} tensor {odd[0]!r}, and {len(odd) - 1} more")
-    for name, value in wanted.items():
-        if found[name].shape != value.shape:
-            was, now = tuple(found[name].shape), tuple(value.shape)
-            raise ValueError(f"tensor {name!r} has shape {was} and not {now}")
-        if found[name].is_floating_point() != value.is_floating_point():
-            raise ValueError(f"tensor {name!r} is of type {found[name].dtype}")
 
 
 def _ood_score(tensors: Mapping[str, Tensor]) -> OODScore | None:

@@ -69,6 +69,22 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def check_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Names, shapes and types must agree: torch's `copy_` spreads one number over a whole matrix.
+
+    Raises:
+        ValueError: says what differs.
+    """
+    odd = sorted(found.keys() ^ wanted.keys())
+    if odd:
+        which = "missing" if odd[0] in wanted else "unknown"
+        raise ValueError(f"{which} tensor {odd[0]!r}, and {len(odd) - 1} more")
+    for name, value in wanted.items():
+        was, now = (f"{x.dtype} {tuple(x.shape)}" for x in (found[name], value))
+        if was != now:
+            raise ValueError(f"tensor {name!r} is {was} and not {now}")
+
+
 def _check_header(folder: Path, name: str) -> None:
     """The header is parsed whole before anything of it is known: bound it first."""
     with open_inside(folder, name) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -61,16 +62,25 @@ def adapt_arguments(parser: Parser) -> None:
 
 def adapt(arguments: Arguments) -> int:
     from fewclip import artifact
-    from fewclip.training import adapt, checkpoint
-    from fewclip.training.progress import to_stderr
+    from fewclip.training import run_lock
 
     out = Path(arguments.out)
     kept = out.with_name(out.name + ".checkpoint")
     finished = arguments.resume and not arguments.overwrite and (out / "card.json").is_file()
     if not finished:
         artifact.check_target(out, overwrite=arguments.overwrite)
-    if not arguments.resume:
-        checkpoint.remove(kept)
+    with run_lock.held(kept):
+        card = _adapted(arguments, out, kept, finished)
+    _report_adapted(arguments, card)
+    return 0
+
+
+def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Card:
+    """The card of the model in `out`: trained now, or found there `finished`."""
+    from fewclip import artifact
+    from fewclip.training import adapt, checkpoint
+    from fewclip.training.progress import to_stderr
+
     made = adapt.plan(
         arguments.data,
         method=arguments.method,
@@ -83,7 +93,7 @@ def adapt(arguments: Arguments) -> int:
         seed=arguments.seed,
         device=arguments.device,
         precision=arguments.precision,
-        checkpoint=kept,
+        checkpoint=kept if arguments.resume else None,
         **settings(arguments.set),
     )
     print(made.split.describe(), file=sys.stderr, flush=True)
@@ -94,13 +104,19 @@ def adapt(arguments: Arguments) -> int:
                 f"{out} holds a model of another run; give another --out, or --overwrite"
             )
         print(f"{out} is finished already: the same data and settings", file=sys.stderr)
-        _report_adapted(arguments, card)
-        return 0
+        return card
+    aside = None if arguments.resume else checkpoint.set_aside(kept)
+    if aside is not None:
+        print(
+            f"a run was under way in {kept}: kept as {aside.name} until this one is done "
+            "(--resume would have continued it)",
+            file=sys.stderr,
+        )
+    made = dataclasses.replace(made, checkpoint=kept)
     clf = adapt.execute(made, progress=to_stderr())
     clf.save(out, overwrite=arguments.overwrite)
     checkpoint.remove(kept)
-    _report_adapted(arguments, artifact.read_card(out, verify=False))
-    return 0
+    return artifact.read_card(out, verify=False)
 
 
 def _report_adapted(arguments: Arguments, card: Card) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +33,7 @@ from fewclip.methods import registry
 from fewclip.ood import OODScore
 from fewclip.report import Report
 from fewclip.training import checkpoint as checkpoints
+from fewclip.training import run_lock
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.mixed_precision import check_precision, resolve_precision
 from fewclip.training.progress import to_stderr
@@ -88,28 +91,30 @@ def adapt(
 
     Raises:
         DataError, OptionError, ClassNameError, BackboneError: the input is at fault.
-        CheckpointError: the checkpoint is another run's.
+        CheckpointError: the checkpoint is another run's, broken, or held by a run at work.
         StoppedError: stopped on request; the checkpoint, if any, can be continued.
     """
-    made = plan(
-        data,
-        method=method,
-        backbone=backbone,
-        shots=shots,
-        classes=classes,
-        template=template,
-        val=val,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        precision=precision,
-        checkpoint=checkpoint,
-        **options,
-    )
-    if progress is True:
-        print(made.split.describe(), file=sys.stderr, flush=True)
-        progress = to_stderr()
-    return execute(made, progress=progress or None, stop=stop)
+    held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
+    with held:
+        made = plan(
+            data,
+            method=method,
+            backbone=backbone,
+            shots=shots,
+            classes=classes,
+            template=template,
+            val=val,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            precision=precision,
+            checkpoint=checkpoint,
+            **options,
+        )
+        if progress is True:
+            print(made.split.describe(), file=sys.stderr, flush=True)
+            progress = to_stderr()
+        return execute(made, progress=progress or None, stop=stop)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +127,11 @@ class Plan:
         split: which images train and which validate.
         phrases: label -> phrase.
         source: where the images came from, as it was given, when that was a place.
-        run: the run's fingerprint as plain JSON; equal fingerprints give equal weights.
+        run: the run's fingerprint as plain JSON. On a CPU equal fingerprints give equal weights,
+            bit for bit, on processors of the same model: the order of sums depends on the threads,
+            on torch, and on the instructions there are, which therefore are part of it. On a GPU
+            they give weights that are equal but for rounding, since some kernels add in the order
+            in which their blocks happen to end.
     """
 
     method: str
@@ -185,6 +194,7 @@ def plan(
         "device": place.type,
         "images": datasets.content_hash(split.train),
         "validation": datasets.content_hash(split.val),
+        **_arithmetic(place),
     }
     return Plan(
         method=name,
@@ -199,6 +209,14 @@ def plan(
         checkpoint=None if checkpoint is None else Path(checkpoint),
         run=json.loads(json.dumps(run)),
     )
+
+
+def _arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the order of sums, and with it the last bits of the weights, depends on."""
+    named = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        return {**named, "gpu": torch.cuda.get_device_name(device)}
+    return {**named, "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
 
 
 def execute(

@@ -1,27 +1,36 @@
 """Where a run stands, in one safetensors file that is replaced whole. No pickle, no training logic.
 
 A checkpoint is a folder with `state.safetensors`: trained parameters, momentum buffers, the
-method's own state, and, as JSON in the header, the run's fingerprint and history. Everything random
-in a run follows from its seed and the epoch, so no generator needs saving.
+method's own state, and, as JSON in the header, the run's fingerprint, history and a sha256 over all
+of it. Everything random in a run follows from its seed and the epoch, so no generator needs saving.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import itertools
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewclip.errors import CheckpointError
+from fewclip import card_schema, tensor_file
+from fewclip.errors import ArtifactError, CheckpointError
+from fewclip.methods.base import Method
 
 STATE_FILE = "state.safetensors"
 HEADER = "fewclip_checkpoint"
+FORMAT = 2  # 1 had no checksum
+PARTS = ("parameters", "momentum", "state")
+
+# What a killed writer leaves: ours, and the safetensors library's own.
+_TEMPORARY = (f".{STATE_FILE}.*", ".tmp*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,28 +53,54 @@ class Checkpoint:
     state: Mapping[str, Tensor]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write it so that a crash at any moment leaves the old one or the new one."""
-    from safetensors.torch import save_file
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What stands in the file besides tensors; `sha256` is over all else."""
 
-    tensors = {}
-    for part in ("parameters", "momentum", "state"):
-        for name, value in getattr(checkpoint, part).items():
-            tensors[f"{part}/{name}"] = value.detach().cpu().contiguous().clone()
-    header = {
-        "run": checkpoint.run,
-        "epochs_done": checkpoint.epochs_done,
-        "history": checkpoint.history,
-        "resumed_from": checkpoint.resumed_from,
+    format: int
+    run: Mapping[str, Any]
+    epochs_done: int
+    history: tuple[float, ...]
+    resumed_from: tuple[int, ...]
+    momentum: tuple[str, ...]
+    sha256: str = ""
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write it so that a crash at any moment leaves the old one or the new one.
+
+    Raises:
+        CheckpointError: the disk refuses; the old one stays.
+    """
+    tensors = {
+        f"{part}/{name}": value.detach().cpu().contiguous()
+        for part in PARTS
+        for name, value in getattr(checkpoint, part).items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    header = _Header(
+        format=FORMAT,
+        run=checkpoint.run,
+        epochs_done=checkpoint.epochs_done,
+        history=checkpoint.history,
+        resumed_from=checkpoint.resumed_from,
+        momentum=tuple(checkpoint.momentum),
+    )
+    header = dataclasses.replace(header, sha256=_digest(header, tensors))
     temporary = folder / f".{STATE_FILE}.{os.getpid()}"
-    save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(folder / STATE_FILE)
-    for stale in folder.glob(f".{STATE_FILE}.*"):
-        stale.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(folder, _TEMPORARY)
+        text = json.dumps(dataclasses.asdict(header))
+        tensor_file.write(temporary, tensors, {HEADER: text})
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(folder / STATE_FILE)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be written: {error.strerror or error}; "
+            f"the run stopped after {checkpoint.epochs_done} epochs"
+        ) from error
 
 
 def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
@@ -83,9 +118,12 @@ def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
         was = ", ".join(
             f"{k}={_short(found.run.get(k))} (now {_short(wanted.get(k))})" for k in differing
         )
+        cure = "run with the same settings to continue it"
+        if differing == ["threads"]:
+            cure = f"set OMP_NUM_THREADS={found.run['threads']} to continue it to the same result"
         raise CheckpointError(
-            f"checkpoint {folder} belongs to another run: {was}; run with the same settings to "
-            f"continue it, or delete it to start afresh"
+            f"checkpoint {folder} belongs to another run: {was}; {cure}, or delete it to start "
+            "afresh"
         )
     return found
 
@@ -101,49 +139,109 @@ def read_run(folder: Path) -> Mapping[str, Any]:
 
 
 def _read(folder: Path) -> Checkpoint | None:
-    from safetensors import SafetensorError, safe_open
-
-    file = folder / STATE_FILE
-    if not file.is_file():
+    if not (folder / STATE_FILE).is_file():
         return None
-    parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "momentum": {}, "state": {}}
     try:
-        with safe_open(file, framework="pt") as handle:
-            header = json.loads((handle.metadata() or {})[HEADER])
-            for key in handle.keys():  # noqa: SIM118  (not a dict)
-                part, _, name = key.partition("/")
-                parts[part][name] = handle.get_tensor(key)
-        return Checkpoint(
-            run=header["run"],
-            epochs_done=int(header["epochs_done"]),
-            history=tuple(header["history"]),
-            resumed_from=tuple(header["resumed_from"]),
-            parameters=parts["parameters"],
-            momentum=parts["momentum"],
-            state=parts["state"],
-        )
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        tensors, metadata = tensor_file.read(folder, STATE_FILE)
+        plain = json.loads(metadata.get(HEADER, "null"))
+        if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+            raise ValueError("it was written by another version of fewclip")
+        header: _Header = card_schema.read(_Header, plain, "its header")
+        if header.sha256 != _digest(header, tensors):
+            raise ValueError("it was changed since it was written")
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        if set(parts["momentum"]) != set(header.momentum):
+            raise ValueError("its momentum is incomplete")
+        if not 0 <= header.epochs_done == len(header.history):
+            raise ValueError(f"{header.epochs_done} epochs, {len(header.history)} losses")
+    except (ArtifactError, KeyError, ValueError, RecursionError, OSError) as error:
+        reason = str(error).split(";")[0]
         raise CheckpointError(
-            f"checkpoint {file} cannot be read ({error}); delete {folder} to start afresh"
+            f"checkpoint {folder} cannot be read ({reason}); delete it to start afresh"
         ) from error
+    return Checkpoint(
+        run=header.run,
+        epochs_done=header.epochs_done,
+        history=header.history,
+        resumed_from=header.resumed_from,
+        **parts,
+    )
+
+
+def _digest(header: _Header, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the header, and over every tensor's name, type, shape and bytes."""
+    plain = dataclasses.asdict(dataclasses.replace(header, sha256=""))
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Keep a checkpoint that a new run would replace, until `remove`; None where nothing is lost.
+
+    Returns:
+        The new place of the file. To go on from it, name it `STATE_FILE` again.
+    """
+    try:
+        found = _read(folder)
+        if found is None or found.epochs_done == 0:
+            return None
+    except CheckpointError:  # broken for this version; not ours to throw away
+        pass
+    numbers = itertools.count(1)
+    aside = next(p for n in numbers if not (p := folder / f"state.{n}.safetensors").exists())
+    (folder / STATE_FILE).rename(aside)
+    return aside
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint folder; nothing happens where there is none."""
-    if (folder / STATE_FILE).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    """Delete a checkpoint, and the folder unless it holds something else."""
+    _remove(folder, (STATE_FILE, "state.*.safetensors", *_TEMPORARY))
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _remove(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def restore(
-    checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.SGD
+    checkpoint: Checkpoint, method: Method, optimizer: torch.optim.Optimizer, epochs: int
 ) -> None:
-    """Put parameters and momentum back."""
+    """Put parameters, momentum and the method's own state back.
+
+    Raises:
+        CheckpointError: it does not fit the method.
+    """
+    parameters = method.trained_parameters()
+    device = method.backbone.device
+    try:
+        if checkpoint.epochs_done > epochs:
+            raise ValueError(f"{checkpoint.epochs_done} epochs done of {epochs}")
+        tensor_file.check_alike(checkpoint.parameters, parameters)
+        kept = {n: p for n, p in parameters.items() if n in checkpoint.momentum}
+        tensor_file.check_alike(checkpoint.momentum, kept)
+        if checkpoint.epochs_done and method.options.momentum and not kept:
+            raise ValueError("its momentum is missing")
+        tensor_file.check_alike(checkpoint.state, method.state())
+    except ValueError as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit this run ({error}); delete it to start afresh"
+        ) from error
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(checkpoint.parameters[name])
             if name in checkpoint.momentum:
                 buffer = checkpoint.momentum[name].to(parameter.device)
                 optimizer.state[parameter]["momentum_buffer"] = buffer
+    method.load_state({k: v.to(device) for k, v in checkpoint.state.items()})
 
 
 def _short(value: Any) -> str:

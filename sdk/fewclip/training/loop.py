@@ -184,7 +184,6 @@ def train(
     """
     device = method.backbone.device
     optimizer = make_optimizer(method, SGDInBackward)
-    parameters = method.trained_parameters()
     plan = method.batch_plan(int(np.bincount(np.asarray(images.labels)).max()))
     done = 0
     losses: list[float] = []
@@ -192,8 +191,7 @@ def train(
     if checkpoint is not None:
         found = checkpoints.load(checkpoint, run or {})
         if found is not None:
-            checkpoints.restore(found, parameters, optimizer)
-            method.load_state({k: v.to(device) for k, v in found.state.items()})
+            checkpoints.restore(found, method, optimizer, epochs)
             done, losses = found.epochs_done, list(found.history)
             resumed = [*found.resumed_from, *([done] if 0 < done < epochs else [])]
 
