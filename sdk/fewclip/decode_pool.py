@@ -225,7 +225,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=worker_environment(),
             bufsize=0,
         )
         assert self._popen.stdin is not None
@@ -355,8 +355,9 @@ def _in_this_process(
     return Decoded(seen, np.asarray(decoded))
 
 
-def _environment() -> dict[str, str]:
-    """No tokens and passwords; numpy's threads would only reserve address space."""
+def worker_environment() -> dict[str, str]:
+    """For a process that opens strangers' files: no tokens or passwords, and one thread; numpy's
+    threads would only reserve address space."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(part for part in sys.path if part)
     return kept | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import html
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import ftfy
 import numpy as np
@@ -27,10 +30,15 @@ START = "<start_of_text>"
 END = "<end_of_text>"
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY_SIZE = 49408
+MERGES_DIGEST = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"  # sha256
+MAX_FILE = 8 << 20  # bytes of tokenizer.json, four times what it takes
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 _SPLIT = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
 _WORD_END = "</w>"
+_BYTES = 256
+
+Merges: TypeAlias = list[tuple[str, str]]
 
 
 class Tokenizer:
@@ -61,21 +69,30 @@ class Tokenizer:
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError("building CLIP's tokenizer", "train")
         path = Path(spec.submodule_search_locations[0]) / VOCABULARY
-        return cls(_build(gzip.decompress(path.read_bytes()).decode()))
+        return cls(_build(_vocabulary_merges(gzip.decompress(path.read_bytes()).decode())))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read `save`'s output (the `tokenizer.json` format of the tokenizers library).
 
+        All CLIP models share one tokenizer, so that of a file only the merges are read, and they
+        must be CLIP's. The library itself is never given a stranger's file: a padding of 2^33
+        tokens in one ends the process.
+
         Raises:
-            ArtifactError: no such file, or not a CLIP tokenizer.
+            ArtifactError: no such file, or not CLIP's tokenizer.
         """
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
-        except ArtifactError:
-            raise
-        except Exception as error:  # the library raises nothing narrower
+            with open(path, "rb") as file:
+                text = file.read(MAX_FILE + 1)
+            if len(text) > MAX_FILE:
+                raise ValueError(f"more than {MAX_FILE:,} bytes")
+            merges = _merges(json.loads(text))
+        except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
+        if _digest(merges) != MERGES_DIGEST:
+            raise ArtifactError(f"{path} is not a CLIP tokenizer; export the model again")
+        return cls(_build(merges))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json`."""
@@ -125,11 +142,26 @@ def shortened(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
-def _build(vocabulary: str) -> tokenizers.Tokenizer:
+def _vocabulary_merges(vocabulary: str) -> Merges:
+    """The merges of open_clip's file: a header, then more merges than CLIP uses."""
+    lines = vocabulary.split("\n")[1 : VOCABULARY_SIZE - 2 * _BYTES - 1]
+    return [(first, second) for first, second in (line.split() for line in lines)]
+
+
+def _merges(plain: Any) -> Merges:
+    """Of `tokenizer.json`: pairs, or as older versions of the library wrote them, "a b"."""
+    given = plain["model"]["merges"]
+    parts = (each.split(" ") if isinstance(each, str) else each for each in given)
+    return [(str(first), str(second)) for first, second in parts]
+
+
+def _digest(merges: Merges) -> str:
+    text = "\n".join(f"{first} {second}" for first, second in merges)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _build(merges: Merges) -> tokenizers.Tokenizer:
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_order)
-    # The file's first line is a header; it holds more merges than CLIP uses.
-    lines = vocabulary.split("\n")[1 : VOCABULARY_SIZE - 2 * len(symbols) - 1]
-    merges = [(first, second) for first, second in (line.split() for line in lines)]
     words = [*symbols, *(s + _WORD_END for s in symbols), *(a + b for a, b in merges), START, END]
     ids = {word: i for i, word in enumerate(words)}
     bpe = tokenizers.Tokenizer(

@@ -186,7 +186,9 @@ def load(workspace: Workspace, file: Path) -> None:
             )
         if artifact.read_card(folder).kind == "onnx":
             from fewclip.runtime import OnnxClassifier
+            from fewclip.runtime.probe import probe
 
+            probe(folder)  # what it breaks must not be this page
             # Its sessions may go on reading the folder.
             workspace.take_model(Model(OnnxClassifier(folder), loaded=True, folder=unpacked))
             return

@@ -9,13 +9,11 @@ Preprocessing, decision and class rules are the very code that the trained model
 
 from __future__ import annotations
 
-import base64
 import copy
-import io
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +39,8 @@ from fewclip.contract import (
 from fewclip.errors import ArtifactError
 from fewclip.ood import OODScore, join_ood_features
 from fewclip.preprocess import WORKERS, Images
+from fewclip.runtime.arrays import unpack_arrays
+from fewclip.runtime.graph_check import check_graph
 from fewclip.runtime.sessions import open_session
 from fewclip.runtime.text_tower import TextTower
 
@@ -82,12 +82,14 @@ class OnnxClassifier(BaseClassifier):
 
         def open_graph(name: str) -> Any:
             precision = self.card.precision
+            check_graph(folder / name, self.card.files or _names(folder))
             return open_session(folder / name, device=device, precision=precision, threads=threads)
 
         self._session = open_graph(IMAGE_GRAPH)
         if card is None and artifact.read_card(folder, verify=False) != self.card:
             raise ArtifactError(f"{folder} was replaced while it was opened; open it again")
         arrays = _arrays(self._session, self.card, folder)
+        _check_shapes(self._session, self.card, arrays, folder)
         self._features = arrays[CLASS_FEATURES]
         self._ood_score = OODScore(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
         self._widths = {out.name: out.shape[1] for out in self._session.get_outputs()}
@@ -176,11 +178,42 @@ def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
     try:
         if json.loads(told[CLASSES_KEY]) != list(card.classes):
             raise ArtifactError(f"{folder}: {IMAGE_GRAPH} holds other classes than the card says")
-        with np.load(io.BytesIO(base64.b64decode(told[ARRAYS_KEY]))) as arrays:
-            return {name: arrays[name] for name in arrays}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        arrays = unpack_arrays(told[ARRAYS_KEY])
+        if CLASS_FEATURES not in arrays or (MEANS in arrays) != (WHITEN in arrays):
+            raise ValueError(f"it holds only {', '.join(arrays) or 'no arrays'}")
+        return arrays
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(
             f"{folder}: {IMAGE_GRAPH} was not exported by fewclip ({error}); export it again"
         ) from error
+
+
+def _names(folder: Path) -> list[str]:
+    """Files of a folder that has no card yet: the export's own gate looks into it."""
+    return [file.name for file in folder.iterdir()]
+
+
+def _check_shapes(session: Any, card: Card, arrays: Mapping[str, Floats], folder: Path) -> None:
+    """The graph takes and gives what the card says, so that no request can find out otherwise."""
+    size = card.preprocessing.size
+    features = arrays[CLASS_FEATURES]
+    takes = {each.name: list(each.shape) for each in session.get_inputs()}
+    takes |= {each.name: list(each.shape) for each in session.get_overridable_initializers()}
+    gives = {each.name: list(each.shape) for each in session.get_outputs()}
+    known = {FEATURES_OUTPUT, ITM_OUTPUT, CAT_OUTPUT, INTERMEDIATE_OUTPUT}
+    width = features.shape[-1]
+    fine = (
+        takes.keys() == {IMAGE_INPUT, CLASSES_INPUT}
+        and takes[IMAGE_INPUT][1:] == [3, size, size]
+        and takes[CLASSES_INPUT][1:] == [width]
+        and {FEATURES_OUTPUT, ITM_OUTPUT} <= gives.keys() <= known
+        and gives[FEATURES_OUTPUT][1:] == [width]
+        and features.shape == (len(card.classes), width)
+    )
+    if not fine:
+        raise ArtifactError(
+            f"{folder}: {IMAGE_GRAPH} takes {takes} and gives {sorted(gives)}, which is not what "
+            "its card says; export the model again"
+        )

@@ -205,7 +205,9 @@ class Models:
             model = Model(name, version, classifier)
         except (FewclipError, OSError) as error:
             reason = str(error).replace(f"{self._root.parent}{os.sep}", "")
-        except Exception as error:  # the watcher must outlive whatever a folder holds
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of a Rust library is no Exception
             log_exception("model_failed", model=name)
             reason = f"{type(error).__name__}: {error}"
         if _signature(folder) != signature:
@@ -264,7 +266,7 @@ class Models:
         while not self._stop.wait(self._poll):
             try:
                 self.scan()
-            except Exception:  # a watcher that dies in silence would serve old models for ever
+            except BaseException:  # a watcher that dies in silence would serve old models for ever
                 log_exception("watch_failed")
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from fewclip import decide
 from fewclip.runtime import OnnxClassifier
+from fewclip.runtime.probe import probe
 from fewclip.runtime.sessions import usable_cores
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.multipart import Form, read_form
@@ -121,7 +122,9 @@ class Call:
 
 def _load(folder: Path, device: str, threads: int) -> OnnxClassifier:
     """Open a model and use all of it once: the first request should not pay for that, and the
-    text tower, which is opened when first needed, must be this folder's and not its successor's."""
+    text tower, which is opened when first needed, must be this folder's and not its successor's.
+    A process of its own does so before: what a folder breaks must not be this worker."""
+    probe(folder)
     classifier = OnnxClassifier(folder, device, threads=threads)
     size = classifier.card.preprocessing.size
     classifier.logits(np.zeros((1, 3, size, size), np.float32))

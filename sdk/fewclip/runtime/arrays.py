@@ -1,0 +1,47 @@
+"""The arrays in a graph's metadata: base64 of an npz file, checked before it is unpacked."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import zipfile
+
+import numpy as np
+import numpy.typing as npt
+
+from fewclip.errors import ArtifactError
+
+MAX_ARRAYS = 16
+
+
+def unpack_arrays(text: str) -> dict[str, npt.NDArray[np.float32]]:
+    """Name -> array. An npz whose entries are larger than the file itself is refused.
+
+    Raises:
+        ArtifactError: it is one, or holds no float32 arrays.
+        ValueError, OSError, zipfile.BadZipFile: no npz file.
+    """
+    packed = base64.b64decode(text)
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        entries = archive.infolist()
+        if len(entries) > MAX_ARRAYS or sum(entry.file_size for entry in entries) > len(packed):
+            raise ArtifactError("its arrays unpack to more than they take; do not use this model")
+        for entry in entries:
+            with archive.open(entry) as file:
+                arrays[entry.filename.removesuffix(".npy")] = _array(file.read(entry.file_size))
+    return arrays
+
+
+def _array(data: bytes) -> npt.NDArray[np.float32]:
+    """numpy would make room for what a header says before it looks for the numbers."""
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array of an unknown format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.float32 or math.prod(shape) * 4 != len(data) - file.tell():
+        raise ValueError(f"an array of {dtype} {shape} in {len(data)} bytes")
+    file.seek(0)
+    array: npt.NDArray[np.float32] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
