@@ -34,7 +34,10 @@ def json_flag(parser: Parser) -> None:
 
 
 def adapt_arguments(parser: Parser) -> None:
-    parser.add_argument("data", help="a folder with one sub-folder per class, or a CSV")
+    parser.add_argument(
+        "data",
+        help="a folder with one sub-folder per class, a CSV, Parquet, Arrow or a WebDataset .tar",
+    )
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--method", default="skip-tuning", help="see `fewclip methods`")
     parser.add_argument("--shots", default="16", help="training images per class, or 'all'")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from fewclip.data.label_tools import spellings
 from fewclip.errors import DataError
 from fewclip.images import readable
 
@@ -34,12 +35,17 @@ def is_csv(path: Path) -> bool:
 
 
 def csv_rows(
-    path: str | os.PathLike[str], columns: Sequence[str], fs: Any = None
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    fs: Any = None,
+    *,
+    optional: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Every row that is not blank: (its number as a spreadsheet counts, {column: cell}).
 
     Args:
         columns: each may go by any of its `ALIASES` in the file.
+        optional: columns that need not be there; then their cells are empty.
         fs: the fsspec file system that `path` is on; None for this machine's.
 
     Raises:
@@ -47,7 +53,7 @@ def csv_rows(
     """
     try:
         with _opened(path, fs) as file, _text(file) as text:
-            yield from _rows(text, readable(path), columns)
+            yield from _rows(text, readable(path), columns, optional)
     except UnicodeDecodeError as error:
         raise DataError(f"{readable(path)} is not UTF-8; save it as 'CSV UTF-8'") from error
     except OSError as error:
@@ -56,7 +62,9 @@ def csv_rows(
         ) from error
 
 
-def _rows(text: IO[str], name: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(
+    text: IO[str], name: str, columns: Sequence[str], optional: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
     header = text.readline()
     # Spreadsheets write ';' where ',' is the decimal mark.
     delimiter = max(",;\t", key=header.count)
@@ -64,10 +72,12 @@ def _rows(text: IO[str], name: str, columns: Sequence[str]) -> Iterator[tuple[in
     try:
         names = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter))]
         places = _places(names, columns, name, header.strip())
+        places |= {column: names.index(column) for column in optional if column in names}
         for number, cells in enumerate(rows, start=2):
             if any(cell.strip() for cell in cells):
                 padded = cells + [""] * len(names)
-                yield number, {column: padded[at].strip() for column, at in places.items()}
+                found = {column: padded[at].strip() for column, at in places.items()}
+                yield number, dict.fromkeys(optional, "") | found
     except csv.Error as error:
         raise DataError(f"{name} line {rows.line_num + 1}: {error}; fix it there") from error
 
@@ -91,10 +101,9 @@ def _places(names: list[str], columns: Sequence[str], file: str, header: str) ->
 
 
 def image_beside(path: Path, cell: str) -> Path:
-    """The image that a cell names, relative to the CSV; '\\' is '/' where it has to be."""
-    image = path.parent / cell
-    slashed = path.parent / cell.replace("\\", "/")
-    return slashed if os.path.exists(slashed) and not os.path.exists(image) else image
+    """The image that a cell names, relative to the CSV; `label_tools` has its other spellings."""
+    found = (each for each in spellings(cell, path) if os.path.exists(each))
+    return next(found, path.parent / cell)
 
 
 def _opened(path: str | os.PathLike[str], fs: Any) -> IO[bytes]:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from fewclip.class_set import clean_label
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
+from fewclip.data.label_tools import chosen, described
 from fewclip.errors import DataError
 from fewclip.images import Image, image_suffixes, readable
 
@@ -21,7 +22,8 @@ Data: TypeAlias = (
     str | os.PathLike[str] | Mapping[str, Iterable[Image]] | Iterable[tuple[Image, str]]
 )
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_ABSENT = {"0", "0.0"}  # CVAT: a person said that the image does not show it
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -74,14 +76,21 @@ def scan(data: Data) -> Scan:
         DataError: it is none of the five forms, is not there, or holds nothing.
     """
     if isinstance(data, (str, os.PathLike)):
+        from fewclip.data.shards import holds_shards, is_url, scan_shards
+
+        if is_url(data):
+            return scan_shards(os.fspath(data))
         path = existing(data)
+        if holds_shards(path):
+            return scan_shards(path)
         if path.is_dir():
             return _scan_folder(path)
         if is_csv(path):
             return _scan_csv(path)
         raise DataError(
             f"{readable(path)} is neither a folder nor a .csv file; give a folder with one "
-            "sub-folder per class (unpack an archive first) or a CSV with image_path,label"
+            "sub-folder per class (unpack an archive first), a CSV with image_path,label, a "
+            "Parquet or Arrow file, or a WebDataset .tar"
         )
     if isinstance(data, Mapping):
         return _scan_mapping(data)
@@ -127,10 +136,10 @@ def _scan_folder(folder: Path) -> Scan:
         )
     name = readable(folder.resolve().name if folder.name in ("", "..") else folder.name)
     result = Scan(readable(folder), {"train": []})
-    splits = [f for f in folders if f.name in _SPLITS and _is_split(f)]
+    splits = [f for f in folders if f.name in SPLITS and _is_split(f)]
     result.divided = any(f.name == "train" for f in splits) or len(splits) == len(folders)
     if not result.divided:
-        if all(f.name in _SPLITS for f in folders):
+        if all(f.name in SPLITS for f in folders):
             result.notes.append(
                 f"{' and '.join(f.name for f in folders)} were read as classes, for they hold "
                 "images and not class folders"
@@ -140,7 +149,7 @@ def _scan_folder(folder: Path) -> Scan:
     for entry in entries:
         source = f"{name}/{readable(entry.name)}"
         if entry in splits:
-            _scan_classes(entry, source, _SPLITS[entry.name], result)
+            _scan_classes(entry, source, SPLITS[entry.name], result)
         else:
             reason = "not a train, val or test folder that holds class folders"
             result.skipped.append(Skipped(source, reason))
@@ -175,13 +184,20 @@ def _scan_classes(folder: Path, name: str, split: str, result: Scan) -> None:
 
 def _scan_csv(path: Path) -> Scan:
     result = Scan(readable(path), {"train": []})
-    for row, cells in csv_rows(path, ("image_path", "label")):
+    names = described(path)
+    for row, cells in csv_rows(path, ("image_path", "label"), optional=("confidence",)):
+        if cells.pop("confidence") in _ABSENT:
+            continue
         source = f"{readable(path.name)} row {row} ({cells['image_path']})"
         empty = [column for column, cell in cells.items() if not cell]
         if empty:
             result.skipped.append(Skipped(source, f"no {' and no '.join(empty)} in this row"))
             continue
-        label = clean_label(cells["label"])
+        choice = chosen(cells["label"])
+        if choice is None:
+            result.skipped.append(Skipped(source, f"not one label but {cells['label']}"))
+            continue
+        label = clean_label(names.get(choice, choice))
         result.labels.add(label)
         result.splits["train"].append(Found(image_beside(path, cells["image_path"]), label, source))
     if not result.labels and not result.skipped:

@@ -1,0 +1,104 @@
+"""Labelled images of Parquet, Arrow and WebDataset files -> Scan. `bulk` reads them; this sorts.
+
+The encoded images are held in memory: what is adapted to or evaluated on is small.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from fewclip.bulk import sources
+from fewclip.bulk.resume import Pending
+from fewclip.bulk.sources import Record, is_url
+from fewclip.class_set import clean_label
+from fewclip.data.discovery import SPLITS, Found, Scan, Skipped, visible
+from fewclip.errors import DataError
+from fewclip.images import readable
+
+__all__ = ["holds_shards", "is_url", "scan_shards"]
+
+
+def holds_shards(path: Path) -> bool:
+    """Whether it is such a file, or a folder of them, divided into splits or not."""
+    if path.is_file():
+        return sources.is_container(path.name)
+    files = [file.name for file in _two_levels(path)]
+    # A folder of photos stays one, whatever archive lies about in it.
+    return any(map(sources.is_container, files)) and not any(map(_is_image, files))
+
+
+def scan_shards(path: Path | str) -> Scan:
+    """Find the labelled images of one file, of a folder of files, or behind a URL.
+
+    The split is that of the folder ("train/0.tar") or of the file's name
+    ("train-00000-of-00002.parquet"); without either all is "train".
+
+    Raises:
+        DataError: there is not one image with a label.
+        MissingExtraError: Parquet and Arrow need the `scale` extra.
+    """
+    result = Scan(readable(path), {"train": []})
+    for shard in sources.shards([path]):
+        split = _split_of(shard.name, path)
+        result.divided = result.divided or split is not None
+        for record in Pending(shard).records():
+            _add(record, split or "train", result)
+    if not result.labels and not any(result.splits.values()):
+        raise DataError(
+            f"{result.name} holds no image with a label; a Parquet or Arrow file needs a column "
+            "`label` or `class`, a sample of a .tar a .cls, .txt or .json beside its image"
+            + _first(result.skipped)
+        )
+    return result
+
+
+def _add(record: Record, split: str, result: Scan) -> None:
+    if record.label is None or not clean_label(record.label):
+        result.skipped.append(Skipped(record.name, _reason(record)))
+        return
+    try:
+        image = record.load()
+    except (DataError, OSError) as error:
+        result.skipped.append(Skipped(record.name, str(error)))
+        return
+    label = clean_label(record.label)
+    if split == "train":
+        result.labels.add(label)
+    result.splits.setdefault(split, []).append(Found(image, label, record.name))
+
+
+def _reason(record: Record) -> str:
+    """Why a record without a label has none: it may be no image but the break of a file."""
+    try:
+        record.load()
+    except (DataError, OSError) as error:
+        return str(error)
+    return "no label"
+
+
+def _split_of(name: str, source: Path | str) -> str | None:
+    if isinstance(source, Path) and source.is_file():
+        return None
+    inner = PurePath(name.rpartition("://")[2]).parts[-2:]
+    if isinstance(source, Path):
+        inner = Path(name).relative_to(source).parts
+    words = [*inner[:-1], *re.split(r"[-_.]", inner[-1])[:1]]
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def _is_image(name: str) -> bool:
+    return sources.is_readable(name) and not sources.is_container(name)
+
+
+def _two_levels(folder: Path) -> Iterator[Path]:
+    for entry in visible(folder):
+        if entry.is_dir():
+            yield from (each for each in visible(entry) if not each.is_dir())
+        else:
+            yield entry
+
+
+def _first(skipped: list[Skipped]) -> str:
+    return f" ({skipped[0].source}: {skipped[0].reason})" if skipped else ""
