@@ -14,10 +14,8 @@ from fewclip.classifier import Classifier
 from fewclip.contract import (
     CLASS_FEATURES,
     IMAGE_GRAPH,
-    MEANS,
     TEXT_GRAPH,
     TOKENIZER_FILE,
-    WHITEN,
     Card,
 )
 from fewclip.data import read_labelled
@@ -105,7 +103,7 @@ def _write_graphs(
         to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
     arrays = {CLASS_FEATURES: features}
     if trained.ood_score is not None:
-        arrays |= {WHITEN: trained.ood_score.whiten, MEANS: trained.ood_score.means}
+        arrays |= trained.ood_score.to_arrays()
     finish_graph(folder / IMAGE_GRAPH, card, arrays)
     finish_graph(folder / TEXT_GRAPH, card)
     return None if plain else work / IMAGE_GRAPH

@@ -47,7 +47,7 @@ Floats = npt.NDArray[np.float32]
 OPSET = 20  # later ones write an Attention operator that runs no faster on a CPU
 # Features and intermediate features before normalisation: where the tower ends and the heads
 # begin; not in the result.
-RAW, RAW_MIDDLE = CUTS = ("raw", "raw_middle")
+RAW, RAW_INTERMEDIATE = CUTS = ("raw", "raw_intermediate")
 
 # One ONNX file cannot hold more than 2 GB; a larger graph has its weights beside it.
 ONE_FILE = 1_900_000_000
@@ -62,14 +62,16 @@ class ImageGraph(nn.Module):
         self.dept = dept
         self.names = [RAW, FEATURES_OUTPUT, ITM_OUTPUT]
         self.names += [CAT_OUTPUT] if dept else []
-        self.names += [RAW_MIDDLE, INTERMEDIATE_OUTPUT] if method.uses_intermediate else []
+        self.names += [RAW_INTERMEDIATE, INTERMEDIATE_OUTPUT] if method.backbone.has_blocks else []
 
     def forward(self, image: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
         raw, intermediate = self.method.features_and_intermediate(image)
         features = _normalised(raw)
         found = [raw, features, self.method.backbone.logit_scale * features @ classes.T]
         if self.dept:
-            found.append(self.method.cat_logits(raw))  # type: ignore[operator]
+            cat = self.method.cat_logits(raw, intermediate)
+            assert cat is not None
+            found.append(cat)
         if intermediate is not None:
             found += [intermediate, _normalised(intermediate)]
         return tuple(found)

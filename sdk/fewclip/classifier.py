@@ -20,7 +20,7 @@ from fewclip.contract import Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.methods import registry
 from fewclip.methods.base import ClassEmbeddings, Method
-from fewclip.ood import OODScore, join_ood_features
+from fewclip.ood import OODPart, OODScore, ood_parts
 from fewclip.preprocess import Image, Images
 
 if TYPE_CHECKING:
@@ -75,12 +75,13 @@ class Classifier(BaseClassifier):
         for pixels in self._tensors(images):
             with torch.inference_mode():
                 features, intermediate = self.method.features_and_intermediate(pixels)
-                one, two = self.method.logits(features, self._class_embeddings)
+                one, two = self.method.logits(features, self._class_embeddings, intermediate)
             itm.append(one.float().cpu().numpy())
             if two is not None:
                 cat.append(two.float().cpu().numpy())
             if self.ood_score is not None:
-                seen.append(self.ood_score.score(_ood_features(features, intermediate)))
+                columns = self.card.head.trained_columns
+                seen.append(self.ood_score.score(_ood_parts(features, intermediate), columns))
         return decide.ModelOutputs(
             np.concatenate(itm),
             np.concatenate(cat) if cat else None,
@@ -93,14 +94,6 @@ class Classifier(BaseClassifier):
             with torch.inference_mode():
                 features = torch.nn.functional.normalize(self.method.image_features(pixels), dim=-1)
             parts.append(features.float().cpu().numpy())
-        return np.concatenate(parts)
-
-    def ood_features(self, images: Images) -> Floats:
-        """(N, L) float32 of N >= 1 images: what `OODScore` is learned from and judges by."""
-        parts = []
-        for pixels in self._tensors(images):
-            with torch.inference_mode():
-                parts.append(_ood_features(*self.method.features_and_intermediate(pixels)))
         return np.concatenate(parts)
 
     def _tensors(self, images: Images) -> Iterator[torch.Tensor]:
@@ -161,14 +154,12 @@ def _class_embeddings(method: Method, card: Card) -> ClassEmbeddings:
         return method.class_embeddings(_phrases(card))
 
 
-def _ood_features(features: torch.Tensor, intermediate: torch.Tensor | None) -> Floats:
-    """Both parts before normalisation, (B, D) and (B, w) -> (B, L) float32."""
-
-    def unit(x: torch.Tensor) -> Floats:
-        length_one: Floats = torch.nn.functional.normalize(x.float(), dim=-1).cpu().numpy()
-        return length_one
-
-    return join_ood_features(unit(features), None if intermediate is None else unit(intermediate))
+def _ood_parts(features: torch.Tensor, intermediate: torch.Tensor | None) -> tuple[OODPart, ...]:
+    """Both before normalisation, (B, D) and (B, 5 w)."""
+    return ood_parts(
+        features.float().cpu().numpy(),
+        None if intermediate is None else intermediate.float().cpu().numpy(),
+    )
 
 
 def check_template(template: str) -> str:
@@ -208,7 +199,7 @@ def new_card(
         head=HeadSpec(
             logit_scale=float(backbone.logit_scale),
             columns=tuple(range(len(phrases))) if seen else (-1,) * len(phrases),
-            dept_weight=options.get("dept_weight"),
+            dept_weight=method.dept_weight,
         ),
         created=artifact.now_utc(),
         fewclip_version=__version__,

@@ -18,7 +18,7 @@ from fewclip import card_schema
 from fewclip.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 from fewclip.errors import ArtifactError, FormatVersionError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"
@@ -40,7 +40,7 @@ CLASSES_INPUT = "classes"  # (M, D) float32, L2-normalised text features
 FEATURES_OUTPUT = "features"  # (batch, D) float32, L2-normalised
 ITM_OUTPUT = "logits_itm"  # (batch, M) float32, already scaled by exp(logit_scale)
 CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT only
-INTERMEDIATE_OUTPUT = "intermediate"  # (batch, w) float32, L2-normalised; Skip Tuning only
+INTERMEDIATE_OUTPUT = "intermediate"  # (batch, 5 w) float32, L2-normalised; residual blocks only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 
 # Keys of the graphs' metadata; values are JSON, but for the arrays: base64 of an npz file.
@@ -51,8 +51,6 @@ ARRAYS_KEY = "arrays"
 
 # Names within the arrays, all float32.
 CLASS_FEATURES = "class_features"  # (M, D), what the input `classes` defaults to
-WHITEN = "ood_whiten"  # (L, L) and
-MEANS = "ood_means"  # (M_trained, L), of a model that saw images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,9 +83,10 @@ class Calibration:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
         threshold: an image whose `decide.in_distribution_score` lies below it is unknown;
             None accepts everything.
-        logit_center, logit_spread: mean and standard deviation of the best ITM logit there.
-        ood_center, ood_spread: the same of the ood_score with training images.
-        n: validation images behind both numbers; 0 means uncalibrated.
+        logit_center, logit_spread: bring the ITM logit of a class known by name alone to the same
+            scale; own images' median logit of their own class is on the threshold.
+        ood_center, ood_spread: mean and standard deviation of own images' OOD scores.
+        n: images behind the temperature that took no part in fitting; 0 means uncalibrated.
     """
 
     temperature: float = 1.0
@@ -155,6 +154,11 @@ class HeadSpec:
     def trained(self) -> tuple[int, ...]:
         """Indices of the current classes that took part in training."""
         return tuple(i for i, column in enumerate(self.columns) if column >= 0)
+
+    @property
+    def trained_columns(self) -> tuple[int, ...]:
+        """The columns of those classes."""
+        return tuple(column for column in self.columns if column >= 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,8 @@ class Prediction:
         label: the most probable class.
         score: its calibrated probability, 0..1.
         top: the most probable classes, best first.
-        known: False when the image looks like none of the classes.
+        known: False when the image looks like none of the classes; None where the model has nothing
+            to tell by, as zero-shot.
         prediction_set: where a coverage was asked for, the labels that together hold the truth at
             that rate, the most probable first; else None.
     """
@@ -62,7 +63,7 @@ class Prediction:
     label: str
     score: float
     top: tuple[Score, ...]
-    known: bool
+    known: bool | None
     prediction_set: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,25 +108,26 @@ def in_distribution_score(
     calibration: Calibration,
     ood_score: ArrayLike | None = None,
 ) -> Floats:
-    """How much each image looks like one of the classes: (B,) float64, higher is more known.
+    """How much each image looks like the class it is given: (B,) float64, higher is more.
 
-    For an image whose best class was seen in training, how familiar it is (`ood_score.py`); for
-    one whose best class is known by name alone, its best ITM logit, a similarity that does not jump
-    when a class is added. Each is counted in standard deviations of the validation images, which
-    puts both on one scale.
+    For an image whose best class was seen in training, its OOD score in standard deviations of the
+    own images'. An image whose best class is known by name alone is unlike the training images in
+    any case: it must be as similar to its class's text as the median own image is to its own, or
+    typing a class in would turn out-of-distribution images into it.
 
     Args:
         logits_itm: (B, M).
-        logits_cat: (B, columns of the CAT head), None without DePT.
+        logits_cat: (B, columns of the head over the trained classes), None without one.
         ood_score: (B,) of `OODScore.score`, None for a model that saw no image.
     """
     itm = np.asarray(logits_itm, dtype=np.float64)
-    by_name: Floats = (itm.max(axis=1) - calibration.logit_center) / calibration.logit_spread
+    best = _log_probabilities(itm, logits_cat, head).argmax(axis=1)
+    named = itm[np.arange(len(itm)), best]
+    by_name: Floats = (named - calibration.logit_center) / calibration.logit_spread
     if ood_score is None:
         return by_name
     seen = np.asarray(ood_score, dtype=np.float64)
     seen = (seen - calibration.ood_center) / calibration.ood_spread
-    best = _log_probabilities(itm, logits_cat, head).argmax(axis=1)
     return np.where(np.asarray(head.columns)[best] >= 0, seen, by_name)
 
 
@@ -160,8 +162,7 @@ def decide(
     """
     check_top_k(top_k)
     rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
-    threshold = -math.inf if calibration.threshold is None else calibration.threshold
-    known = in_distribution_score(logits_itm, logits_cat, head, calibration, ood_score) >= threshold
+    known = _known(logits_itm, logits_cat, head, calibration, ood_score)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     sets: Sequence[tuple[str, ...] | None] = [None] * len(rows)
     if coverage is not None:
@@ -171,7 +172,7 @@ def decide(
     predictions = []
     for row, order, is_known, inside in zip(rows, best, known, sets, strict=True):
         top = tuple(Score(labels[i], float(row[i])) for i in order)
-        predictions.append(Prediction(top[0].label, top[0].score, top, bool(is_known), inside))
+        predictions.append(Prediction(top[0].label, top[0].score, top, is_known, inside))
     return predictions
 
 
@@ -186,6 +187,23 @@ def check_top_k(top_k: object) -> None:
         raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
 
 
+def _known(
+    logits_itm: ArrayLike,
+    logits_cat: ArrayLike | None,
+    head: HeadSpec,
+    calibration: Calibration,
+    ood_score: ArrayLike | None,
+) -> list[bool | None]:
+    """`Prediction.known` of each row."""
+    rows = len(np.asarray(logits_itm))
+    if ood_score is None:
+        return [None] * rows
+    if calibration.threshold is None:  # accept everything, if only because nobody could measure
+        return [True if calibration.calibrated else None] * rows
+    scores = in_distribution_score(logits_itm, logits_cat, head, calibration, ood_score)
+    return [bool(score >= calibration.threshold) for score in scores]
+
+
 def fit_calibration(
     logits_itm: ArrayLike,
     logits_cat: ArrayLike | None,
@@ -193,30 +211,37 @@ def fit_calibration(
     head: HeadSpec,
     ood_score: ArrayLike | None = None,
 ) -> Calibration:
-    """Learn temperature and 'unknown' threshold from validation images kept out of training.
+    """Learn temperature and 'unknown' threshold from images that the answers were not fitted on.
 
     Args:
         logits_itm: (B, M).
-        logits_cat: (B, columns of the CAT head), None without DePT.
+        logits_cat: (B, columns of the head over the trained classes), None without one.
         labels: (B,) integer class of each image.
-        ood_score: (B,), None for a model that saw no image.
+        ood_score: (N,) of own images, these or others; None for a model that saw no image.
     """
     truth = np.asarray(labels, dtype=np.int64)
-    if truth.size == 0:
-        return Calibration()
-    log_p = _log_probabilities(logits_itm, logits_cat, head)
-    logit = _center_and_spread(np.asarray(logits_itm, dtype=np.float64).max(axis=1))
-    seen = (0.0, 1.0) if ood_score is None else _center_and_spread(np.asarray(ood_score))
-    scales = Calibration(
-        temperature=_fit_temperature(log_p, truth),
-        logit_center=logit[0],
+    temperature, logit = 1.0, (0.0, 1.0)
+    if truth.size:
+        itm = np.asarray(logits_itm, dtype=np.float64)
+        temperature = _fit_temperature(_log_probabilities(itm, logits_cat, head), truth)
+        own = itm[np.arange(len(truth)), truth]
+        logit = (float(np.median(own)), _center_and_spread(own)[1])
+    seen = np.zeros(0) if ood_score is None else np.asarray(ood_score, dtype=np.float64)
+    seen = seen[np.isfinite(seen)]
+    threshold, center, spread = None, 0.0, 1.0
+    if seen.size:
+        center, spread = _center_and_spread(seen)
+        threshold = _fit_threshold((seen - center) / spread)
+    return Calibration(
+        temperature=temperature,
+        threshold=threshold,
+        # The median own image lies on the threshold.
+        logit_center=logit[0] - (threshold or 0.0) * logit[1],
         logit_spread=logit[1],
-        ood_center=seen[0],
-        ood_spread=seen[1],
+        ood_center=center,
+        ood_spread=spread,
         n=int(truth.size),
     )
-    scores = in_distribution_score(logits_itm, logits_cat, head, scales, ood_score)
-    return dataclasses.replace(scales, threshold=_fit_threshold(scores))
 
 
 def _center_and_spread(values: Floats) -> tuple[float, float]:
@@ -284,12 +309,15 @@ def _minimum(f: Callable[[float], float], low: float, high: float, steps: int = 
 
 
 def _fit_threshold(scores: Floats) -> float:
-    """A bound that `TARGET_TPR` of the scores reach.
+    """A bound that `TARGET_TPR` of new own images reach: the rank is that of n + 1 images.
 
-    It lies between two scores, not on one, so that rounding in another runtime does not turn the
-    very image that set it into a stranger. With fewer than 20 images it lies below them all.
+    It lies between two scores, not on one, so that rounding in another runtime does not refuse the
+    very image that set it. With fewer than 19 images it lies below them all.
     """
     ordered = np.sort(scores)
-    refused = int((1 - TARGET_TPR) * len(ordered) + 1e-9)
-    below = ordered[refused - 1] if refused else ordered[0] - ordered.std()
-    return float((below + ordered[refused]) / 2)
+    rank = (1 - TARGET_TPR) * (len(ordered) + 1)
+    if rank < 1:
+        return float(ordered[0] - (1 - rank) * max(float(ordered.std()), 1e-3))
+    low = int(rank)
+    above = ordered[min(low, len(ordered) - 1)]
+    return float((ordered[low - 1] + above) / 2)

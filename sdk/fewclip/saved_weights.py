@@ -1,7 +1,7 @@
 """A tuned method <-> `model.safetensors`. What the card says is taken as it is; folders elsewhere.
 
 Names within the file: `trained/...` what training changed, `state/...` what the method keeps
-besides, `ood_score/...` what the training images looked like, and the backbone's `logit_scale`.
+besides, `ood/...` what the training images looked like, and the backbone's `logit_scale`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def write(folder: Path, method: Method, ood_score: OODScore | None) -> None:
     tensors |= {f"state/{k}": v for k, v in method.state().items()}
     tensors["logit_scale"] = method.backbone.logit_scale
     if ood_score is not None:
-        tensors["ood_score/whiten"] = torch.from_numpy(ood_score.whiten)
-        tensors["ood_score/means"] = torch.from_numpy(ood_score.means)
+        arrays = ood_score.to_arrays()
+        tensors |= {f"ood/{name}": torch.from_numpy(array) for name, array in arrays.items()}
     tensor_file.write(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
 
 
@@ -56,7 +56,8 @@ def read(folder: Path, card: Card, backbone: Backbone) -> tuple[Method, OODScore
             generator=torch.Generator(),
         )
         _restore(method, tensors)
-        return method, _ood_score(tensors)
+        arrays = {name: value.numpy() for name, value in _part(tensors, "ood/").items()}
+        return method, OODScore.from_arrays(arrays)
     except InputError:
         raise
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
@@ -91,21 +92,6 @@ def _restore(method: Method, tensors: Mapping[str, Tensor]) -> None:
     state = _part(tensors, "state/")
     tensor_file.check_alike(state, method.state())
     method.load_state({k: v.to(method.backbone.device) for k, v in state.items()})
-
-
-def _ood_score(tensors: Mapping[str, Tensor]) -> OODScore | None:
-    parts = _part(tensors, "ood_score/")
-    if not parts:
-        return None
-    whiten, means = parts["whiten"], parts["means"]
-    if not (
-        whiten.dim() == means.dim() == 2
-        and whiten.shape[0] == whiten.shape[1] == means.shape[1]
-        and len(means)
-        and whiten.dtype == means.dtype == torch.float32
-    ):
-        raise ValueError(f"ood_score of shapes {tuple(whiten.shape)} and {tuple(means.shape)}")
-    return OODScore(whiten.numpy(), means.numpy())
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -134,6 +134,8 @@ class Backbone(nn.Module):
         self.method_defaults = dict(method_defaults or {})
         self.requires_grad_(False)
 
+    has_blocks = True
+
     @property
     def image_depth(self) -> int:
         return len(self.clip.visual.transformer.resblocks)
@@ -197,20 +199,57 @@ class Backbone(nn.Module):
         new = self.clip.visual.ln_pre(prompts).expand(x.shape[0], -1, -1)
         return torch.cat([x, new.to(x.dtype)], 1)
 
-    def image_blocks(self, x: Tensor, start: int, stop: int, deep: Sequence[Tensor] = ()) -> Tensor:
+    def image_blocks(
+        self,
+        x: Tensor,
+        start: int,
+        stop: int,
+        deep: Sequence[Tensor] = (),
+        taps: dict[int, Tensor] | None = None,
+    ) -> Tensor:
         """Blocks `start .. stop-1` on (B, T, w); `deep[k-1]` (n, w) overwrites the last n rows
-        at the input of block k >= 1."""
+        at the input of block k >= 1. `taps` is filled with what enters each block it names."""
         for k in range(start, stop):
+            if taps is not None and k in taps:
+                taps[k] = x
             x = _run_rows(self.clip.visual.transformer.resblocks[k], _overwrite_last(x, k, deep))
         return x
 
-    def image_features(self, x: Tensor, start: int = 0, deep: Sequence[Tensor] = ()) -> Tensor:
+    def image_features(
+        self,
+        x: Tensor,
+        start: int = 0,
+        deep: Sequence[Tensor] = (),
+        taps: dict[int, Tensor] | None = None,
+    ) -> Tensor:
         """(B, T, w) at the input of block `start` -> (B, D), before L2 normalisation."""
         visual, last = self.clip.visual, self.image_depth - 1
-        x = self.image_blocks(x, start, last, deep)
+        x = self.image_blocks(x, start, last, deep, taps)
+        if taps is not None and last in taps:
+            taps[last] = x
         x = _run_one_row(visual.transformer.resblocks[last], _overwrite_last(x, last, deep))
         features: Tensor = visual.ln_post(x[:, 0]) @ visual.proj
         return features
+
+    def new_taps(self) -> dict[int, Tensor]:
+        """For `image_features(taps=)`: a quarter, half and three quarters up the image tower."""
+        depth = self.image_depth
+        return {k: torch.empty(0) for k in (depth // 4, depth // 2, 3 * depth // 4)}
+
+    def intermediate(self, taps: Mapping[int, Tensor]) -> Tensor:
+        """Filled `new_taps` -> (B, 5 w): what the patch tokens look like on the way up.
+
+        Mean patch tokens at a quarter, half and three quarters of the tower, then their standard
+        deviation and maximum at half. Prompts that stand after the patches are left out.
+        """
+        patches = int(self.clip.visual.positional_embedding.shape[0]) - 1
+        depth = self.image_depth
+        low, middle, high = (
+            taps[k][:, 1 : 1 + patches].float() for k in (depth // 4, depth // 2, 3 * depth // 4)
+        )
+        mean = middle.mean(1)
+        deviation = (middle - mean[:, None]).square().mean(1).clamp_min(1e-12).sqrt()
+        return torch.cat([low.mean(1), mean, high.mean(1), deviation, middle.amax(1)], 1)
 
     # ---- text tower --------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ def _strangers(clf: Classifier, each: DemoSet, out: Path) -> dict[str, float]:
 
     def known(name: str) -> float:
         images = _test_images(out, name)
-        return sum(p.known for p in clf.predict(images, top_k=1)) / len(images)
+        return sum(p.known is True for p in clf.predict(images, top_k=1)) / len(images)
 
     return {"own_known": known(each.name), "strangers_known": known(other.name)}
 

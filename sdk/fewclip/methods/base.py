@@ -140,6 +140,8 @@ class Method(nn.Module):
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     trains: ClassVar[bool] = True
+    fits: ClassVar[bool] = False  # has a head that `FrozenHead.fit` computes without training
+    trains_images: bool = False  # image features move away from the frozen tower's
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
     uses_intermediate: ClassVar[bool] = (
         False  # training draws features together, but not their source
@@ -160,6 +162,7 @@ class Method(nn.Module):
         self.options = options
         self.template = template
         self.n_classes = n_classes
+        self.dept_weight: float | None = None
 
     # ---- training ----------------------------------------------------------------------------
 
@@ -219,22 +222,20 @@ class Method(nn.Module):
     def tokenize(self, phrases: Sequence[str]) -> ClassPrompts:
         return self.backbone.tokenize([self.prompt(phrase) for phrase in phrases])
 
-    def image_features(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D), before L2 normalisation."""
-        return self.backbone.image_features(self.backbone.image_embed(pixels))
+    def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
+        """(B, 3, H, W) -> (B, D), before L2 normalisation; `taps` as in `Backbone`."""
+        return self.backbone.image_features(self.backbone.image_embed(pixels), taps=taps)
 
     def features_and_intermediate(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`image_features`, and what ood_score needs besides (`fewclip.ood`).
+        """`image_features`, and what the OOD score and heads on frozen features read besides.
 
         Returns:
-            Image features (B, D), and the mean patch token halfway up the image tower (B, w), None
-            unless `uses_intermediate`; both before L2 normalisation.
+            Image features (B, D) before L2 normalisation, and `Backbone.intermediate`
+            (B, 5 w); None for a tower without residual blocks.
         """
-        if not self.uses_intermediate:
-            return self.image_features(pixels), None
-        half = self.backbone.image_depth // 2
-        x = self.backbone.image_blocks(self.backbone.image_embed(pixels), 0, half)
-        return self.backbone.image_features(x, half), x[:, 1:].mean(1)
+        taps = self.backbone.new_taps()
+        features = self.image_features(pixels, taps)
+        return features, self.backbone.intermediate(taps)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         """(M, D), before L2 normalisation."""
@@ -273,10 +274,21 @@ class Method(nn.Module):
             raise NotImplementedError
         return embeddings.features
 
-    def logits(self, image: Tensor, embeddings: ClassEmbeddings) -> tuple[Tensor, Tensor | None]:
-        """Image features (B, D) -> ITM logits (B, M), and CAT logits (B, n_classes) with DePT."""
+    def cat_logits(self, image: Tensor, intermediate: Tensor | None = None) -> Tensor | None:
+        """The head over the trained classes: (B, D), (B, 5 w) -> (B, n_classes); None for none."""
+        return None
+
+    def logits(
+        self, image: Tensor, embeddings: ClassEmbeddings, intermediate: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """ITM logits (B, M), and those of the head over the trained classes (B, n_classes).
+
+        Args:
+            image, intermediate: of `features_and_intermediate`.
+        """
         text = self.text_for(embeddings, image)
-        return cosine_logits(image, text, self.backbone.logit_scale), None
+        itm = cosine_logits(image, text, self.backbone.logit_scale)
+        return itm, self.cat_logits(image, intermediate)
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What stands outside the backbone, by attribute; these names stand in saved models."""

@@ -41,6 +41,7 @@ class CLIPAdapter(Method):
 
     name: ClassVar[str] = "clip-adapter"
     Options: ClassVar[type[MethodOptions]] = CLIPAdapterOptions
+    trains_images = True
 
     def __init__(
         self,
@@ -74,8 +75,8 @@ class CLIPAdapter(Method):
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(self._adapted(inputs[0]), self.text, labels)
 
-    def image_features(self, pixels: Tensor) -> Tensor:
-        return self._adapted(super().image_features(pixels))
+    def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
+        return self._adapted(super().image_features(pixels, taps))
 
     def _adapted(self, image: Tensor) -> Tensor:
         """(B, D) -> (B, D), both before L2 normalisation."""

@@ -49,7 +49,8 @@ class DePT(Method):
         )
         self.inner = inner
         self.per_image_text = inner.per_image_text
-        self.dept_weight = dept_weight
+        self.dept_weight: float = dept_weight
+        self.trains_images = inner.trains_images
         d, m = inner.backbone.embed_dim, inner.n_classes
         bound = d**-0.5
         start = [torch.ones(d), torch.zeros(d), torch.ones(d), torch.zeros(d)]
@@ -108,8 +109,8 @@ class DePT(Method):
     def prompt(self, phrase: str) -> str:
         return self.inner.prompt(phrase)
 
-    def image_features(self, pixels: Tensor) -> Tensor:
-        return self.inner.image_features(pixels)
+    def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
+        return self.inner.image_features(pixels, taps)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         return self.inner.text_features(prompts)
@@ -123,12 +124,8 @@ class DePT(Method):
     def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
         return self.inner.text_for(embeddings, image)
 
-    def cat_logits(self, image: Tensor) -> Tensor:
-        """Image features (B, D) -> (B, n_classes) over the trained classes."""
+    def cat_logits(self, image: Tensor, intermediate: Tensor | None = None) -> Tensor:
         return F.linear(self._image_rows(image), self.weight, self.bias)
-
-    def logits(self, image: Tensor, embeddings: ClassEmbeddings) -> tuple[Tensor, Tensor | None]:
-        return self.inner.logits(image, embeddings)[0], self.cat_logits(image)
 
     def _image_rows(self, image: Tensor) -> Tensor:
         return self.image_gamma * image + self.image_beta

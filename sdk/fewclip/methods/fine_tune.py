@@ -33,6 +33,7 @@ class FineTune(Method):
 
     name: ClassVar[str] = "fine-tune"
     Options: ClassVar[type[MethodOptions]] = FineTuneOptions
+    trains_images = True
     dept_ready: ClassVar[bool] = False
 
     def param_groups(self) -> list[ParamGroup]:

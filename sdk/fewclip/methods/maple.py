@@ -38,6 +38,7 @@ class MaPLe(CoOp):
 
     name: ClassVar[str] = "maple"
     Options: ClassVar[type[MethodOptions]] = MaPLeOptions
+    trains_images = True
 
     def __init__(
         self,
@@ -80,8 +81,8 @@ class MaPLe(CoOp):
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(self._prompted(inputs[0]), self.all_text_features(self.prompts), labels)
 
-    def image_features(self, pixels: Tensor) -> Tensor:
-        return self._prompted(self.backbone.image_embed(pixels))
+    def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
+        return self._prompted(self.backbone.image_embed(pixels), taps)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         hidden = self.backbone.text_embed(prompts, self.context)
@@ -93,7 +94,7 @@ class MaPLe(CoOp):
     def _deep_text(self) -> list[Tensor]:
         return list(self.text_prompts)[: self.text_depth - 1]
 
-    def _prompted(self, embedded: Tensor) -> Tensor:
+    def _prompted(self, embedded: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
         text = [self.context, *self.text_prompts]
         image = [project(text[k]) for k, project in enumerate(self.projections)]
-        return prompted_image_features(self.backbone, embedded, image)
+        return prompted_image_features(self.backbone, embedded, image, taps)

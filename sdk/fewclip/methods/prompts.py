@@ -82,9 +82,12 @@ def linear(
 
 
 def prompted_image_features(
-    backbone: Backbone, embedded: Tensor, prompts: Sequence[Tensor]
+    backbone: Backbone,
+    embedded: Tensor,
+    prompts: Sequence[Tensor],
+    taps: dict[int, Tensor] | None = None,
 ) -> Tensor:
     """What enters block 0, (B, T, w), with `prompts[k]` (n, w) at block k -> (B, D)."""
     return backbone.image_features(
-        backbone.append_image_prompts(embedded, prompts[0]), deep=prompts[1:]
+        backbone.append_image_prompts(embedded, prompts[0]), deep=prompts[1:], taps=taps
     )

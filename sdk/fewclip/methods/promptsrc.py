@@ -63,6 +63,7 @@ class PromptSRC(CoOp):
 
     name: ClassVar[str] = "promptsrc"
     Options: ClassVar[type[MethodOptions]] = PromptSRCOptions
+    trains_images = True
 
     def __init__(
         self,
@@ -133,9 +134,9 @@ class PromptSRC(CoOp):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self.average = {n.removeprefix("average."): v.clone() for n, v in state.items()}
 
-    def image_features(self, pixels: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
         embedded = self.backbone.image_embed(pixels)
-        return prompted_image_features(self.backbone, embedded, list(self.image_prompts))
+        return prompted_image_features(self.backbone, embedded, list(self.image_prompts), taps)
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         hidden = self.backbone.text_embed(prompts, self.context)

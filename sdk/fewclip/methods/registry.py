@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fewclip.backbone import Backbone
     from fewclip.methods.base import Method
 
-_NOT_METHODS = {"base", "class_blocks", "dept", "prompts", "registry"}
+_NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry"}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
 DEPT_WEIGHT = 0.7
@@ -90,7 +90,7 @@ def make_options(
             f"{full} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}"
         )
     merged = {**(defaults or {}), **given}
-    weight = merged.pop("dept_weight", DEPT_WEIGHT)
+    weight = merged.pop("dept_weight", DEPT_WEIGHT) if full.endswith(DEPT) else None
     try:
         options = dataclasses.asdict(cls.Options(**merged))
     except TypeError as error:
@@ -123,7 +123,8 @@ def build(
 
     full = resolve(name)
     cls = _classes()[full.removesuffix(DEPT)]
-    own = {k: v for k, v in options.items() if k != "dept_weight"}
+    own = dict(options)
+    weight = own.pop("dept_weight") if full.endswith(DEPT) else None
     method = cls(
         backbone,
         cls.Options(**own),
@@ -131,6 +132,6 @@ def build(
         n_classes=len(phrases),
         generator=generator,
     )
-    if full.endswith(DEPT):
-        return DePT(method, options["dept_weight"], generator)
+    if weight is not None:
+        return DePT(method, weight, generator)
     return method

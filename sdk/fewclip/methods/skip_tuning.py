@@ -78,8 +78,8 @@ class SkipTuning(Method):
 
     name: ClassVar[str] = "skip-tuning"
     Options: ClassVar[type[MethodOptions]] = SkipTuningOptions
+    trains_images = True
     dept_ready: ClassVar[bool] = False
-    uses_intermediate: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class VPT(Method):
 
     name: ClassVar[str] = "vpt"
     Options: ClassVar[type[MethodOptions]] = VPTOptions
+    trains_images = True
 
     def __init__(
         self,
@@ -71,6 +72,6 @@ class VPT(Method):
         image = prompted_image_features(self.backbone, inputs[0], list(self.image_prompts))
         return Outputs(image, self.text, labels)
 
-    def image_features(self, pixels: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
         embedded = self.backbone.image_embed(pixels)
-        return prompted_image_features(self.backbone, embedded, list(self.image_prompts))
+        return prompted_image_features(self.backbone, embedded, list(self.image_prompts), taps)

@@ -32,12 +32,10 @@ from fewclip.contract import (
     IMAGE_INPUT,
     INTERMEDIATE_OUTPUT,
     ITM_OUTPUT,
-    MEANS,
-    WHITEN,
     Card,
 )
 from fewclip.errors import ArtifactError
-from fewclip.ood import OODScore, join_ood_features
+from fewclip.ood import OODScore, ood_parts
 from fewclip.preprocess import WORKERS, Images
 from fewclip.runtime.arrays import unpack_arrays
 from fewclip.runtime.graph_check import check_graph
@@ -91,7 +89,7 @@ class OnnxClassifier(BaseClassifier):
         arrays = _arrays(self._session, self.card, folder)
         _check_shapes(self._session, self.card, arrays, folder)
         self._features = arrays[CLASS_FEATURES]
-        self._ood_score = OODScore(arrays[WHITEN], arrays[MEANS]) if MEANS in arrays else None
+        self._ood_score = OODScore.from_arrays(arrays)
         self._widths = {out.name: out.shape[1] for out in self._session.get_outputs()}
         phrases = [self.card.phrases[label] for label in self.card.classes]
         known = dict(zip(phrases, self._features, strict=True))
@@ -125,8 +123,8 @@ class OnnxClassifier(BaseClassifier):
         found = self._run(images, run_options)
         ood_score = None
         if self._ood_score is not None:
-            ood_features = join_ood_features(found[FEATURES_OUTPUT], found.get(INTERMEDIATE_OUTPUT))
-            ood_score = self._ood_score.score(ood_features)
+            parts = ood_parts(found[FEATURES_OUTPUT], found.get(INTERMEDIATE_OUTPUT))
+            ood_score = self._ood_score.score(parts, self.card.head.trained_columns)
         return decide.ModelOutputs(found[ITM_OUTPUT], found.get(CAT_OUTPUT), ood_score)
 
     def embed(self, images: Images) -> Floats:

@@ -29,11 +29,16 @@ from fewclip.classifier import (
 from fewclip.contract import Calibration
 from fewclip.data import split as datasets
 from fewclip.errors import OptionError
+from fewclip.heads import FeatureSample, FittedHead
 from fewclip.methods import registry
-from fewclip.ood import OODScore
+from fewclip.methods.base import Method
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.ood import OODScore, ood_parts
+from fewclip.preprocess import Image
 from fewclip.report import Report
 from fewclip.training import checkpoint as checkpoints
 from fewclip.training import run_lock
+from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.mixed_precision import check_precision, resolve_precision
 from fewclip.training.progress import to_stderr
@@ -258,6 +263,12 @@ def execute(
             progress=progress,
             stop=stop,
         )
+    fitted: FittedHead | None = None
+    if isinstance(tuned, FrozenHead):
+        sample = features_of(made, tuned, store.images(), views=made.options["views"])
+        fitted = tuned.fit(sample, made.seed)
+    else:
+        sample = features_of(made, tuned, store.images())
     card = new_card(
         tuned,
         made.method,
@@ -279,43 +290,90 @@ def execute(
             "device": tower.device.type,
         },
     )
-    bare = Classifier(tuned, card)
-    ood_features = bare.ood_features(store.images())
+    ood = OODScore.fit(
+        ood_parts(sample.features[:, 0], _first_view(sample.intermediate)), sample.labels
+    )
     clf = Classifier(
         tuned,
         card,
-        ood_score=OODScore.fit(ood_features, np.array([item.label for item in split.train])),
+        ood_score=ood,
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
-    return _calibrated(clf, split, before)
+    return _calibrated(clf, split, before, sample, fitted)
 
 
-def _calibrated(clf: Classifier, split: datasets.Split, before: Report | None) -> Classifier:
-    """Fit temperature and threshold on the validation images, and compare with zero-shot."""
-    if before is None:
-        return clf
-    itm, cat, ood_score = clf.model_outputs([item.image for item in split.val])
-    truth = [item.label for item in split.val]
-    calibration = decide.fit_calibration(itm, cat, truth, clf.card.head, ood_score)
-    proba = decide.probabilities(itm, cat, clf.card.head, calibration.temperature)
-    after = Report.from_predictions(proba, truth, clf.classes)
-    if after.accuracy < before.accuracy:
-        warnings.warn(
-            f"{clf.card.method} made things worse on the {len(truth)} images kept out of training: "
-            f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try more images, another "
-            "method, or keep zero-shot",
-            stacklevel=4,
+def features_of(
+    made: Plan, method: Method, images: Sequence[Image], views: int = 0
+) -> FeatureSample:
+    """The training images as the method's image tower sees them."""
+    return sample_features(
+        method,
+        images,
+        [item.label for item in made.split.train],
+        list(made.phrases.values()),
+        views=views,
+        crop_area=made.options["crop_area"],
+        flip=made.options["flip"],
+        seed=made.seed,
+    )
+
+
+def _first_view(intermediate: np.ndarray | None) -> np.ndarray | None:
+    return None if intermediate is None else intermediate[:, 0]
+
+
+def _calibrated(
+    clf: Classifier,
+    split: datasets.Split,
+    before: Report | None,
+    sample: FeatureSample,
+    fitted: FittedHead | None,
+) -> Classifier:
+    """Fit temperature and threshold on images that the answers were not fitted on.
+
+    A head on frozen features has out-of-fold answers for its training images; every other method
+    has the validation images. Those also give the figures before and after.
+    """
+    card, ood = clf.card, clf.ood_score
+    assert ood is not None
+    outputs = clf.model_outputs([item.image for item in split.val])
+    truth = np.array([item.label for item in split.val], np.int64)
+    assert outputs.ood_score is not None
+    own = [outputs.ood_score] if clf.method.trains_images else [ood.own, outputs.ood_score]
+    itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
+    if fitted is not None:
+        itm, labels = sample.logits_itm[fitted.images], sample.labels[fitted.images]
+        cat = fitted.logits.astype(np.float32)
+    calibration = decide.fit_calibration(itm, cat, labels, card.head, np.concatenate(own))
+    metrics = dict(card.metrics)
+    if fitted is not None and len(labels):
+        proba = decide.probabilities(itm, cat, card.head, calibration.temperature)
+        metrics["out_of_fold"] = _figures(Report.from_predictions(proba, labels, clf.classes))
+    if before is not None:
+        proba = decide.probabilities(
+            outputs.logits_itm, outputs.logits_cat, card.head, calibration.temperature
         )
-    metrics = {"before": _figures(before), "after": _figures(after)}
-    # Before the temperature, which these images have just taught: see `conformal`.
-    plain = decide.probabilities(itm, cat, clf.card.head)
+        after = Report.from_predictions(proba, truth, clf.classes)
+        metrics |= {"before": _figures(before), "after": _figures(after)}
+        if after.accuracy < before.accuracy:
+            warnings.warn(
+                f"{card.method} made things worse on the {len(truth)} images kept out of training: "
+                f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; another method, more "
+                "images, or keep zero-shot",
+                stacklevel=4,
+            )
+    # Before the temperature, which these images may just have taught: see `conformal`.
+    plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
+    kind = "split"
+    if not len(truth) and fitted is not None and len(labels):
+        plain, truth, kind = decide.probabilities(itm, cat, card.head), labels, "cross"
     card = dataclasses.replace(
-        clf.card,
+        card,
         calibration=calibration,
         metrics=metrics,
-        conformal=conformal.fit(plain, truth, len(clf.classes), seed=clf.card.seed),
+        conformal=conformal.fit(plain, truth, len(clf.classes), kind=kind, seed=card.seed),
     )
-    return Classifier(clf.method, card, ood_score=clf.ood_score, validation=clf.validation)
+    return Classifier(clf.method, card, ood_score=ood, validation=clf.validation)
 
 
 def _files(made: Plan) -> list[dict[str, str]]:

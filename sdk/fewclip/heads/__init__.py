@@ -1,0 +1,31 @@
+"""Linear heads on frozen features and their weight against the text. NumPy and SciPy; no torch.
+
+`sample` is what they are fitted on, `gda` and `logistic` fit a head, `folds` evaluates one on
+images it has not seen, `mixture` weighs text and heads against each other, `stacking` ties it
+together.
+"""
+
+from fewclip.heads.folds import assign_folds, out_of_fold
+from fewclip.heads.gda import fit_gda
+from fewclip.heads.linear import Head
+from fewclip.heads.logistic import choose_strength, fit_logistic
+from fewclip.heads.mixture import Mixture, fit_mixture, log_loss
+from fewclip.heads.sample import FeatureSample, head_features
+from fewclip.heads.stacking import FittedHead, fit_stacked, fold_count
+
+__all__ = [
+    "FeatureSample",
+    "FittedHead",
+    "Head",
+    "Mixture",
+    "assign_folds",
+    "choose_strength",
+    "fit_gda",
+    "fit_logistic",
+    "fit_mixture",
+    "fit_stacked",
+    "fold_count",
+    "head_features",
+    "log_loss",
+    "out_of_fold",
+]

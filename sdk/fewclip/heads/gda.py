@@ -1,0 +1,74 @@
+"""Gaussian discriminant analysis: class means and one shrunk covariance, in closed form.
+
+Wang, Liang, Sheng, He, Wang, Tan, "A Hard-to-Beat Baseline for Training-free CLIP-based
+Adaptation", ICLR 2024, arXiv 2402.04087. It shrinks by the dimension; here the amount of shrinkage
+is estimated from the data: Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
+covariance matrices", Journal of Multivariate Analysis 2004.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
+
+
+def fit_gda(features: AnyFloats, labels: Ints, images: Ints, classes: int) -> Head:
+    """The discriminant of Gaussian classes with one covariance and equal priors.
+
+    `W = S^-1 mu`, `b = -mu' S^-1 mu / 2`, both around the mean of the class means.
+
+    Args:
+        features: (N, L), one row per augmented view.
+        labels: (N,) class of each row, 0..classes-1; every class has a row.
+        images: (N,) which image each row is a view of: views of one image count as one.
+        classes: number of classes, M.
+    """
+    x = np.asarray(features, np.float64)
+    _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
+    weight = 1.0 / counts[index]
+    means = np.zeros((classes, x.shape[1]))
+    np.add.at(means, labels, x * weight[:, None])
+    means /= np.bincount(labels, weight, minlength=classes)[:, None]
+    centre = means.mean(0)
+    # One view of one image per class leaves no residual at all: spread around the centre instead.
+    alone = len(x) == len(counts) and len(counts) <= classes
+    residuals = x - (centre if alone else means[labels])
+    covariance = shrunk_covariance(residuals, images, len(counts) - classes)
+    means -= centre
+    solved = cho_solve(cho_factor(covariance), means.T).T
+    return Head(solved, -0.5 * (solved * means).sum(1) - solved @ centre)
+
+
+def shrunk_covariance(residuals: Floats, images: Ints, freedom: int) -> Floats:
+    """Ledoit-Wolf shrinkage towards equal variances, with images as the independent samples.
+
+    Args:
+        residuals: (N, L) of each view from its class mean.
+        images: (N,) which image each row is a view of.
+        freedom: images less the class means that were subtracted.
+
+    Returns:
+        (L, L), positive definite.
+    """
+    _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
+    order = np.argsort(index, kind="stable")
+    x, n, size = residuals[order], len(counts), residuals.shape[1]
+    weight = 1.0 / (n * counts[index[order]])  # every image weighs 1 / n
+    covariance: Floats = (x * weight[:, None]).T @ x
+    mean, square = float(np.trace(covariance)) / size, float((covariance**2).sum())
+    if mean <= 0:
+        return np.eye(size)
+    ends = np.cumsum(counts)
+    own = 0.0  # mean over images of the squared norm of their own second moment
+    for start, end, count in zip(ends - counts, ends, counts, strict=True):
+        gram = x[start:end] @ x[start:end].T
+        own += float((gram**2).sum()) / count**2 / n
+    distance = square - size * mean**2
+    noise = max(own - square, 0.0) / max(freedom, 1)
+    shrinkage = min(1.0, noise / distance) if distance > 1e-12 * square else 1.0
+    covariance *= 1 - shrinkage
+    # A trace of the identity also where nothing asks to shrink: fewer rows than columns.
+    covariance[np.diag_indices(size)] += max(shrinkage, 1e-6) * mean
+    return covariance

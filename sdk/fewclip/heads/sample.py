@@ -1,0 +1,57 @@
+"""Training images as a frozen image tower sees them: what every head is fitted on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewclip.heads.linear import AnyFloats, Floats, Ints
+
+
+def head_features(features: AnyFloats, intermediate: AnyFloats | None) -> Floats:
+    """Output features joined with what the patch tokens look like on the way up.
+
+    Args:
+        features: (..., D).
+        intermediate: (..., 5 w) of `Backbone.intermediate`: three means are used; None for none.
+
+    Returns:
+        (..., D + 3 w), or (..., D); each part L2-normalised.
+    """
+    parts = [np.asarray(features, np.float64)]
+    if intermediate is not None:
+        parts += np.split(np.asarray(intermediate, np.float64), 5, axis=-1)[:3]
+    norms = [np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-12) for part in parts]
+    joined: Floats = np.concatenate([p / n for p, n in zip(parts, norms, strict=True)], axis=-1)
+    return joined
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSample:
+    """n training images in V views each; view 0 is the image as it is classified.
+
+    Attributes:
+        features: (n, V, D) float32, before L2 normalisation.
+        intermediate: (n, V, 5 w) float32, None for a tower without residual blocks.
+        labels: (n,) class of each image.
+        logits_itm: (n, M) float32 zero-shot logits of view 0.
+    """
+
+    features: NDArray[np.float32]
+    intermediate: NDArray[np.float32] | None
+    labels: Ints
+    logits_itm: NDArray[np.float32]
+
+    def joined(self) -> Floats:
+        """(n, V, L) of `head_features`."""
+        return head_features(self.features, self.intermediate)
+
+    def take(self, images: NDArray[Any]) -> FeatureSample:
+        """Some of the images only: indices or a mask."""
+        intermediate = None if self.intermediate is None else self.intermediate[images]
+        return FeatureSample(
+            self.features[images], intermediate, self.labels[images], self.logits_itm[images]
+        )

@@ -1,0 +1,105 @@
+"""What `gda` and `linear-probe` share: both towers frozen, a linear head beside the text's answer.
+
+Not a method itself. The head reads output features joined with intermediate ones; its numerics are
+in `fewclip.heads`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewclip.heads import FeatureSample, FittedHead, Head, fit_stacked
+from fewclip.heads.linear import Floats, Ints
+from fewclip.methods.base import Method, MethodOptions
+
+GENTLE_CROP = 0.6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrozenHeadOptions(MethodOptions):
+    """Chosen on training photos of five tasks (`docs/concepts/heads.md`).
+
+    Attributes:
+        views: augmented views of each training image beside the plain one.
+        dept_weight: share of the head in the answer, 0..1; None lets out-of-fold answers choose it.
+    """
+
+    epochs: int = 1
+    warmup_epochs: int = 0
+    crop_area: float = GENTLE_CROP
+    flip: bool = False
+    views: int = 4
+    dept_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(isinstance(self.views, int) and self.views >= 0, "views", "a whole number >= 0")
+        weight = self.dept_weight
+        inside = weight is None or (isinstance(weight, (int, float)) and 0 <= weight <= 1)
+        self.check(inside, "dept_weight", "in [0, 1], or None")
+
+
+class FrozenHead(Method):
+    """A linear head on frozen features, fitted by `fit` and not by the training loop.
+
+    Attributes:
+        dept_weight: lambda, the head's share; chosen by `fit`.
+    """
+
+    trains: ClassVar[bool] = False
+    fits: ClassVar[bool] = True
+    dept_ready: ClassVar[bool] = False
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        width = self.backbone.embed_dim
+        width += 3 * self.backbone.image_width if self.backbone.has_blocks else 0
+        self._set(torch.zeros(self.n_classes, width), torch.zeros(self.n_classes))
+
+    def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+        """Heads on (N, L) rows; `labels` (N,), `images` (N,) says which are views of one image."""
+        raise NotImplementedError
+
+    def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
+        """Fit the head and its weight; returns what it said out of fold."""
+        rng = np.random.default_rng([seed, 2])
+        fitted = fit_stacked(
+            sample, self.n_classes, self.fit_heads, rng, weight=self.options.dept_weight
+        )
+        self._set(fitted.head.weight, fitted.head.bias)
+        self.dept_weight = fitted.weight
+        return fitted
+
+    def cat_logits(self, image: Tensor, intermediate: Tensor | None = None) -> Tensor:
+        """(B, D), (B, 5 w) before normalisation -> (B, n_classes)."""
+        parts = [image.float()]
+        if self.weight.shape[1] > image.shape[1] and intermediate is not None:
+            parts += list(intermediate.float().chunk(5, dim=1))[:3]
+        joined = torch.cat(
+            [part / part.norm(dim=-1, keepdim=True).clamp_min(1e-12) for part in parts], 1
+        )
+        return F.linear(joined, self.weight, self.bias)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"head.weight": self.weight, "head.bias": self.bias}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self._set(state["head.weight"], state["head.bias"])
+
+    def _set(self, weight: Floats | Tensor, bias: Floats | Tensor) -> None:
+        device = self.backbone.device
+        self.weight = torch.as_tensor(weight, dtype=torch.float32, device=device)
+        self.bias = torch.as_tensor(bias, dtype=torch.float32, device=device)
+
+
+def widened(head: Head, width: int) -> Head:
+    """A head on the first columns as one on (N, `width`) rows."""
+    missing = width - head.weight.shape[1]
+    return Head(np.pad(head.weight, ((0, 0), (0, missing))), head.bias)

@@ -1,0 +1,49 @@
+"""Linear probe: logistic regression on frozen features, its strength chosen by cross-validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from fewclip.heads import FeatureSample, FittedHead, Head, choose_strength, fit_logistic
+from fewclip.heads.linear import Floats, Ints
+from fewclip.methods.base import MethodOptions
+from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearProbeOptions(FrozenHeadOptions):
+    """Those of every head on frozen features, and:
+
+    Attributes:
+        strength: inverse strength of regularization, scikit-learn's `C`; None chooses it.
+    """
+
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check(self.strength is None or self.strength > 0, "strength", "a number > 0, or None")
+
+
+class LinearProbe(FrozenHead):
+    """Multinomial logistic regression, the linear probe of Radford et al., ICML 2021,
+    arXiv 2103.00020, on output features joined with intermediate ones, weighed against the text.
+    """
+
+    name: ClassVar[str] = "linear-probe"
+    Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
+
+    def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
+        self.strength = self.options.strength
+        if self.strength is None:
+            rng = np.random.default_rng([seed, 3])
+            plain = sample.joined()[:, 0]
+            self.strength = choose_strength(plain, sample.labels, self.n_classes, rng)
+        return super().fit(sample, seed)
+
+    def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+        return [fit_logistic(rows, labels, self.n_classes, self.strength)]

@@ -1,0 +1,81 @@
+"""Training images -> features of a method's image tower, plain and augmented. It trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from fewclip.heads import FeatureSample
+from fewclip.methods.base import Method, cosine_logits
+from fewclip.preprocess import (
+    WORKERS,
+    Image,
+    augment,
+    load_image,
+    reduce_for_training,
+    to_input,
+)
+
+CHUNK = 32  # images and views that pass the tower at once
+
+
+def sample_features(
+    method: Method,
+    images: Sequence[Image],
+    labels: Sequence[int],
+    phrases: Sequence[str],
+    *,
+    views: int = 0,
+    crop_area: float = 1.0,
+    flip: bool = False,
+    seed: int = 0,
+    on_images: Callable[[int], None] | None = None,
+) -> FeatureSample:
+    """Every image decoded once and passed once in `1 + views` views, the plain one first.
+
+    Args:
+        method: ready for inference.
+        labels: class of each image, indices into `phrases`.
+        crop_area, flip: of the augmented views.
+        seed: with the image's place it fixes its views.
+        on_images: called with the number of images done so far.
+    """
+    spec = method.backbone.preprocess
+
+    def inputs(at: int) -> np.ndarray:
+        image = load_image(images[at])
+        plain = to_input(image, spec)
+        if not views:
+            return plain[None]
+        pixels = reduce_for_training(image, spec)
+        rng = np.random.default_rng([seed, 4, at])
+        extra = [augment(pixels, spec, rng, crop_area=crop_area, flip=flip) for _ in range(views)]
+        return np.stack([plain, *extra])
+
+    features, intermediates, logits = [], [], []
+    step = max(1, CHUNK // (1 + views))
+    with torch.inference_mode(), ThreadPoolExecutor(WORKERS) as pool:
+        embeddings = method.class_embeddings(phrases)
+        for first in range(0, len(images), step):
+            some = range(first, min(first + step, len(images)))
+            batch = np.stack(list(pool.map(inputs, some)))  # (n, V, 3, H, W)
+            pixels = torch.from_numpy(batch.reshape(-1, *batch.shape[2:]))
+            found, middle = method.features_and_intermediate(pixels.to(method.backbone.device))
+            text = method.text_for(embeddings, found)
+            itm = cosine_logits(found, text, method.backbone.logit_scale)
+            shape = (len(some), 1 + views, -1)
+            features.append(found.float().cpu().numpy().reshape(shape))
+            if middle is not None:
+                intermediates.append(middle.float().cpu().numpy().reshape(shape))
+            logits.append(itm.float().cpu().numpy().reshape(shape)[:, 0])
+            if on_images is not None:
+                on_images(some[-1] + 1)
+    return FeatureSample(
+        np.concatenate(features),
+        np.concatenate(intermediates) if intermediates else None,
+        np.asarray(labels, np.int64),
+        np.concatenate(logits),
+    )
