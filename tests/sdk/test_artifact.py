@@ -225,7 +225,7 @@ def test_a_card_cannot_point_outside_its_folder(model: Path, name: str) -> None:
         read_card(model, verify=False)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5, [1]])
+@pytest.mark.parametrize("version", [0, 1, "2", None, 1.5, [1]])
 def test_an_unknown_format_version_is_refused(model: Path, version: object) -> None:
     rewrite(model, {"format_version": version})
     with pytest.raises(FormatVersionError, match="format_version"):
@@ -242,7 +242,7 @@ def test_an_unknown_format_version_is_refused(model: Path, version: object) -> N
         '"card"',
         "\xff\xfe",
         "[" * 100_000,
-        '{"format_version": 1}',
+        '{"format_version": 2}',
         "1" * 5000,
     ],
 )

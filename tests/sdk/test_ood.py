@@ -1,76 +1,104 @@
-"""OODScore: distance to what was trained on, against a plain reference."""
+"""OODScore: each of its terms against a plain reference, and leave-one-out against refits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fewclip.contract import Calibration, HeadSpec
-from fewclip.decide import fit_calibration, in_distribution_score
-from fewclip.ood import SHRINKAGE, OODScore
+from fewclip.ood import SHRINKAGE, OODScore, ood_parts, unit
 
 
-def unit(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    x = centres[labels] + 0.3 * rng.standard_normal((len(labels), centres.shape[1]))
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+def draw(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return unit(centres[labels] + 0.3 * rng.standard_normal((len(labels), centres.shape[1])))
+
+
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.fixture
-def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample() -> Sample:
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((3, 16))
     labels = np.repeat([0, 1, 2], 10)
-    return unit(rng, centres, labels), labels, unit(rng, centres, labels)
+    return draw(rng, centres, labels), labels, draw(rng, centres, labels)
 
 
-def test_it_is_the_mahalanobis_distance_to_the_nearest_class(
-    sample: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> None:
+def terms(fitted: OODScore, x: np.ndarray) -> np.ndarray:
+    """(2, B, C) similarity to the five nearest and minus the Mahalanobis distance, one by one."""
+    own, labels = fitted.images[0].astype(np.float64), fitted.labels
+    near = np.stack(
+        [np.sort(x @ own[labels == c].T, axis=1)[:, -5:].mean(1) for c in np.unique(labels)], 1
+    )
+    gaps = (x @ fitted.whiten)[:, None] - fitted.means
+    return np.stack([near, -(gaps**2).sum(2)])
+
+
+def test_it_is_the_best_class_of_the_standardized_sum(sample: Sample) -> None:
+    x, labels, others = sample
+    fitted = OODScore.fit((x,), labels)
+    wanted = (terms(fitted, others) - fitted.center[:, None, None]) / fitted.spread[:, None, None]
+    np.testing.assert_allclose(fitted.score((others,)), wanted.sum(0).max(1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_distance_is_mahalanobis(sample: Sample) -> None:
     x, labels, others = sample
     means = np.stack([x[labels == c].mean(0) for c in range(3)])
-    spread = x - means[labels]
-    covariance = spread.T @ spread / len(x)
-    shrunk = (1 - SHRINKAGE) * covariance
-    shrunk += SHRINKAGE * np.trace(covariance) / 16 * np.eye(16)
-    inverse = np.linalg.inv(shrunk)
+    covariance = (x - means[labels]).T @ (x - means[labels]) / len(x)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / 16 * np.eye(16)
     gaps = others[:, None] - means
-    wanted = -np.einsum("bmd,de,bme->bm", gaps, inverse, gaps).min(1) / 16
-    np.testing.assert_allclose(OODScore.fit(x, labels).score(others), wanted, rtol=1e-4)
+    wanted = -np.einsum("bmd,de,bme->bm", gaps, np.linalg.inv(shrunk), gaps) / 16
+    found = terms(OODScore.fit((x,), labels), others)[1]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_own_images_are_more_familiar_than_others(
-    sample: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> None:
+def test_leave_one_out_scores_are_close_to_those_of_refits(sample: Sample) -> None:
+    x, labels, _ = sample
+    fitted = OODScore.fit((x,), labels)
+    for i in range(0, 30, 7):
+        rest = np.arange(30) != i
+        without = OODScore.fit((x[rest],), labels[rest])
+        found = terms(without, x[i : i + 1])
+        wanted = (found - fitted.center[:, None, None]) / fitted.spread[:, None, None]
+        assert fitted.own[i] == pytest.approx(float(wanted.sum(0).max()), abs=0.1)
+
+
+def test_own_images_score_above_others(sample: Sample) -> None:
     x, labels, own = sample
-    strangers = np.random.default_rng(1).standard_normal((30, 16))
-    strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
-    ood_score = OODScore.fit(x, labels)
-    assert np.median(ood_score.score(own)) > ood_score.score(strangers).max()
+    outside = unit(np.random.default_rng(1).standard_normal((30, 16)))
+    fitted = OODScore.fit((x,), labels)
+    assert np.median(fitted.score((own,))) > fitted.score((outside,)).max()
+
+
+def test_a_removed_class_no_longer_counts(sample: Sample) -> None:
+    x, labels, own = sample
+    fitted = OODScore.fit((x,), labels)
+    kept = fitted.score((own,), (0, 2))
+    assert kept[labels == 1].max() < np.median(kept[labels != 1])
+    assert np.isneginf(fitted.score((own,), ())).all()
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_one_shot_and_one_image_still_give_numbers(n: int) -> None:
-    x = np.eye(8)[:n]
-    ood_score = OODScore.fit(x, np.arange(n))
-    scores = ood_score.score(np.eye(8))
+    fitted = OODScore.fit((np.eye(8)[:n],), np.arange(n))
+    scores = fitted.score((np.eye(8),))
     assert np.isfinite(scores).all()
     assert scores[:n].min() > scores[n:].max()
 
 
-def test_a_class_known_by_name_alone_is_judged_by_its_name() -> None:
-    head = HeadSpec(logit_scale=100.0, columns=(0, 1, -1))
-    calibration = Calibration(logit_center=20, logit_spread=2, ood_center=-1)
-    itm = [[25.0, 1, 1], [1, 1, 24], [1, 1, 16]]
-    scores = in_distribution_score(itm, None, head, calibration, [-3.0, -3.0, -3.0])
-    np.testing.assert_allclose(scores, [-2.0, 2.0, -2.0])
+def test_it_comes_back_from_its_arrays(sample: Sample) -> None:
+    x, labels, own = sample
+    fitted = OODScore.fit((x, x[:, :8]), labels)
+    again = OODScore.from_arrays(fitted.to_arrays())
+    assert again is not None
+    np.testing.assert_array_equal(again.score((own, own[:, :8])), fitted.score((own, own[:, :8])))
+    assert OODScore.from_arrays({}) is None
 
 
-def test_calibration_accepts_most_of_the_own_images() -> None:
+def test_parts_are_normalised_one_by_one() -> None:
     rng = np.random.default_rng(0)
-    itm = rng.standard_normal((200, 3))
-    seen = rng.standard_normal(200)
-    head = HeadSpec(logit_scale=100.0, columns=(0, 1, 2))
-    calibration = fit_calibration(itm, None, itm.argmax(1), head, seen)
-    assert calibration.threshold is not None
-    scores = in_distribution_score(itm, None, head, calibration, seen)
-    assert (scores >= calibration.threshold).mean() == pytest.approx(0.95, abs=0.01)
+    features, intermediate = rng.standard_normal((4, 6)), rng.standard_normal((4, 15))
+    parts = ood_parts(features, intermediate)
+    assert [part.shape for part in parts] == [(4, 6), (4, 6), (4, 3)]
+    for part in parts:
+        np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1)
+    assert len(ood_parts(features, None)) == 1

@@ -62,7 +62,7 @@ def answer(
     picture = "" if image is None else f"<img src='{_data_uri(image)}' alt='{escape(name)}'>"
     if isinstance(said, str):
         return f"<div class='fc-answer'>{picture}<div>{note(said, 'error')}</div></div>"
-    if said.known:
+    if said.known is not False:
         kind, head = "", f"<strong>{escape(said.label)}</strong> {percent(said.score)}"
     else:
         kind = "fc-unknown"

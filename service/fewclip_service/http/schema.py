@@ -56,7 +56,7 @@ class Answer(BaseModel):
 
     label: str
     score: float
-    known: bool
+    known: bool | None
     top: list[Score]
     prediction_set: list[str] | None = None
     model: str

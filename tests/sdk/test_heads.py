@@ -1,0 +1,136 @@
+"""Heads on frozen features: scikit-learn as the reference, and the weight against the text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from fewclip.heads import (
+    FeatureSample,
+    Head,
+    assign_folds,
+    fit_gda,
+    fit_logistic,
+    fit_mixture,
+    fit_stacked,
+    log_loss,
+)
+from fewclip.heads.gda import shrunk_covariance
+
+
+def draw(n: int = 20, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`n` points of each of three overlapping classes."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), n)
+    centres = rng.standard_normal((3, width))
+    spread = rng.standard_normal((width, width)) / np.sqrt(width)
+    return centres[labels] + rng.standard_normal((3 * n, width)) @ spread * 1.5, labels
+
+
+def test_gda_is_linear_discriminant_analysis_with_the_same_covariance() -> None:
+    x, labels = draw()
+    covariance = shrunk_covariance(
+        x - np.stack([x[labels == c].mean(0) for c in range(3)])[labels], np.arange(60), 57
+    )
+
+    class Same:
+        def fit(self, _: np.ndarray) -> Same:
+            self.covariance_ = covariance
+            return self
+
+    reference = LinearDiscriminantAnalysis(
+        solver="lsqr", covariance_estimator=Same(), priors=[1 / 3] * 3
+    ).fit(x, labels)
+    logits = fit_gda(x, labels, np.arange(60), 3)(x)
+    wanted = reference.decision_function(x)
+    centred = logits - logits.mean(1, keepdims=True)
+    np.testing.assert_allclose(centred, wanted - wanted.mean(1, keepdims=True), rtol=1e-6)
+
+
+def test_shrinkage_is_ledoit_wolfs() -> None:
+    x, _ = draw(n=30)
+    x -= x.mean(0)
+    wanted, _ = ledoit_wolf(x, assume_centered=True)
+    np.testing.assert_allclose(shrunk_covariance(x, np.arange(90), 90), wanted, rtol=1e-6)
+
+
+def test_views_of_an_image_count_as_one_image() -> None:
+    x, labels = draw(n=6)
+    once = fit_gda(x, labels, np.arange(18), 3)
+    thrice = fit_gda(np.repeat(x, 3, 0), np.repeat(labels, 3), np.repeat(np.arange(18), 3), 3)
+    np.testing.assert_allclose(thrice.weight, once.weight, rtol=1e-9)
+
+
+@pytest.mark.parametrize("width", [5, 120], ids=["more rows", "more columns"])
+def test_logistic_regression_is_scikit_learns(width: int) -> None:
+    x, labels = draw(width=width)
+    head = fit_logistic(x, labels, 3, strength=2.0)
+    reference = LogisticRegression(C=2.0, max_iter=5000, tol=1e-8).fit(x, labels)
+    ours, theirs = head(x), reference.decision_function(x)
+    gap = (ours - ours.mean(1, keepdims=True)) - (theirs - theirs.mean(1, keepdims=True))
+    assert np.abs(gap).max() < 0.02
+
+
+def test_the_mixture_is_the_best_of_its_factors() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=200)
+    itm, head = rng.standard_normal((2, 200, 4))
+    itm[np.arange(200), labels] += 1.0
+    head[np.arange(200), labels] += 2.0
+    head *= 50  # a scale of its own must not matter
+    mixture = fit_mixture(itm, [head], labels)
+    best = log_loss(mixture.logits(itm, [head]), labels).mean()
+    for text, factor in [(1.1, 1.0), (0.9, 1.0), (1.0, 1.1), (1.0, 0.9)]:
+        moved = text * mixture.text * itm + factor * mixture.heads[0] * head
+        assert best <= log_loss(moved, labels).mean() + 1e-4
+    assert 0.5 < mixture.weight < 1
+
+
+def test_one_absorbed_head_answers_as_the_mixture() -> None:
+    x, labels = draw()
+    itm = np.random.default_rng(1).standard_normal((60, 3))
+    heads = [fit_gda(x, labels, np.arange(60), 3), fit_logistic(x, labels, 3, 1.0)]
+    mixture = fit_mixture(itm, [head(x) for head in heads], labels)
+    fused = (1 - mixture.weight) * itm + mixture.weight * mixture.absorb(heads)(x)
+    np.testing.assert_allclose(
+        mixture.sharpness * fused, mixture.logits(itm, [head(x) for head in heads]), rtol=1e-6
+    )
+
+
+def test_useless_heads_leave_the_answer_to_the_text() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    itm = rng.standard_normal((120, 3))
+    itm[np.arange(120), labels] += 3
+    sample = FeatureSample(
+        rng.standard_normal((120, 1, 8)).astype(np.float32), None, labels, itm.astype(np.float32)
+    )
+    fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
+    assert fitted.weight < 0.2
+    assert np.isfinite(fitted.head.weight).all()
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 1], [1, 4, 2], [2, 2, 2]])
+def test_few_images_still_give_a_head(counts: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), counts)
+    features = rng.standard_normal((len(labels), 5, 8)).astype(np.float32)
+    sample = FeatureSample(features, None, labels, np.zeros((len(labels), 3), np.float32))
+    fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
+    assert np.isfinite(fitted.head.weight).all()
+    assert 0 <= fitted.weight <= 1
+    assert len(fitted.images) == sum(count for count in counts if count > 1)
+
+
+def test_folds_are_even_within_a_class_and_leave_a_single_image_out() -> None:
+    fold = assign_folds(np.array([0] * 8 + [1]), 4, np.random.default_rng(0))
+    assert sorted(np.bincount(fold[:8])) == [2, 2, 2, 2]
+    assert fold[8] == -1
+
+
+def test_a_head_scales() -> None:
+    head = Head(np.eye(2), np.ones(2))
+    np.testing.assert_allclose(head.scaled(3)(np.eye(2)), 3 * head(np.eye(2)))
