@@ -177,7 +177,7 @@ def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
         if json.loads(told[CLASSES_KEY]) != list(card.classes):
             raise ArtifactError(f"{folder}: {IMAGE_GRAPH} holds other classes than the card says")
         arrays = unpack_arrays(told[ARRAYS_KEY])
-        if CLASS_FEATURES not in arrays or (MEANS in arrays) != (WHITEN in arrays):
+        if CLASS_FEATURES not in arrays:
             raise ValueError(f"it holds only {', '.join(arrays) or 'no arrays'}")
         return arrays
     except (KeyError, ValueError, OSError, zipfile.BadZipFile, RecursionError) as error:
