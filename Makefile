@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=$(TEST_THREADS) BENTOML_DO_NOT_TRACK=True GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick coverage lint format bench app screenshots wheel docs lock clean
+.PHONY: help install demo test test-quick coverage lint format bench app screenshots wheel docs lock audit clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -29,7 +29,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "could not make $(VENV): on Debian and Ubuntu 'apt-get install python3-venv', then make again" >&2; exit 1; }
 	@echo "Installing into $(VENV) (several minutes and about 6 GB the first time) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@# Without dependencies: the lock names all of them, and Gradio would refuse Pillow 13.
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
@@ -74,17 +75,30 @@ docs: $(STAMP)  ## the documentation into site/, offline; any warning is an erro
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # GPU packages exist for Linux x86-64 alone; elsewhere ONNX Runtime's plain wheel takes their place.
+# Apart from the rest, because it asks for an older Pillow; see the extra `app` in pyproject.toml.
+GRADIO := gradio>=6.31,<7
 ON_LINUX := ; platform_system == "Linux" and platform_machine == "x86_64"
 ELSEWHERE := ; platform_system != "Linux" or platform_machine != "x86_64"
 lock:  ## resolve pyproject.toml afresh into requirements.lock
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	$(VENV)-lock/bin/python -m pip install -qq --disable-pip-version-check --no-deps '$(GRADIO)'
 	@{ echo "# The exact versions that make installs and CI tests. Made by: make lock"; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
 	  | sed -E -e 's/^onnxruntime-gpu(==.*)$$/onnxruntime\1 $(ELSEWHERE)\nonnxruntime-gpu\1/' \
 	  | sed -E -e '/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|onnxruntime-gpu).*)$$/\1 $(ON_LINUX)/'; \
 	} > requirements.lock.new
 	mv requirements.lock.new requirements.lock && rm -rf $(VENV)-lock
+
+# pip-audit asks PyPI; what cannot be looked up from here is counted, and is no failure.
+audit: $(STAMP)  ## known vulnerabilities of what requirements.lock names (needs the network)
+	@if ! $(BIN)/python -c 'import urllib.request as u; u.urlopen("https://pypi.org/pypi/pip/json", timeout=10)' 2>/dev/null; \
+	then echo "audit skipped: pypi.org cannot be reached from here"; exit 0; fi; \
+	found=$$($(BIN)/pip-audit -r requirements.lock --no-deps --disable-pip --progress-spinner off 2>&1); \
+	status=$$?; echo "$$found" | grep -v "could not be audited"; \
+	missing=$$(echo "$$found" | grep -c "could not be audited"); \
+	if [ "$$missing" != 0 ]; then echo "audit incomplete: $$missing packages could not be looked up"; fi; \
+	exit $$status
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
