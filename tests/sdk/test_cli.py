@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import signal
@@ -16,6 +17,7 @@ from safetensors.numpy import load_file
 
 import fewclip
 from fewclip.cli import main
+from fewclip.cli.main import SUBCOMMANDS
 
 FEWCLIP = [sys.executable, "-m", "fewclip.cli"]
 
@@ -256,3 +258,15 @@ def test_killed_at_ten_random_moments_it_resumes_to_the_same_weights(
             assert (found[name] == expected[name]).all(), (finished.name, name)
     assert not list(tmp_path.glob("*.checkpoint"))
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_is_found_where_the_table_says(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert SUBCOMMANDS[name].help.split()[0] in capsys.readouterr().out
+    module, function = SUBCOMMANDS[name].run.split(":")
+    assert callable(getattr(importlib.import_module(module), function))

@@ -123,7 +123,7 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
 def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
     job.say("Loading PyTorch and the backbone")
     from fewclip import classifier
-    from fewclip.training import adapt
+    from fewclip.training import AdaptConfig, adapt
 
     with workspace.lock:
         workspace.labelled()  # says what is missing
@@ -137,14 +137,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     try:
         plan = adapt.plan(
             {label: [photo.path for photo in photos] for label, photos in kept.items()},
-            template=classifier.TEMPLATE,
-            classes=None,
-            val="auto",
-            seed=0,
-            device=workspace.settings.device,
-            precision="auto",
-            checkpoint=None,
-            **choices,
+            AdaptConfig.of(device=workspace.settings.device, **choices),
         )
     except FewclipError as error:
         raise type(error)(people.read(str(error))) from error

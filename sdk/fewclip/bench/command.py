@@ -129,7 +129,7 @@ def _shots(given: Sequence[str], *, several: bool) -> Any:
 
 def _options(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """['skip-tuning.omega=2', 'batch_size=8'] -> {'skip-tuning': {'omega': 2}, '': {...}}."""
-    from fewclip.cli.commands import settings
+    from fewclip.cli.arguments import settings
 
     options: dict[str, dict[str, Any]] = {}
     for pair in pairs:

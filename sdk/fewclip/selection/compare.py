@@ -281,7 +281,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 def compare_command(arguments: argparse.Namespace) -> int:
     """Print the table and the advice."""
     from fewclip.bench.command import words
-    from fewclip.cli.commands import class_names, shots
+    from fewclip.cli.arguments import class_names, shots
 
     found = compare(
         arguments.data,

@@ -22,13 +22,11 @@ from fewclip.backbone import Backbone, load_backbone, resolve_device
 from fewclip.classifier import (
     TEMPLATE,
     Classifier,
-    check_template,
     new_card,
     zero_shot_on,
 )
 from fewclip.contract import Calibration
 from fewclip.data import split as datasets
-from fewclip.errors import OptionError
 from fewclip.heads import FeatureSample, FittedHead
 from fewclip.methods import registry
 from fewclip.methods.base import Method
@@ -38,6 +36,7 @@ from fewclip.preprocess import Image
 from fewclip.report import Report
 from fewclip.training import checkpoint as checkpoints
 from fewclip.training import run_lock
+from fewclip.training.config import AdaptConfig
 from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.mixed_precision import check_precision, resolve_precision
@@ -99,23 +98,23 @@ def adapt(
         CheckpointError: the checkpoint is another run's, broken, or held by a run at work.
         StoppedError: stopped on request; the checkpoint, if any, can be continued.
     """
+    config = AdaptConfig(
+        method=method,
+        backbone=backbone,
+        shots=shots,
+        classes=classes,
+        template=template,
+        val=val,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        precision=precision,
+        checkpoint=checkpoint,
+        options=options,
+    )
     held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
     with held:
-        made = plan(
-            data,
-            method=method,
-            backbone=backbone,
-            shots=shots,
-            classes=classes,
-            template=template,
-            val=val,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            precision=precision,
-            checkpoint=checkpoint,
-            **options,
-        )
+        made = plan(data, config)
         if progress is True:
             print(made.split.describe(), file=sys.stderr, flush=True)
             progress = to_stderr()
@@ -157,61 +156,43 @@ class Plan:
         return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
 
 
-def plan(
-    data: Any,
-    *,
-    method: str,
-    backbone: str | os.PathLike[str],
-    shots: int | Literal["all"],
-    classes: Sequence[str] | Mapping[str, str] | None,
-    template: str,
-    val: str | float | os.PathLike[str],
-    epochs: int | None,
-    seed: int,
-    device: str | torch.device,
-    precision: str,
-    checkpoint: str | os.PathLike[str] | None,
-    **options: Any,
-) -> Plan:
+def plan(data: Any, config: AdaptConfig) -> Plan:
     """Read and check everything that `adapt` was given."""
-    name = registry.resolve(method)
-    check_template(template)
-    place = resolve_device(device)
-    check_precision(precision)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise OptionError(f"seed must be a whole number >= 0, got {seed!r}")
-    given = options if epochs is None else {**options, "epochs": epochs}
-    registry.make_options(name, given)  # a wrong option is said before the long work
-    pool = datasets.read(data, classes=classes)
-    split = datasets.few_shot(pool, shots=shots, val=val, seed=seed)
-    tower = load_backbone(backbone, place)
-    precision = _precision(precision, tower, checkpoint)
-    chosen = registry.make_options(name, given, registry.backbone_defaults(name, tower))
+    name = registry.resolve(config.method)
+    device = resolve_device(config.device)
+    check_precision(config.precision)
+    registry.make_options(name, config.method_options)  # a wrong one is said before the long work
+    pool = datasets.read(data, classes=config.classes)
+    split = datasets.few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
+    tower = load_backbone(config.backbone, device)
+    precision = _precision(config, tower)
+    defaults = registry.backbone_defaults(name, tower)
+    chosen = registry.make_options(name, config.method_options, defaults)
     phrases = {label: split.phrases[label] for label in split.classes}
     run = {
         "method": name,
         "options": chosen,
-        "template": template,
+        "template": config.template,
         "phrases": list(phrases.items()),
         "backbone": tower.hash,
-        "seed": seed,
+        "seed": config.seed,
         "precision": precision,
-        "device": place.type,
+        "device": device.type,
         "images": datasets.content_hash(split.train),
         "validation": datasets.content_hash(split.val),
-        **_arithmetic(place),
+        **_arithmetic(device),
     }
     return Plan(
         method=name,
         options=chosen,
         backbone=tower,
-        template=template,
+        template=config.template,
         split=split,
         phrases=phrases,
         source=os.fspath(data) if isinstance(data, (str, os.PathLike)) else None,
-        seed=seed,
+        seed=config.seed,
         precision=precision,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=None if config.checkpoint is None else Path(config.checkpoint),
         run=json.loads(json.dumps(run)),
     )
 
@@ -407,12 +388,10 @@ def _figures(report: Report) -> dict[str, float | int]:
     }
 
 
-def _precision(
-    precision: str, backbone: Backbone, checkpoint: str | os.PathLike[str] | None
-) -> str:
+def _precision(config: AdaptConfig, backbone: Backbone) -> str:
     """'auto' continues in the precision that the checkpoint was begun in."""
-    resolved = resolve_precision(precision, backbone.device, backbone.image_width)
-    if precision == "auto" and checkpoint is not None:
-        begun = checkpoints.read_run(Path(checkpoint)).get("precision")
+    resolved = resolve_precision(config.precision, backbone.device, backbone.image_width)
+    if config.precision == "auto" and config.checkpoint is not None:
+        begun = checkpoints.read_run(Path(config.checkpoint)).get("precision")
         return str(begun or resolved)
     return resolved

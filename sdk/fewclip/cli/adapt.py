@@ -1,0 +1,126 @@
+"""`fewclip adapt`: images in, a saved model out; resumed where it stopped. No torch at import."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from fewclip.cli.arguments import (
+    Arguments,
+    Parser,
+    class_names,
+    json_flag,
+    number,
+    print_json,
+    settings,
+    shots,
+)
+from fewclip.contract import Card
+from fewclip.errors import InputError
+
+
+def adapt_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "data",
+        help="a folder with one sub-folder per class, a CSV, Parquet, Arrow or a WebDataset .tar",
+    )
+    parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
+    parser.add_argument("--method", default="skip-tuning", help="see `fewclip methods`")
+    parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
+    parser.add_argument("--val", default="auto", help="'auto', a fraction, a folder, or 0")
+    parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
+    parser.add_argument("--template", default="a photo of a {}.", help="prompt with one {}")
+    parser.add_argument(
+        "--classes", help="JSON: a list of labels, or {label: phrase}; or a file that holds it"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
+    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the method; may be repeated",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from MODEL.checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing MODEL")
+    json_flag(parser)
+
+
+def adapt(arguments: Arguments) -> int:
+    from fewclip import artifact
+    from fewclip.training import run_lock
+
+    out = Path(arguments.out)
+    kept = out.with_name(out.name + ".checkpoint")
+    finished = arguments.resume and not arguments.overwrite and (out / "card.json").is_file()
+    if not finished:
+        artifact.check_target(out, overwrite=arguments.overwrite)
+    with run_lock.held(kept):
+        card = _adapted(arguments, out, kept, finished)
+    _report_adapted(arguments, card)
+    return 0
+
+
+def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Card:
+    """The card of the model in `out`: trained now, or found there `finished`."""
+    from fewclip import artifact
+    from fewclip.training import AdaptConfig, checkpoint, execute, plan
+    from fewclip.training.progress import to_stderr
+
+    config = AdaptConfig(
+        method=arguments.method,
+        backbone=arguments.backbone,
+        shots=shots(arguments.shots),
+        classes=class_names(arguments.classes),
+        template=arguments.template,
+        val=number(arguments.val),
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        device=arguments.device,
+        precision=arguments.precision,
+        checkpoint=kept if arguments.resume else None,
+        options=settings(arguments.set),
+    )
+    made = plan(arguments.data, config)
+    print(made.split.describe(), file=sys.stderr, flush=True)
+    if finished:
+        card = artifact.read_card(out)
+        if card.training.get("run_id") != made.run_id:
+            raise InputError(
+                f"{out} holds a model of another run; give another --out, or --overwrite"
+            )
+        print(f"{out} is finished already: the same data and settings", file=sys.stderr)
+        return card
+    aside = None if arguments.resume else checkpoint.set_aside(kept)
+    if aside is not None:
+        print(
+            f"a run was under way in {kept}: kept as {aside.name} until this one is done "
+            "(--resume would have continued it)",
+            file=sys.stderr,
+        )
+    made = dataclasses.replace(made, checkpoint=kept)
+    clf = execute(made, progress=to_stderr())
+    clf.save(out, overwrite=arguments.overwrite)
+    checkpoint.remove(kept)
+    return artifact.read_card(out, verify=False)
+
+
+def _report_adapted(arguments: Arguments, card: Card) -> None:
+    if arguments.json:
+        print_json(card.to_dict())
+        return
+    before, after = card.metrics.get("before"), card.metrics.get("after")
+    if before and after:
+        print(
+            f"accuracy on {after['n']} images kept out of training: "
+            f"{before['accuracy']:.1%} before, {after['accuracy']:.1%} after"
+        )
+    else:
+        print("no images were kept out of training: not measured, scores are uncalibrated")
+    print(f"saved: {arguments.out}")
+    print(f"next:  fewclip predict {arguments.out} IMAGE ...")
+    print(f"       fewclip export {arguments.out} --out {arguments.out}-onnx")

@@ -1,0 +1,75 @@
+"""What several subcommands share: text to values, values to JSON. No subcommand is defined here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewclip.contract import plain_json
+from fewclip.errors import InputError
+
+Parser = argparse.ArgumentParser
+Arguments = argparse.Namespace
+
+
+def json_flag(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def print_json(value: Any) -> None:
+    """One document on stdout; what is not finite becomes null, because NaN is no JSON."""
+    print(json.dumps(plain_json(value), ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def shots(text: str) -> Any:
+    return text if text == "all" else number(text)
+
+
+def number(text: str) -> Any:
+    """'16' -> 16, '0.2' -> 0.2, anything else stays a string."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """['omega=4', 'context=a photo of'] -> {'omega': 4, 'context': 'a photo of'}."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise InputError(f"--set wants KEY=VALUE, got {pair!r}")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            parts = [number(part) for part in value.split(",")]
+            numbers = len(parts) > 1 and not any(isinstance(part, str) for part in parts)
+            settings[key] = parts if numbers else value
+    return settings
+
+
+def class_names(text: str | None) -> Any:
+    if text is None:
+        return None
+    file = Path(text)
+    try:
+        source = file.read_text("utf-8") if text.lstrip()[:1] not in "[{" else text
+        value = json.loads(source)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--classes wants a JSON list or object, or a file that holds one: {error}"
+        ) from error
+    if not isinstance(value, (list, dict)):
+        raise InputError(f"--classes wants a JSON list or object, got {text!r}")
+    return value
+
+
+def one_line(text: str) -> str:
+    """The same words without line breaks."""
+    return " ".join(text.split())
