@@ -13,19 +13,18 @@ model, onnx = client.predict(api_name="/download")
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import api as endpoint
-from gradio.utils import get_upload_folder
 
 from fewclip.decide import Prediction
 from fewclip.errors import DataError
 from fewclip_app.ui import step_adapt, step_download, step_images
-from fewclip_app.ui.events import told
+from fewclip_app.ui.events import on_error, uploaded
 from fewclip_app.ui.step_classify import answer
 from fewclip_app.work import archive, training
 from fewclip_app.work.job_queue import Job, user_message
@@ -36,7 +35,7 @@ from fewclip_app.work.workspace import Workspace
 def build(sessions: Sessions) -> None:
     """Add the endpoints to the current Blocks."""
 
-    @told
+    @on_error
     def example(request: gr.Request) -> dict[str, Any]:
         """Put the bundled example in place of this session's images; {"classes", "images"}."""
         workspace = sessions.of(request)
@@ -63,7 +62,7 @@ def build(sessions: Sessions) -> None:
                 archive.consume(_uploaded(images), workspace.read_zip)
             job = step_adapt.begin(
                 workspace,
-                sessions.desk,
+                sessions.jobs,
                 method=method,
                 backbone=backbone or sessions.settings.backbones[0],
                 shots=shots,
@@ -79,14 +78,14 @@ def build(sessions: Sessions) -> None:
                 if state != shown:
                     yield state
                 shown = state
-                await asyncio.sleep(step_adapt.GLANCE)
+                await asyncio.sleep(step_adapt.POLL_SECONDS)
         finally:
             job.stop()  # the client has gone; a finished job takes no notice
         if job.state != "done":
             raise gr.Error(job.error or "stopped", print_exception=False)
         yield _state(job, sessions) | _result(workspace)  # a quick one may end between two glances
 
-    @told
+    @on_error
     def classify(request: gr.Request, images: Any, classes: Any = None) -> Any:
         """{"label", "score", "known", "top"} of an image, or a list of them for a list of images.
 
@@ -96,23 +95,26 @@ def build(sessions: Sessions) -> None:
         if classes:
             _extend(workspace, classes)
         many = isinstance(images, list)
-        paths = [str(_uploaded(each)) for each in (images if many else [images])]
+        paths = [_uploaded(each) for each in (images if many else [images])]
         pairs = answer(
-            _model(workspace).classifier, paths, sessions.settings.max_pixels, training.TOP
+            _model(workspace).classifier,
+            [(str(path), path.name) for path in paths],
+            sessions.settings.max_pixels,
+            training.TOP,
         )
         said = [a.to_dict() if isinstance(a, Prediction) else {"error": a} for _, a in pairs]
         if not many and "error" in said[0]:
             raise DataError(str(said[0]["error"]))
         return said if many else said[0]
 
-    @told
+    @on_error
     def add_class(request: gr.Request, name: Any) -> list[str]:
         """Let this session's model know one more class (or a list of them) by name; no training."""
         workspace = sessions.of(request)
         _extend(workspace, name)
         return list(_model(workspace).classifier.classes)
 
-    @told
+    @on_error
     def download(
         request: gr.Request, name: str = step_download.NAME
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -144,10 +146,9 @@ def _uploaded(given: Any) -> Path:
     """The file behind `handle_file(...)`: uploaded by the client, never one of the server's own."""
     if isinstance(given, dict):
         given = given.get("image") or given  # an entry of a gallery
-        path = os.path.realpath(str(given.get("path", "")))
-        inside = os.path.realpath(get_upload_folder()) + os.sep
-        if path.startswith(inside) and os.path.isfile(path):
-            return Path(path)
+        if isinstance(given, dict):
+            with contextlib.suppress(DataError):
+                return uploaded(given)
     raise DataError("give each file as gradio_client.handle_file('photo.jpg')")
 
 
@@ -156,14 +157,14 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _counted(workspace: Workspace) -> dict[str, Any]:
-    return {"classes": {box.name: len(box.photos) for box in workspace.boxes}}
+    return {"classes": {draft.name: len(draft.photos) for draft in workspace.drafts}}
 
 
 def _state(job: Job, sessions: Sessions) -> dict[str, Any]:
     at = job.progress
     return {
         "state": job.state,
-        "ahead": sessions.desk.ahead(job),
+        "ahead": sessions.jobs.ahead(job),
         "stage": job.stage,
         "epoch": at.epoch if at else 0,
         "epochs": at.epochs if at else 0,
@@ -175,10 +176,10 @@ def _state(job: Job, sessions: Sessions) -> dict[str, Any]:
 def _result(workspace: Workspace) -> dict[str, Any]:
     made = _model(workspace)
     result: dict[str, Any] = {"classes": list(made.base.classes)}
-    if made.judged is not None:
-        after = made.judged.after
+    if made.evaluation is not None:
+        after = made.evaluation.after
         result |= {
-            "before": made.judged.before.accuracy,
+            "before": made.evaluation.before.accuracy,
             "accuracy": after.accuracy,
             "interval": list(after.accuracy_interval()),
             "n": after.n,

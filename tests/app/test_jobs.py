@@ -15,10 +15,10 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def desk() -> Iterator[JobQueue]:
-    desk = JobQueue(1)
-    yield desk
-    desk.close()
+def jobs() -> Iterator[JobQueue]:
+    jobs = JobQueue(1)
+    yield jobs
+    jobs.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -37,50 +37,50 @@ def training(job: Job) -> None:
     raise StoppedError("stopped")
 
 
-def test_a_second_job_waits_with_its_place_and_begins_by_itself(desk: JobQueue) -> None:
-    first, second, third = (desk.submit(training) for _ in range(3))
+def test_a_second_job_waits_with_its_place_and_begins_by_itself(jobs: JobQueue) -> None:
+    first, second, third = (jobs.submit(training) for _ in range(3))
     until(lambda: first.state == "running")
-    assert [desk.ahead(job) for job in (first, second, third)] == [0, 1, 2]
+    assert [jobs.ahead(job) for job in (first, second, third)] == [0, 1, 2]
     first.stop()
     until(lambda: second.state == "running")
     assert first.state == "stopped"
-    assert [desk.ahead(job) for job in (second, third)] == [0, 1]
+    assert [jobs.ahead(job) for job in (second, third)] == [0, 1]
 
 
 def test_two_places_run_two_jobs() -> None:
-    desk = JobQueue(2)
-    jobs = [desk.submit(training) for _ in range(4)]
+    queue = JobQueue(2)
+    jobs = [queue.submit(training) for _ in range(4)]
     until(lambda: [job.state for job in jobs[:2]] == ["running"] * 2)
-    assert [desk.ahead(job) for job in jobs] == [0, 0, 1, 2]
-    desk.close()
+    assert [queue.ahead(job) for job in jobs] == [0, 0, 1, 2]
+    queue.close()
     assert [job.state for job in jobs] == ["stopped"] * 4
 
 
-def test_a_waiting_job_is_stopped_at_once_and_never_runs(desk: JobQueue) -> None:
+def test_a_waiting_job_is_stopped_at_once_and_never_runs(jobs: JobQueue) -> None:
     ran = []
-    first = desk.submit(training)
-    second = desk.submit(lambda job: ran.append(job))
+    first = jobs.submit(training)
+    second = jobs.submit(lambda job: ran.append(job))
     second.stop()
     assert second.state == "stopped"
-    third = desk.submit(lambda job: None)
+    third = jobs.submit(lambda job: None)
     until(lambda: first.state == "running")
-    assert desk.ahead(third) == 1
+    assert jobs.ahead(third) == 1
     first.stop()
     until(lambda: third.finished)
     assert not ran
 
 
-def test_an_error_of_the_input_is_told_as_it_is(desk: JobQueue) -> None:
+def test_an_error_of_the_input_is_told_as_it_is(jobs: JobQueue) -> None:
     def work(job: Job) -> None:
         raise DataError("only one class; add another")
 
-    job = desk.submit(work)
+    job = jobs.submit(work)
     until(lambda: job.finished)
     assert (job.state, job.error) == ("failed", "only one class; add another")
 
 
 def test_an_error_of_ours_is_logged_and_shown_as_a_number(
-    desk: JobQueue, caplog: pytest.LogCaptureFixture
+    jobs: JobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, logger="fewclip_app"):
         text = user_message(RuntimeError("secret /path/on/the/server"))
@@ -95,18 +95,18 @@ def test_a_full_memory_says_what_to_do() -> None:
     assert "fewer or smaller images" in user_message(RuntimeError("CUDA out of memory. Tried ..."))
 
 
-def test_a_stop_between_two_stages_ends_the_job(desk: JobQueue) -> None:
+def test_a_stop_between_two_stages_ends_the_job(jobs: JobQueue) -> None:
     reached = threading.Event()
     go = threading.Event()
 
     def work(job: Job) -> None:
-        job.say("one")
+        job.begin("one")
         reached.set()
         go.wait(PATIENCE)
-        job.say("two")
+        job.begin("two")
         raise AssertionError("not reached")
 
-    job = desk.submit(work)
+    job = jobs.submit(work)
     reached.wait(PATIENCE)
     job.stop()
     go.set()

@@ -39,6 +39,9 @@ class Visitor:
         self.view.goto(page.url)
         self.cards(2)
 
+    def step(self, name: str) -> None:
+        self.view.get_by_role("navigation").get_by_role("link", name=name).click()
+
     def button(self, name: str) -> Any:
         return self.view.get_by_role("button", name=name, exact=True)
 
@@ -59,8 +62,9 @@ class Visitor:
         chooser.value.set_files(str(file))
 
     def choose(self, *, method: str = "DePT", shots: int = 2, epochs: int = 1) -> None:
-        self.view.get_by_label(method, exact=True).check()
+        self.step("Train")
         self.view.get_by_role("button", name="Advanced").click()
+        self.view.get_by_label(method, exact=True).check()
         fields = {re.compile("number input for Images"): shots, re.compile("Epochs"): epochs}
         for name, number in fields.items():
             field = self.view.get_by_role("spinbutton", name=name)
@@ -71,9 +75,10 @@ class Visitor:
             self.expect(field).to_have_value(str(number))
 
     def adapt(self) -> None:
-        self.button("Adapt").click()
+        self.step("Train")
+        self.button("Train").click()
 
-    def told(self, part: str, text: str) -> None:
+    def told(self, part: str, text: str | re.Pattern[str]) -> None:
         self.expect(self.part(part)).to_contain_text(text)
 
     def answers(self, count: int) -> list[str]:
@@ -113,18 +118,24 @@ def test_from_the_example_to_a_served_model(enter: Enter, page: Page, tmp_path: 
 
     me.told("headline", "of 200 images right")
     me.told("headline", "95% interval")
-    me.view.locator("#mistakes .thumbnail-lg").first.click()
-    me.expect(me.part("mistake")).to_contain_text(re.compile(r"test/\w+/\S+\.png is \w+"))
+    me.view.get_by_role("link", name="How good is it?").click()
+    me.view.locator(".fc-mistake").first.click()
+    detail = me.view.locator("#mistakes [popover]").first
+    me.expect(detail).to_contain_text(re.compile(r"test/\w+/\S+\.png is \w+"))
+    me.expect(detail.locator(".fc-bar")).to_have_count(5)
+    me.view.keyboard.press("Escape")
+    me.expect(detail).to_be_hidden()
     me.view.get_by_role("tab", name="Mix-ups").click()
     me.expect(me.part("confusion").locator("tbody tr")).to_have_count(10)
-    me.view.get_by_role("tab", name="Each class").click()
+    me.view.get_by_role("tab", name="Classes").click()
     me.expect(me.part("per-class").locator("tbody tr")).to_have_count(10)
-    me.view.get_by_role("tab", name="Can I trust the score?").click()
+    me.view.get_by_role("tab", name="Trust").click()
     me.expect(me.part("reliability").locator("circle").first).to_be_visible()
 
     photos = [tmp_path / "digit.png", tmp_path / "stranger.png"]
     digits.draw("three", 100).save(photos[0])
     surfaces.draw("cracked", 3).save(photos[1])
+    me.view.get_by_role("link", name="Try it", exact=True).last.click()
     me.upload(me.part("classify-photos"), *photos)
     assert me.answers(2)[0] in (*digits.NAMES, "None of these")
     me.view.get_by_label("More classes, by name alone").fill("zebra")
@@ -132,9 +143,11 @@ def test_from_the_example_to_a_served_model(enter: Enter, page: Page, tmp_path: 
     me.expect(me.part("answers").locator(".fc-bar", has_text="zebra")).to_have_count(2)
     said = me.answers(2)
 
+    me.view.get_by_role("link", name="Download it").click()
     me.view.get_by_label("Name", exact=True).fill("digits")
     me.button("Prepare the files").click()
-    me.told("take-status", "Ready")
+    me.told("download-status", re.compile(r"(Saving|Exporting|Packing).* \d+ s"))
+    me.told("download-status", "Ready")
     me.told("commands", "fewclip serve digits-onnx")
     links = me.part("files").locator("a[download]")
     me.expect(links).to_have_count(2)
@@ -171,26 +184,29 @@ def test_classes_by_hand_and_files_that_are_none(
     broken.write_bytes(b"no image at all")
     first, second = me.cards(2).all()
     first.get_by_label("Class name").fill("warm")
-    me.upload(first, photo("red"), broken, photo("orange"))
-    me.expect(first.locator(".gallery-item")).to_have_count(2)  # the good ones are kept
+    heic = tmp_path / "IMG_0001.HEIC"
+    heic.write_bytes(b"\0\0\0\x18ftypmif1" + bytes(64))
+    me.upload(first, photo("red"), broken, heic, photo("orange"))
+    me.expect(first.locator("figure")).to_have_count(2)  # the good ones are kept
     me.expect(first).to_contain_text("broken.jpg: not an image")
+    me.expect(first).to_contain_text("IMG_0001.HEIC:")
     me.told("image-summary", "only one class")
     me.adapt()
     me.told("job", "there is only one class; add images of a second one in step 1")
+    me.step("Images")
     me.upload(second, photo("blue"))
     me.told("image-summary", "no name yet")
     second.get_by_label("Class name").fill("warm")
     me.told("image-summary", "Two classes are called 'warm'")
     second.get_by_label("Class name").fill("cold")
     me.told("image-summary", "2 classes with 3 images")
+    me.expect(me.part("job")).to_be_empty()  # what was missing is not any more
 
-    me.button("Add a class").click()
+    me.button("+ Add a class").click()
     third = me.cards(3).nth(2)
     me.expect(me.cards(3).nth(0).get_by_label("Class name")).to_have_value("warm")
-    third.get_by_role("button", name="Remove this class").click()
-    me.cards(2)
-    delete = me.cards(2).nth(0).get_by_role("button", name="Delete image").first
-    delete.dispatch_event("click")
+    third.get_by_role("button", name="Remove class 3").click()
+    me.cards(2).nth(0).get_by_role("button", name="Delete orange.png").click()
     me.told("image-summary", "2 classes with 2 images")
 
     not_a_zip = tmp_path / "photos.zip"
@@ -216,7 +232,7 @@ def test_cancel_ends_a_training_and_the_next_one_begins(enter: Enter, digits_zip
     me.told("job", "of 1000")
     me.view.reload()  # the training goes on and is found again
     me.told("job", "of 1000")
-    me.expect(me.button("Adapt")).to_be_disabled()
+    me.expect(me.button("Train")).to_be_disabled()
     me.button("Cancel").click()
     me.told("job", "Stopped. Nothing was changed")
     me.expect(me.button("Cancel")).to_be_hidden()
@@ -247,31 +263,182 @@ def test_two_people_have_their_own_images_and_a_place_in_the_queue(
     one.told("headline", "Nothing to measure yet")
     two.upload(two.part("classify-photos"), photo("red"))
     assert two.answers(1)[0] in ("red", "green", "blue")
+    one.step("Try it")
     one.upload(one.part("classify-photos"), photo("red"))
     one.told("answers", "No model yet")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_nothing_is_cut_off_and_everything_has_a_name(
-    enter: Enter, width: int, scheme: str
+def test_three_classes_of_twenty_in_quick_succession(
+    enter: Enter, page: Page, tmp_path: Path
 ) -> None:
-    me = enter(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    me.button("Try the example").click()
-    me.told("image-summary", "Ready")
-    me.view.get_by_role("button", name="Advanced").click()
-    assert me.view.evaluate("document.documentElement.scrollWidth") <= width
-    nameless = me.view.evaluate(
-        """() => [...document.querySelectorAll('button, input, textarea, select, a')]
-          .filter(e => e.offsetParent && e.type !== 'file')
-          .filter(e => !(e.ariaLabel || e.title || e.innerText.trim() || e.labels?.length
-                         || e.getAttribute('aria-labelledby')
-                         || e.querySelector('[aria-label], [title]')))
-          .map(e => e.outerHTML)"""
-    )
-    assert nameless == []
-    # By keyboard alone: from the top of the page to the first button, and it works.
+    before = len(page.log())
+    me = enter()
+    refused: list[str] = []
+    me.view.on("response", lambda r: refused.append(r.url) if r.status >= 400 else None)
+    me.button("+ Add a class").click()
+    names = ("one", "two", "three")
+    for name, card in zip(names, me.cards(3).all(), strict=True):
+        files = [tmp_path / name / f"{i}.jpg" for i in range(20)]
+        files[0].parent.mkdir()
+        for i, file in enumerate(files):  # as large as photos, so that they take a while
+            digits.draw(name, i).convert("RGB").resize((1200, 900)).save(file)
+        # The same photo in each class: Gradio keeps equal files of one name once.
+        (tmp_path / name / "19.jpg").write_bytes((tmp_path / "one" / "0.jpg").read_bytes())
+        card.get_by_label("Class name").fill(name)
+        me.upload(card, *files)
+    for card in me.cards(3).all():
+        me.expect(card).to_contain_text("20 images")
+        shown = card.locator(":scope > .fc-thumbs img")
+        me.expect(shown).to_have_count(10)
+        assert shown.evaluate_all("all => all.every(i => i.complete && i.naturalWidth > 0)")
+    me.told("image-summary", "3 classes with 60 images")
+    assert refused == []
+    assert me.broken == []
+    assert "Traceback" not in page.log()[before:]
+
+
+def test_the_camera_takes_a_burst_and_answers_live(enter: Enter, digits_zip: Path) -> None:
+    me = enter()
+    me.upload_zip(digits_zip)
+    me.told("image-summary", "2 classes with 20 images")
+    card = me.cards(2).nth(0)
+    card.get_by_role("button", name="Webcam").click()
+    record = me.button("Hold to record")
+    me.expect(record).to_be_enabled()
+    record.hover()
+    me.view.mouse.down()
+    me.view.wait_for_timeout(700)
+    me.view.mouse.up()
+    me.expect(card.locator(".fc-card-foot")).to_contain_text(re.compile(r"1[2-9] images"))
+    me.button("Done").click()
+    me.expect(me.view.locator("dialog")).to_have_count(0)
+
+    me.step("Try it")
+    me.button("Use the webcam").click()
+    me.told("live-answer", "No model yet")
+    me.choose()
+    me.adapt()
+    me.told("job", "Done after 1 epoch")
+    me.step("Try it")  # the camera went on, and is answered now that there is a model
+    me.expect(me.part("live-answer").locator(".fc-bar")).not_to_have_count(0)
+    me.button("Stop the webcam").click()
+    me.expect(me.part("live-answer").locator(".fc-bar")).to_have_count(0)
+
+
+LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+# What axe would call serious, in the rules that matter here: names, alt texts, contrast, ids.
+FAULTS = """() => {
+  const seen = (e) => e.checkVisibility() && e.getClientRects().length;
+  const all = (s) => [...document.querySelectorAll(s)].filter(seen);
+  const faults = [];
+  const say = (rule, e) => faults.push(rule + ": " + e.outerHTML.slice(0, 120));
+  for (const e of all("button, input, textarea, select, a, [role=progressbar], video, [role=img]"))
+    if (e.type !== "file" && !(e.ariaLabel || e.title || e.innerText?.trim() || e.labels?.length
+        || e.getAttribute("aria-labelledby") || e.querySelector("[aria-label], [title]")))
+      say("no name", e);
+  for (const e of all("img")) if (!e.hasAttribute("alt")) say("no alt", e);
+  for (const e of all("[id]"))
+    if (document.querySelectorAll("#" + CSS.escape(e.id)).length > 1) say("id twice", e);
+  const parts = (c) => c.match(/[\\d.]+/g).map(Number);
+  const light = (c) => parts(c).slice(0, 3).map((v) => v / 255).map((v) =>
+    v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (!c.startsWith("rgb")) return null;
+      if ((parts(c)[3] ?? 1) === 1) return c;
+      if (parts(c)[3] > 0) return null;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  for (const e of all("main *, nav *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    const style = getComputedStyle(e);
+    const under = own && !e.closest("[disabled]") && style.color.startsWith("rgb") && ground(e);
+    if (!under) continue;
+    const [a, b] = [light(style.color), light(under)].sort((x, y) => y - x);
+    const large = parseFloat(style.fontSize) >= 24 || parseFloat(style.fontSize) >= 18.66
+      && style.fontWeight >= 700;
+    if ((a + 0.05) / (b + 0.05) < (large ? 3 : 4.5)) say("contrast", e);
+  }
+  return faults;
+}"""
+# Text that does not fit its box, and boxes that stick out of the window.
+CUT = """() => [...document.querySelectorAll(".fc-step *, .fc-steps *, .fc-head *")]
+  .filter((e) => e.checkVisibility() && e.getClientRects().length && !e.closest(".fc-scroll, svg"))
+  .filter((e) => { const box = e.getBoundingClientRect(), style = getComputedStyle(e);
+    const clipped = e.children.length === 0 && e.scrollWidth > e.clientWidth + 1
+      && ["hidden", "clip", "scroll", "auto"].includes(style.overflowX) && e.clientWidth > 1;
+    return box.right > innerWidth + 1 || box.left < -1 || clipped; })
+  .map((e) => e.outerHTML.slice(0, 160))"""
+
+
+@pytest.fixture(scope="module")
+def finished(browser: Any, page: Page, tmp_path_factory: Any) -> Iterator[Visitor]:
+    """Someone who has gone through all the steps."""
+    with browser.new_context() as context:
+        me = Visitor(context, page)
+        me.button("Try the example").click()
+        me.cards(10)
+        me.choose(shots=4, epochs=2)
+        me.adapt()
+        me.told("job", "Done after 2 epochs")
+        photo = tmp_path_factory.mktemp("photo") / "three.png"
+        digits.draw("three", 100).save(photo)
+        me.upload(me.part("classify-photos"), photo)
+        me.answers(1)
+        yield me
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_each_step_is_one_screen_whole_and_readable(
+    finished: Visitor, width: int, scheme: str
+) -> None:
+    me = finished
+    me.view.set_viewport_size({"width": width, "height": 800})
+    me.view.evaluate(f"document.body.classList.toggle('dark', {str(scheme == 'dark').lower()})")
+    faults = {}
+    for step in ("Images", "Train", "Results", "Try it", "Download"):
+        me.step(step)
+        me.expect(me.view.locator(".fc-step:visible")).to_have_count(1)
+        me.view.wait_for_timeout(400)  # colours change softly
+        assert me.view.evaluate("document.documentElement.scrollWidth") <= width
+        primary = me.view.locator(":is(.fc-primary, button.primary):visible")
+        assert primary.count() <= 1, step
+        faults[step] = me.view.evaluate(FAULTS) + me.view.evaluate(CUT)
+    assert {step: found for step, found in faults.items() if found} == {}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_figures_use_the_width_and_images_are_whole(finished: Visitor, width: int) -> None:
+    me = finished
+    me.view.set_viewport_size({"width": width, "height": 800})
+    me.step("Train")
+    inner = me.view.locator("#job").evaluate("e => e.clientWidth")
+    assert me.view.locator(".fc-curve svg").evaluate("e => e.clientWidth") > 0.85 * inner
+    me.step("Results")
+    for image in me.view.locator(".fc-mistake > img").all()[:4]:
+        assert image.evaluate("e => e.complete && getComputedStyle(e).objectFit") == "contain"
+        above, below = image.bounding_box(), image.locator("+ span").bounding_box()
+        assert above["y"] + above["height"] <= below["y"]  # the caption hides nothing of it
+    me.view.get_by_role("tab", name="Mix-ups").click()
+    matrix = me.view.locator(".fc-matrix")
+    me.expect(matrix).to_be_visible()
+    sizes = matrix.evaluate("e => [e.clientWidth, e.parentElement.clientWidth]")
+    assert sizes[0] <= sizes[1] < 1.02 * sizes[0]  # all of the width, and no more
+    me.view.get_by_role("tab", name="Mistakes").click()
+
+
+def test_the_page_works_by_keyboard_and_the_address_names_the_step(enter: Enter) -> None:
+    me = enter()
     me.button("Start over").focus()
     me.view.keyboard.press("Shift+Tab")
-    me.expect(me.button("Add a class")).to_be_focused()
+    me.expect(me.button("Try the example")).to_be_focused()
     me.view.keyboard.press("Enter")
-    me.cards(11)
+    me.cards(10)
+    me.view.get_by_role("link", name="Continue").press("Enter")
+    me.expect(me.view.get_by_role("heading", name="Train")).to_be_focused()
+    assert me.view.url.endswith("#step-adapt")
+    me.view.go_back()
+    me.expect(me.part("step-images")).to_be_visible()

@@ -23,7 +23,7 @@ from fewclip_app.ui import render, step_results
 from fewclip_app.ui.step_download import NAME, slug
 from fewclip_app.work.job_queue import Job
 from fewclip_app.work.sessions import Sessions
-from fewclip_app.work.training import Judged, Model, read_names
+from fewclip_app.work.training import Evaluation, Model, read_names
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -134,14 +134,14 @@ def test_a_training_whose_page_was_closed_gives_way_only_to_someone_who_waits(
         raise StoppedError("stopped")
 
     left = sessions.of(view("a"))
-    left.job = sessions.desk.submit(training)
+    left.job = sessions.jobs.submit(training)
     sessions.left(view("a"))
     begin = time.monotonic()
     monkeypatch.setattr("fewclip_app.work.sessions.LEFT", -1.0)
     sessions.sweep()
     assert not left.job.stopping()
     other = sessions.of(view("b"))
-    other.job = sessions.desk.submit(training)
+    other.job = sessions.jobs.submit(training)
     while left.job.state == "waiting":
         assert time.monotonic() - begin < 60
         time.sleep(0.005)
@@ -212,8 +212,8 @@ def untrained() -> fewclip.Classifier:
 
 def test_the_headline_says_how_sure_it_is(untrained: fewclip.Classifier) -> None:
     def headline(before: Report, after: Report) -> str:
-        judged = Judged(before=before, after=after, own=False, mistakes=())
-        return step_results.draw_headline(Model(untrained, judged))
+        evaluation = Evaluation(before=before, after=after, own=False, mistakes=())
+        return step_results.draw_headline(Model(untrained, evaluation))
 
     few = headline(report(4, 10), report(8, 10))
     assert "40%" in few

@@ -34,7 +34,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_good_files_are_kept_and_bad_ones_named_with_the_reason(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    key = workspace.boxes[0].key
+    key = workspace.drafts[0].key
     files = [
         upload(tmp_path / "up", "good.png", png()),
         upload(tmp_path / "up", "text.png", b"no image"),
@@ -42,52 +42,53 @@ def test_good_files_are_kept_and_bad_ones_named_with_the_reason(
         upload(tmp_path / "up", "empty.jpg", b""),
     ]
     workspace.add_photos(key, files)
-    box = workspace.box(key)
-    assert [photo.source for photo in box.photos] == ["good.png"]
-    told = {each.source: each.reason for each in box.refused}
+    draft = workspace.draft(key)
+    assert [photo.source for photo in draft.photos] == ["good.png"]
+    told = {each.source: each.reason for each in draft.refused}
     assert "not an image" in told["text.png"]
     assert "10,000" in told["huge.png"]
     assert "empty" in told["empty.jpg"]
-    assert not any((tmp_path / "up").iterdir())  # nothing stays in the upload folder
-    assert box.photos[0].path.read_bytes() == png()
+    kinds = {path.name.partition("-")[0] for path in workspace.store.folder.iterdir()}
+    assert kinds == {"image", "thumb"}  # uploads under their own names are Gradio's to delete
+    assert draft.photos[0].path.read_bytes() == png()
 
 
 def test_no_more_images_than_allowed(workspace: Workspace, tmp_path: Path) -> None:
-    one, two = (box.key for box in workspace.boxes)
+    one, two = (draft.key for draft in workspace.drafts)
     workspace.add_photos(one, [upload(tmp_path / "up", f"{i}.png", png()) for i in range(4)])
     workspace.add_photos(two, [upload(tmp_path / "up", f"{i}.png", png()) for i in range(4)])
     assert workspace.count() == 6
-    assert [each.reason for each in workspace.box(two).refused] == [
+    assert [each.reason for each in workspace.draft(two).refused] == [
         "no more than 6 images are allowed"
     ] * 2
-    workspace.remove_box(one)  # makes room again
+    workspace.remove_draft(one)  # makes room again
     workspace.add_photos(two, [upload(tmp_path / "up", "a.png", png())])
     assert workspace.count() == 3
-    assert not workspace.box(two).refused
+    assert not workspace.draft(two).refused
 
 
 def test_no_more_bytes_than_allowed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "mine", Settings(max_total_bytes=len(png()) + 10))
-    key = workspace.boxes[0].key
+    key = workspace.drafts[0].key
     workspace.add_photos(key, [upload(tmp_path / "up", f"{i}.png", png()) for i in range(2)])
     assert workspace.count() == 1
-    assert "no room" in workspace.box(key).refused[0].reason
+    assert "no room" in workspace.draft(key).refused[0].reason
 
 
 def test_a_class_name_never_becomes_a_path(workspace: Workspace, tmp_path: Path) -> None:
-    box = workspace.add_box("../../evil")
-    workspace.add_photos(box.key, [upload(tmp_path / "up", "evil.php", png())])
-    made = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert all(p.is_relative_to(workspace.store.folder) for p in made)
+    draft = workspace.add_draft("../../evil")
+    workspace.add_photos(draft.key, [upload(tmp_path / "up", "evil.php", png())])
+    made = [p for p in workspace.store.folder.rglob("*") if p.is_file()]
+    assert len(made) == 2
     assert not any("evil" in str(p.relative_to(tmp_path)) for p in made)
 
 
-def test_what_the_page_no_longer_shows_is_deleted(workspace: Workspace, tmp_path: Path) -> None:
-    key = workspace.boxes[0].key
+def test_an_image_that_is_removed_is_deleted(workspace: Workspace, tmp_path: Path) -> None:
+    key = workspace.drafts[0].key
     workspace.add_photos(key, [upload(tmp_path / "up", f"{i}.png", png()) for i in range(3)])
-    gone, *kept = workspace.box(key).photos
-    workspace.keep_photos(key, [f"/somewhere/{photo.thumb.name}" for photo in kept])
-    assert workspace.box(key).photos == kept
+    gone, *kept = workspace.draft(key).photos
+    workspace.remove_photo(key, gone.thumb.name)
+    assert workspace.draft(key).photos == kept
     assert not gone.path.exists()
     assert not gone.thumb.exists()
 
@@ -106,9 +107,9 @@ def test_what_is_missing_before_a_training_is_said(
     names: list[str], match: str, workspace: Workspace, tmp_path: Path
 ) -> None:
     for i, name in enumerate(names):
-        box = workspace.add_box(name.partition(":")[0])
+        draft = workspace.add_draft(name.partition(":")[0])
         if not name.endswith(":empty"):
-            workspace.add_photos(box.key, [upload(tmp_path / "up", f"{i}.png", png())])
+            workspace.add_photos(draft.key, [upload(tmp_path / "up", f"{i}.png", png())])
     with pytest.raises(DataError, match=match):
         workspace.labelled()
 
@@ -116,13 +117,13 @@ def test_what_is_missing_before_a_training_is_said(
 def test_a_zip_replaces_what_was_there_and_brings_test_images(
     workspace: Workspace, make_zip: Callable[..., Path], tmp_path: Path
 ) -> None:
-    workspace.add_photos(workspace.boxes[0].key, [upload(tmp_path / "up", "old.png", png())])
-    old = workspace.boxes[0].photos[0]
+    workspace.add_photos(workspace.drafts[0].key, [upload(tmp_path / "up", "old.png", png())])
+    old = workspace.drafts[0].photos[0]
     content = {f"set/train/{c}/1.png": png(c) for c in ("red", "blue")}
     content |= {"set/test/red/2.png": png("red"), "set/test/green/3.png": png("green")}
     content |= {"set/train/red/broken.png": b"broken"}
     workspace.read_zip(make_zip(content))
-    assert {box.name: len(box.photos) for box in workspace.boxes} == {"blue": 1, "red": 1}
+    assert {draft.name: len(draft.photos) for draft in workspace.drafts} == {"blue": 1, "red": 1}
     assert [(photo.source, label) for photo, label in workspace.test] == [("test/red/2.png", "red")]
     assert {each.source for each in workspace.remarks} == {
         "train/red/broken.png",
@@ -135,7 +136,7 @@ def test_a_zip_replaces_what_was_there_and_brings_test_images(
 def test_a_useless_zip_changes_nothing(
     workspace: Workspace, make_zip: Callable[..., Path], tmp_path: Path
 ) -> None:
-    workspace.add_photos(workspace.boxes[0].key, [upload(tmp_path / "up", "old.png", png())])
+    workspace.add_photos(workspace.drafts[0].key, [upload(tmp_path / "up", "old.png", png())])
     for content in ({"cat/1.png": b"x", "dog/1.png": b"y"}, {"1.png": png()}):
         with pytest.raises(DataError):
             workspace.read_zip(make_zip(content))
@@ -157,12 +158,12 @@ def test_too_many_classes_are_refused(make_zip: Callable[..., Path], tmp_path: P
     workspace = Workspace(tmp_path / "mine", Settings(max_classes=3))
     with pytest.raises(DataError, match="4 class folders"):
         workspace.read_zip(make_zip({f"{i}/1.png": png() for i in range(4)}))
-    workspace.add_box()
+    workspace.add_draft()
     with pytest.raises(DataError, match="no more than 3"):
-        workspace.add_box()
+        workspace.add_draft()
 
 
 def test_deleted_with_everything_in_it(workspace: Workspace, tmp_path: Path) -> None:
-    workspace.add_photos(workspace.boxes[0].key, [upload(tmp_path / "up", "a.png", png())])
+    workspace.add_photos(workspace.drafts[0].key, [upload(tmp_path / "up", "a.png", png())])
     workspace.delete()
     assert not workspace.store.folder.exists()

@@ -1,13 +1,17 @@
-"""Between the page and its handlers: how events run, and errors as words, not as tracebacks."""
+"""Between the page and its handlers: how events run, errors as text, and files that were sent."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
+from fewclip.errors import DataError
 from fewclip_app.work.job_queue import user_message
 
 # How every event of the page runs. Not through Gradio's queue: there, an event that follows at once
@@ -15,10 +19,12 @@ from fewclip_app.work.job_queue import user_message
 # and the page waits for ever. What must be few at a time takes a lock of its own.
 EVENT: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
+LOST = "it did not arrive: the file is too large, or the connection broke; add it again"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def told(function: F) -> F:
+def on_error(function: F) -> F:
     """A handler whose errors the page shows in a box, and a client gets as an exception."""
 
     @functools.wraps(function)
@@ -31,3 +37,16 @@ def told(function: F) -> F:
             raise gr.Error(user_message(error), duration=None, print_exception=False) from error
 
     return handler  # type: ignore[return-value]
+
+
+def uploaded(file: Mapping[str, Any]) -> Path:
+    """The file behind {"path": ...} of a browser or client: one that was uploaded.
+
+    Raises:
+        DataError: any other path; it would be one of the server's own.
+    """
+    path = os.path.realpath(str(file.get("path", "")))
+    inside = os.path.realpath(get_upload_folder()) + os.sep
+    if path.startswith(inside) and os.path.isfile(path):
+        return Path(path)
+    raise DataError("this file is not on the server any more; add it again")

@@ -1,4 +1,4 @@
-"""The page: five steps in one column, and what follows from what. A step is a file of its own."""
+"""The page: five steps, one shown at a time, and what follows from what. A step is a file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from fewclip_app.ui import (
     step_images,
     step_results,
 )
+from fewclip_app.ui.browser import script
 from fewclip_app.ui.events import EVENT
 from fewclip_app.work.sessions import Sessions
+
+STEPS = {
+    "images": "Images",
+    "adapt": "Train",
+    "results": "Results",
+    "classify": "Try it",
+    "download": "Download",
+}
 
 
 def build(sessions: Sessions) -> gr.Blocks:
@@ -31,6 +40,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             "Everything stays on this server.</p>",
             elem_classes="fc-head",
         )
+        gr.HTML(_steps(), js_on_load=script("steps"), apply_default_css=False)
         with gr.Column(elem_classes="fc-step", elem_id="step-images"):
             images = step_images.build(sessions)
         with gr.Column(elem_classes="fc-step", elem_id="step-adapt"):
@@ -39,40 +49,42 @@ def build(sessions: Sessions) -> gr.Blocks:
             results = step_results.build(sessions)
         with gr.Column(elem_classes="fc-step", elem_id="step-classify"):
             gr.HTML(
-                render.step(
-                    4, "Classify", "Try it on photos it has never seen, also on strangers."
-                ),
+                render.step("Try it", "On photos it has never seen, also of other things."),
                 elem_classes="fc-lead",
             )
             panel = step_classify.panel(_asked(sessions), max_pixels=sessions.settings.max_pixels)
             loaded = step_download.build_load(sessions)
-        with gr.Column(elem_classes="fc-step", elem_id="step-take"):
-            take = step_download.build(sessions)
+            gr.HTML(render.links(("Download it", "download")))
+        with gr.Column(elem_classes="fc-step", elem_id="step-download"):
+            download = step_download.build(sessions)
 
         def restore(kept: str | None, request: gr.Request) -> tuple[Any, ...]:
             workspace, kept = sessions.join(request, kept)
             extras = ", ".join(workspace.model.extras) if workspace.model else ""
-            remarks = render.skipped(workspace.remarks, step_images.NOT_USED)
-            summary = step_images.summarise(workspace)
-            return kept, step_images.new_revision(), remarks, summary, extras
+            return kept, extras, *images.poll(request)
 
         # The example's digits are nothing when cut in two or mirrored.
         images.example.then(lambda: True, None, adapt.gentle, **EVENT)
         quiet = {**EVENT, "show_progress": "hidden"}
-        back = blocks.load(
-            restore,
-            token,
-            [token, images.revision, images.remarks, images.summary, panel.names],
-            **quiet,
-        )
-        back.then(adapt.look, None, adapt.outputs, **quiet)
+        back = blocks.load(restore, token, [token, panel.names, *images.outputs], **quiet)
+        for follow in (back.then, images.summary.change):
+            follow(adapt.poll, None, adapt.outputs, **quiet)
         for follow in (back.then, adapt.ended.change, loaded.then):
             follow(results.show, None, results.outputs, **quiet)
             follow(panel.show, [panel.photos, panel.names], panel.answers, **quiet)
-            follow(take.clear, None, take.outputs, **quiet)
+            follow(download.poll, None, download.outputs, **quiet)
         blocks.unload(sessions.left)
         api.build(sessions)
     return blocks  # type: ignore[no-any-return]
+
+
+def _steps() -> str:
+    """Where one is, and the way to each step."""
+    items = "".join(
+        f"<li><a href='#step-{step}'><span>{number}</span>{name}</a></li>"
+        for number, (step, name) in enumerate(STEPS.items(), 1)
+    )
+    return f"<nav class='fc-steps' aria-label='Steps'><ol>{items}</ol></nav>"
 
 
 def _asked(sessions: Sessions) -> step_classify.Choose:

@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 MATRIX = 30  # classes up to which a confusion matrix can be read
 LISTED = 20
 BARS = 5  # of the classes, those with the best scores
-_W, _H, _LEFT, _BELOW = 460.0, 190.0, 44.0, 24.0
+_LEFT, _BELOW = 44.0, 24.0  # of the reliability plot
 
 
-def step(number: int, title: str, lead: str) -> str:
-    """Heading of one step of the page."""
-    return f"<h2><span>{number}</span>{escape(title)}</h2><p>{escape(lead)}</p>"
+def step(title: str, lead: str) -> str:
+    """Heading of one step of the page; it takes the focus when its step is shown."""
+    return f"<h2 tabindex='-1'>{escape(title)}</h2><p>{escape(lead)}</p>"
+
+
+def links(*targets: tuple[str, str]) -> str:
+    """Ways on: (text, step); the first is the one to take."""
+    drawn = "".join(
+        f"<a class='{'fc-button' if i else 'fc-primary'}' href='#step-{step}'>{escape(text)}</a>"
+        for i, (text, step) in enumerate(targets)
+    )
+    return f"<div class='fc-next'>{drawn}</div>"
 
 
 def empty(text: str) -> str:
@@ -46,10 +55,21 @@ def skipped(items: Sequence[Skipped], title: str) -> str:
     if not items:
         return ""
     lines = "".join(
-        f"<li><b>{escape(each.source)}</b>: {escape(each.reason)}</li>" for each in items[:LISTED]
+        f"<li><b>{escape(each.source)}</b>: {escape(plain(each.reason))}</li>"
+        for each in items[:LISTED]
     )
     more = f"<li>and {len(items) - LISTED} more</li>" if len(items) > LISTED else ""
     return f"<div class='fc-note' role='status'>{escape(title)}<ul>{lines}{more}</ul></div>"
+
+
+def plain(reason: str) -> str:
+    """Why an image is not used, for people who have no say over what is installed here."""
+    if reason.startswith("a HEIC photo"):
+        return (
+            "a HEIC photo, which this page cannot read; send it as JPEG (on an iPhone: Settings, "
+            "Camera, Formats, Most Compatible)"
+        )
+    return reason
 
 
 def answer(
@@ -153,7 +173,7 @@ def reliability(report: Report) -> str:
         for a, b, r in zip(x, y, report.reliability, strict=True)
     )
     return (
-        f"<svg class='fc-chart' style='max-width:280px' viewBox='0 0 {side:.0f} {side + 8:.0f}' "
+        f"<svg class='fc-chart' viewBox='0 0 {side:.0f} {side + 8:.0f}' "
         "role='img' aria-label='Reliability: accuracy against score'>"
         f"<path class='axis' d='M{_LEFT} 10V{side - _BELOW}H{side - 10}' fill='none'/>"
         f"<path class='axis' d='M{_LEFT} {side - _BELOW}L{side - 10} 10' stroke-dasharray='4 4'/>"
@@ -167,37 +187,34 @@ def reliability(report: Report) -> str:
     )
 
 
-def progress(share: float | None) -> str:
-    """A bar; None for work whose length is not known."""
+def progress(share: float | None, *, moving: bool = False) -> str:
+    """A bar; None for work of unknown length, `moving` for one that may stand still for long."""
     if share is None:
         inner, now = "<div class='fc-fill fc-busy'></div>", ""
     else:
-        inner = f"<div class='fc-fill' style='width:{100 * share:.1f}%'></div>"
+        kind = "fc-fill fc-moving" if moving else "fc-fill"
+        inner = f"<div class='{kind}' style='width:{max(2, 100 * share):.1f}%'></div>"
         now = f"aria-valuenow='{100 * share:.0f}'"
     return f"<div class='fc-track' role='progressbar' aria-label='Progress' {now}>{inner}</div>"
 
 
 def loss_curve(losses: Mapping[int, float], done: float, epochs: int) -> str:
-    """Mean loss of each epoch, counted from 1; `done` epochs of them are through."""
+    """Mean loss of each epoch, counted from 1; `done` epochs of them are through.
+
+    The line is stretched to the width there is, the text beside it is not.
+    """
     top = max(losses.values(), default=1.0) * 1.05 or 1.0
     points = [
-        (
-            _LEFT + (_W - _LEFT - 10) * min(epoch, done) / epochs,
-            10 + (_H - _BELOW - 10) * (1 - loss / top),
-        )
+        (100 * min(epoch, done) / epochs, 100 * (1 - loss / top))
         for epoch, loss in sorted(losses.items())
     ]
-    path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(points))
-    last = f"<circle class='dot' cx='{points[-1][0]:.1f}' cy='{points[-1][1]:.1f}' r='4'/>"
+    path = " ".join(f"{'L' if i else 'M'}{x:.2f} {y:.2f}" for i, (x, y) in enumerate(points))
+    (x, y), now = points[-1], losses[max(losses)]
     return (
-        f"<svg class='fc-chart' viewBox='0 0 {_W:.0f} {_H:.0f}' role='img' "
-        "aria-label='Loss of each epoch'>"
-        f"<path class='axis' d='M{_LEFT} 10V{_H - _BELOW}H{_W - 10}' fill='none'/>"
-        f"<text x='{_LEFT - 6}' y='16' text-anchor='end'>{top:.2f}</text>"
-        f"<text x='{_LEFT - 6}' y='{_H - _BELOW}' text-anchor='end'>0</text>"
-        f"<text x='{_LEFT}' y='{_H - 8}'>loss by epoch</text>"
-        f"<text x='{_W - 10}' y='{_H - 8}' text-anchor='end'>{epochs}</text>"
-        f"<path class='line' d='{path}'/>{last}</svg>"
+        f"<div class='fc-curve'><span>{top:.2f}</span><svg viewBox='0 0 100 100' role='img' "
+        f"preserveAspectRatio='none' aria-label='Loss of each epoch, now {now:.3f}'>"
+        f"<path d='{path}'/><path class='dot' d='M{x:.2f} {y:.2f}h.01'/></svg><span>0</span>"
+        f"<div class='fc-line'><span>loss by epoch</span><span>{epochs}</span></div></div>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Step 2 of the page: choose a method, train, watch, cancel. The job runs without the page."""
+"""Step 2 of the page: train, watch, cancel. The job runs without the page."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from fewclip_app.work.job_queue import Job, JobQueue, user_message
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
 
-GLANCE = 0.5  # seconds between two looks at a job
+POLL_SECONDS = 0.5  # between two questions after a job
 GENTLE = {"crop_area": 0.5, "flip": False}
 METHODS = {"Skip Tuning": "skip-tuning", "DePT": "dept"}
+# What trains when nobody chooses.
+DEFAULT_METHOD = "skip-tuning"
 
 
 class Adapt(NamedTuple):
-    """`look` brings `outputs` up to date and goes on looking while a training runs.
+    """`poll` brings `outputs` up to date and goes on asking while a training runs.
 
     `ended` holds the last training that came to an end, so that its change is that end.
     """
 
-    look: Any
+    poll: Any
     outputs: list[gr.components.Component]
     ended: gr.Textbox
     gentle: gr.Checkbox
@@ -36,47 +38,49 @@ def build(sessions: Sessions) -> Adapt:
     """Lay the step out in the current Blocks."""
     settings = sessions.settings
     gr.HTML(
-        render.step(2, "Adapt", "CLIP learns your classes. You can stop it at any time."),
+        render.step("Train", "CLIP learns your classes. You can stop it at any time."),
         elem_classes="fc-lead",
     )
-    method = gr.Radio(
-        list(METHODS.items()),
-        value="skip-tuning",
-        label="Method",
-        elem_id="method",
+    gentle = gr.Checkbox(
+        label="Small parts matter, or left and right",
+        info="For text, digits and defects: images are cut less while it learns, and never "
+        "mirrored.",
+        elem_id="gentle",
     )
-    gr.HTML(_WHEN)
-    with gr.Accordion("Advanced", open=False), gr.Row():
-        backbone = gr.Dropdown(
-            list(settings.backbones),
-            value=settings.backbones[0],
-            label="Backbone",
-            info="micro comes with fewclip; the others are downloaded once.",
-        )
-        shots = gr.Slider(
-            1,
-            64,
-            value=16,
-            step=1,
-            label="Images per class to learn from",
-            info="What is left over is used to measure.",
-        )
-        epochs = gr.Number(
-            value=0, precision=0, minimum=0, label="Epochs", info="0: as the method's paper."
-        )
-        gentle = gr.Checkbox(
-            label="Small parts matter, or left and right",
-            info="Text, digits, defects: while it learns, images are cut less and not mirrored.",
-            elem_id="gentle",
-        )
-    with gr.Row():
-        start = gr.Button("Adapt", variant="primary", elem_id="adapt", min_width=140)
-        cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=140)
+    with gr.Row(elem_classes="fc-actions"):
+        start = gr.Button("Train", variant="primary", elem_id="adapt")
+        cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
     view = gr.HTML(elem_id="job")
+    if settings.backbones[0] == "micro":
+        gr.HTML(_MICRO, elem_id="weakness")
+    with gr.Accordion("Advanced", open=False):
+        method = gr.Radio(
+            list(METHODS.items()), value=DEFAULT_METHOD, label="Method", elem_id="method"
+        )
+        gr.HTML(_MEANING)
+        with gr.Row():
+            backbone = gr.Dropdown(
+                list(settings.backbones),
+                value=settings.backbones[0],
+                label="Backbone",
+                info="What CLIP has seen before. micro comes with fewclip; the others see far "
+                "better, and are downloaded once (0.6 to 1.7 GB).",
+            )
+            shots = gr.Slider(
+                1,
+                64,
+                value=16,
+                step=1,
+                label="Images per class to learn from",
+                info="What is left over is used to measure.",
+            )
+            epochs = gr.Number(
+                value=0, precision=0, minimum=0, label="Epochs", info="0: as the method's paper."
+            )
 
     # The page asks again and again, and no answer depends on the one before: a connection that
-    # broke or a laptop that slept costs a glance, not the rest of the training.
-    timer = gr.Timer(GLANCE, active=False)
+    # broke or a laptop that slept costs one question, not the rest of the training.
+    timer = gr.Timer(POLL_SECONDS, active=False)
     ended = gr.Textbox("", visible="hidden", label="ended")
 
     def on_start(
@@ -86,7 +90,7 @@ def build(sessions: Sessions) -> Adapt:
         try:
             begin(
                 workspace,
-                sessions.desk,
+                sessions.jobs,
                 method=method,
                 backbone=backbone,
                 shots=shots,
@@ -96,17 +100,17 @@ def build(sessions: Sessions) -> Adapt:
         except Exception as error:
             note = render.note(user_message(error), "error")
             return gr.update(), gr.update(), note, gr.update(), gr.update()
-        return look(request)
+        return poll(request)
 
-    def look(request: gr.Request) -> tuple[Any, ...]:
+    def poll(request: gr.Request) -> tuple[Any, ...]:
         job = sessions.of(request).job
-        if job is None:  # Gradio takes silence for empty values
-            return gr.update(), gr.update(), gr.update(), gr.update(active=False), gr.update()
-        over = job.finished  # before it is drawn: the last picture is of the end
+        if job is None:  # an earlier refusal to begin is out of date
+            return gr.update(), gr.update(), "", gr.update(active=False), gr.update()
+        over = job.finished  # before it is drawn: what is shown last is the end
         return (
-            gr.update(interactive=over),
+            gr.update(interactive=over, variant="secondary" if over else "primary"),
             gr.update(visible=not over),
-            draw_job(job, sessions.desk),
+            draw_job(job, sessions.jobs),
             gr.update(active=not over),
             job.id if over else gr.update(),
         )
@@ -121,12 +125,12 @@ def build(sessions: Sessions) -> Adapt:
     start.click(
         on_start, [method, backbone, shots, epochs, gentle], outputs, trigger_mode="once", **quiet
     )
-    timer.tick(look, None, outputs, **quiet)
+    timer.tick(poll, None, outputs, **quiet)
     cancel.click(on_cancel, None, None, **quiet)
-    return Adapt(look, outputs, ended, gentle)
+    return Adapt(poll, outputs, ended, gentle)
 
 
-def begin(workspace: Workspace, desk: JobQueue, **choices: Any) -> Job:
+def begin(workspace: Workspace, jobs: JobQueue, **choices: Any) -> Job:
     """Queue a training of this workspace.
 
     Args:
@@ -150,47 +154,49 @@ def begin(workspace: Workspace, desk: JobQueue, **choices: Any) -> Job:
             raise OptionError(f"method {choices['method']!r} is not offered here; choose {known}")
         training.check_backbone(workspace, choices["backbone"])
         workspace.labelled()
-        taken = {
+        options = {
             "method": choices["method"],
             "backbone": choices["backbone"],
             "shots": int(shots),
             "epochs": int(epochs) or None,
         } | (GENTLE if choices.get("gentle") else {})
-        workspace.job = desk.submit(lambda job: training.train(workspace, job, **taken))
+        workspace.job = jobs.submit(lambda job: training.train(workspace, job, **options))
         return workspace.job
 
 
-def draw_job(job: Job, desk: JobQueue) -> str:
+def draw_job(job: Job, jobs: JobQueue) -> str:
     """What a job does, as HTML."""
     if job.state == "failed":
         return render.note(f"That did not work: {job.error}", "error")
     if job.state == "stopped":
         return render.note("Stopped. Nothing was changed; an earlier model stays as it was.")
     if job.state == "waiting":
-        ahead = desk.ahead(job)
+        ahead = jobs.ahead(job)
         people = "one training is" if ahead == 1 else f"{ahead} trainings are"
         return render.note(
             f"You are number {ahead} in the queue: {people} ahead of yours. "
             "It begins by itself; you may leave the page open."
         )
     at = job.progress
+    done = job.state == "done"
     if at is None:
-        return (
-            f"<div class='fc-job' role='status'><b>{escape(job.stage)} ...</b>"
-            f"{render.progress(None)}</div>"
-        )
-    done = at.epoch - 1 + at.step / at.steps
-    if job.state == "done":
-        head, left = f"Done after {at.epochs} epoch{'s' * (at.epochs > 1)}", "see step 3"
-    elif done >= at.epochs:
-        head, left = f"{job.stage} ...", ""
+        head, share, curve = ("Done" if done else f"{job.stage} ..."), None, ""
+        loss = left = ""
     else:
-        head, left = f"Epoch {at.epoch} of {at.epochs}", f"{clock(at.seconds_left)} left"
+        through = at.epoch - 1 + at.step / at.steps
+        share = through / at.epochs
+        curve = render.loss_curve(dict(job.losses), through, at.epochs)
+        loss, left = f"loss {at.loss:.3f}", ""
+        if done:
+            head = f"Done after {at.epochs} epoch{'s' * (at.epochs > 1)}"
+        elif through >= at.epochs:
+            head = f"{job.stage} ..."
+        else:
+            head, left = f"Epoch {at.epoch} of {at.epochs}", f"{clock(at.seconds_left)} left"
     return (
-        f"<div class='fc-job'><div class='fc-line'><b>{escape(head)}</b>"
-        f"<span>loss {at.loss:.3f}</span><span>{left}</span></div>"
-        f"{render.progress(done / at.epochs)}"
-        f"{render.loss_curve(dict(job.losses), done, at.epochs)}</div>"
+        f"<div class='fc-job' role='status'><div class='fc-line'><b>{escape(head)}</b>"
+        f"<span>{loss}</span><span>{left}</span></div>"
+        f"{'' if done else render.progress(share)}{_ON if done else ''}{curve}</div>"
     )
 
 
@@ -200,9 +206,16 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-_WHEN = (
-    "<dl class='fc-methods'><dt>Skip Tuning</dt><dd>trains CLIP's upper layers. Take it first, "
-    "above all where your images are unlike everyday photos.</dd><dt>DePT</dt><dd>leaves CLIP as "
-    "it is and learns a prompt and a small head. Take it where memory is short, or where the "
-    "other one falls short.</dd></dl>"
+_ON = render.links(("Try it now", "classify"), ("How good is it?", "results"))
+_MICRO = render.note(
+    "fewclip's own backbone, micro, is made for trying things out: it is small, looks at images of "
+    "64 pixels, and knows some 200 everyday things. For work that counts choose one of the others "
+    "under Advanced."
+)
+_MEANING = (
+    "<dl class='fc-methods'><dt>Skip Tuning</dt><dd>changes the upper half of CLIP itself. It "
+    "learns the most, above all where images are unlike everyday photos, and takes the most time "
+    "and memory.</dd><dt>DePT</dt><dd>leaves CLIP as it is, and learns the words around a class "
+    "name and a small layer on top. Lighter; and classes added later by name alone suffer "
+    "less.</dd></dl>"
 )

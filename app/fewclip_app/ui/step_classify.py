@@ -9,12 +9,13 @@ app = gr.mount_gradio_app(app, blocks, path="/ui", **fewclip_app.mount_options()
 
 from __future__ import annotations
 
+import base64
 import functools
 import threading
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 from PIL import Image as PILImage
@@ -24,7 +25,9 @@ from fewclip.decide import Prediction
 from fewclip.errors import FewclipError, ImageError
 from fewclip.images import MAX_PIXELS, decode
 from fewclip_app.ui import render
-from fewclip_app.ui.events import EVENT
+from fewclip_app.ui.browser import script
+from fewclip_app.ui.class_cards import ACCEPT
+from fewclip_app.ui.events import EVENT, LOST, on_error, uploaded
 from fewclip_app.work.training import read_names
 
 AT_ONCE = 100  # images that are answered in one go
@@ -35,12 +38,15 @@ Choose = Callable[[Sequence[str], gr.Request], BaseClassifier | None]
 
 
 class Panel(NamedTuple):
-    """The step's components, and the function that answers for them."""
+    """The step's components, and the function that answers for `asked`.
 
-    photos: gr.Gallery
+    `photos` holds the (path, name) of each image to classify.
+    """
+
+    photos: gr.State
     names: gr.Textbox
     answers: gr.HTML
-    show: Callable[[Any, str, gr.Request], str]
+    show: Callable[[Sequence[tuple[str, str]], str, gr.Request], str]
 
 
 def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
@@ -50,20 +56,14 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
         choose: (typed classes, request) -> classifier; what it raises of fewclip's own is shown.
         max_pixels: of one image.
     """
+    photos = gr.State([])
     with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=280):
-            photos = gr.Gallery(
-                label="Photos to classify: drop, paste or take them",
-                interactive=True,
-                type="filepath",
-                file_types=["image"],
-                sources=["upload", "webcam", "clipboard"],
-                height=260,
-                columns=4,
-                object_fit="cover",
-                buttons=[],
+        with gr.Column(scale=2, min_width=260):
+            asked = gr.HTML(
+                _ASK,
+                js_on_load=script("images", "classify"),
+                apply_default_css=False,
                 elem_id="classify-photos",
-                elem_classes="fc-photos",
             )
             names = gr.Textbox(
                 label="More classes, by name alone",
@@ -71,45 +71,70 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
                 placeholder="zebra, a red bus",
                 elem_id="classify-names",
             )
-        with gr.Column(scale=3, min_width=280):
+        with gr.Column(scale=3, min_width=260):
+            live = gr.HTML(elem_id="live-answer")
             answers = gr.HTML(_EMPTY, elem_id="answers")
 
-    def show(value: Any, text: str, request: gr.Request) -> str:
-        paths = [entry[0] for entry in value or []]
+    def show(photos: Sequence[tuple[str, str]], text: str, request: gr.Request) -> str:
         try:
             typed = read_names(text or "")
             classifier = choose(typed, request)
-            if classifier is None or not paths:
+            if classifier is None or not photos:
                 return _NO_MODEL if classifier is None else _EMPTY
             with _ANSWERING:
-                return draw_answers(classifier, paths, max_pixels, typed)
+                return draw_answers(classifier, photos, max_pixels, typed)
         except FewclipError as error:
             return render.note(str(error), "error")
 
-    for trigger in (photos.change, names.submit, names.blur):
-        trigger(
-            show,
-            [photos, names],
-            answers,
-            trigger_mode="always_last",
-            **EVENT,
-        )
+    def on_upload(
+        photos: list[tuple[str, str]], text: str, event: gr.EventData, request: gr.Request
+    ) -> tuple[list[tuple[str, str]], str]:
+        new = [(str(uploaded(sent)), str(sent["name"])) for sent in event.sent]
+        lost = [("", str(name)) for name in event.failed]
+        photos = [*new, *lost, *photos]
+        return photos, show(photos, text, request)
+
+    def on_clear(text: str, request: gr.Request) -> tuple[list[tuple[str, str]], str]:
+        return [], show([], text, request)
+
+    def on_frame(text: str, event: gr.EventData, request: gr.Request) -> str:
+        try:
+            typed = read_names(text or "")
+            classifier = choose(typed, request)
+            if classifier is None:
+                said = _NO_MODEL
+            else:
+                with _ANSWERING:
+                    said = draw_frame(classifier, str(event.frame), max_pixels, typed)
+        except FewclipError as error:
+            said = render.note(str(error), "error")
+        return f"<div data-frame='{int(event.number)}'>{said}</div>"
+
+    quiet = {**EVENT, "show_progress": "hidden"}
+    asked.upload(
+        on_error(on_upload), [photos, names], [photos, answers], trigger_mode="multiple", **EVENT
+    )
+    asked.clear(on_clear, names, [photos, answers], **quiet)
+    asked.live(on_error(on_frame), names, live, trigger_mode="multiple", **quiet)
+    asked.stop(lambda: "", None, live, **quiet)
+    for trigger in (names.submit, names.blur):
+        trigger(show, [photos, names], answers, trigger_mode="always_last", **EVENT)
     return Panel(photos, names, answers, show)
 
 
 def answer(
-    classifier: BaseClassifier, paths: Sequence[str], max_pixels: int, top_k: int
+    classifier: BaseClassifier, files: Sequence[tuple[str, str]], max_pixels: int, top_k: int
 ) -> list[tuple[PILImage.Image | None, Prediction | str]]:
-    """(image, answer) of each path; one that can't be read has its reason for an answer."""
+    """(image, answer) of each (path, name); one that can't be read has its reason for an answer."""
     images: list[PILImage.Image | None] = []
     reasons: list[str] = []
-    for path in paths:
+    for path, name in files:
         try:
             images.append(decode(Path(path), max_pixels=max_pixels))
             reasons.append("")
         except ImageError as error:
             images.append(None)
-            reasons.append(f"{Path(path).name}: {error}")
+            reasons.append(f"{name}: {render.plain(str(error))}")
     good = [image for image in images if image is not None]
     said = iter(classifier.predict(good, top_k=top_k) if good else [])
     return [
@@ -119,17 +144,39 @@ def answer(
 
 
 def draw_answers(
-    classifier: BaseClassifier, paths: Sequence[str], max_pixels: int, typed: Sequence[str] = ()
+    classifier: BaseClassifier,
+    photos: Sequence[tuple[str, str]],
+    max_pixels: int,
+    typed: Sequence[str] = (),
 ) -> str:
-    """HTML for the answers to at most `AT_ONCE` images."""
-    pairs = answer(classifier, paths[:AT_ONCE], max_pixels, len(classifier.classes))
-    cards = "".join(
-        render.answer(image, Path(path).name, said, typed)
-        for path, (image, said) in zip(paths, pairs, strict=False)
-    )
-    more = len(paths) - AT_ONCE
+    """HTML for the answers to at most `AT_ONCE` images; those without a path did not arrive."""
+    shown = photos[:AT_ONCE]
+    arrived = [(path, name) for path, name in shown if path]
+    pairs = iter(answer(classifier, arrived, max_pixels, len(classifier.classes)))
+    cards = ""
+    for path, name in shown:
+        image, said = next(pairs) if path else (None, f"{name}: {LOST}")
+        cards += render.answer(image, name, said, typed)
+    more = len(photos) - AT_ONCE
     rest = render.note(f"{more} more are not shown; at most {AT_ONCE} at once") if more > 0 else ""
     return f"<div class='fc-answers'>{cards}</div>{rest}"
+
+
+def draw_frame(
+    classifier: BaseClassifier, frame: str, max_pixels: int, typed: Sequence[str]
+) -> str:
+    """HTML for what the camera sees, a JPEG as a data address.
+
+    Raises:
+        ImageError: it is none.
+    """
+    try:
+        content = base64.b64decode(frame.partition(",")[2], validate=True)
+    except ValueError as error:
+        raise ImageError("the frame of the camera is broken; start the webcam again") from error
+    image = decode(content, max_pixels=max_pixels)
+    said = classifier.predict([image], top_k=len(classifier.classes))[0]
+    return render.answer(None, "what the camera sees", said, typed)
 
 
 def classify_ui(
@@ -169,4 +216,14 @@ def classify_ui(
 
 
 _EMPTY = render.empty("Drop a photo, or take one: what it shows will stand here.")
-_NO_MODEL = render.empty("No model yet: adapt one in step 2, or load one made earlier.")
+_NO_MODEL = render.empty("No model yet: train one in step 2, or load one made earlier.")
+_ASK = (
+    "<div class='fc-ask'><div class='fc-drop' data-act='choose'>Drop photos here, or paste them"
+    "</div><div class='fc-card-foot'>"
+    "<button type='button' class='fc-button fc-small' data-act='choose'>Choose photos</button>"
+    "<button type='button' class='fc-button fc-small' data-act='camera'>Use the webcam</button>"
+    "<button type='button' class='fc-button fc-small fc-quiet' data-act='clear'>Clear</button>"
+    "</div><p class='fc-status' role='status'></p>"
+    "<div class='fc-live'><video muted playsinline aria-label='What the camera sees'></video></div>"
+    f"<input type='file' hidden multiple accept='{ACCEPT}'></div>"
+)

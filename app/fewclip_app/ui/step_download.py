@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from fewclip_app.ui import render
+from fewclip_app.ui.class_cards import address
 from fewclip_app.ui.events import EVENT
+from fewclip_app.ui.step_adapt import POLL_SECONDS, clock
 from fewclip_app.work import archive, training
-from fewclip_app.work.job_queue import user_message
+from fewclip_app.work.job_queue import Job, user_message
 from fewclip_app.work.sessions import Sessions
+from fewclip_app.work.workspace import Download, Workspace
 
 NAME = "my-classifier"
 
 
-class Take(NamedTuple):
-    """`loaded` follows a model that was brought; `clear` empties what was made of an older one."""
+class Downloads(NamedTuple):
+    """`poll` brings `outputs` up to date and goes on asking while files are made."""
 
-    clear: Any
+    poll: Any
     outputs: list[Any]
 
 
-def build(sessions: Sessions) -> Take:
+def build(sessions: Sessions) -> Downloads:
     """Lay the step out in the current Blocks."""
     gr.HTML(
         render.step(
-            5,
-            "Take it away",
-            "The saved model goes on in Python; the ONNX folder is what gets served.",
+            "Download", "The saved model goes on in Python; the ONNX folder is what gets served."
         ),
         elem_classes="fc-lead",
     )
@@ -38,14 +42,8 @@ def build(sessions: Sessions) -> Take:
         with gr.Column(scale=2, min_width=260):
             name = gr.Textbox(NAME, label="Name", max_lines=1, elem_id="model-name")
             prepare = gr.Button("Prepare the files", variant="primary", elem_id="prepare")
-            status = gr.HTML(elem_id="take-status")
-            files = gr.File(
-                label="Your model",
-                file_count="multiple",
-                interactive=False,
-                visible=False,
-                elem_id="files",
-            )
+            status = gr.HTML(elem_id="download-status")
+            files = gr.HTML(apply_default_css=False, elem_id="files")
         with gr.Column(scale=3, min_width=260):
             gr.HTML("<h3>Serve it</h3>")
             commands = gr.Code(
@@ -53,28 +51,77 @@ def build(sessions: Sessions) -> Take:
                 language="shell",
                 interactive=False,
                 show_label=False,
+                wrap_lines=True,
                 elem_id="commands",
             )
+    timer = gr.Timer(POLL_SECONDS, active=False)
 
-    def on_prepare(text: str) -> tuple[Any, ...]:
-        said = "Saving, exporting and proving the export: a few seconds to a minute ..."
-        return render.note(said), gr.update(visible=False), serve_commands(slug(text))
+    def on_prepare(text: str, request: gr.Request) -> tuple[Any, ...]:
+        begin(sessions.of(request), sessions, slug(text))
+        return (*poll(request), serve_commands(slug(text)))
 
-    def on_save(text: str, request: gr.Request) -> tuple[Any, ...]:
-        try:
-            made = training.save(sessions.of(request), slug(text))
-        except Exception as error:
-            return render.note(user_message(error), "error"), gr.update(visible=False)
-        done = render.note("Ready: click a size to download.", "ok")
-        return done, gr.update(value=[str(path) for path in made], visible=True)
+    def poll(request: gr.Request) -> tuple[Any, ...]:
+        workspace = sessions.of(request)
+        download = workspace.download
+        if download is None or download.model is not workspace.model:
+            return gr.update(interactive=True), "", "", gr.update(active=False)
+        if not download.job.finished:
+            return gr.update(interactive=False), draw(download), "", gr.update(active=True)
+        made = draw_files(download.files)
+        return gr.update(interactive=True), draw(download), made, gr.update(active=False)
 
-    def clear() -> tuple[Any, ...]:
-        return "", gr.update(value=None, visible=False)
-
+    outputs = [prepare, status, files, timer]
     quiet = {**EVENT, "show_progress": "hidden"}
-    begun = prepare.click(on_prepare, name, [status, files, commands], trigger_mode="once", **quiet)
-    begun.then(on_save, name, [status, files], trigger_mode="once", **quiet)
-    return Take(clear, [status, files])
+    prepare.click(on_prepare, name, [*outputs, commands], trigger_mode="once", **quiet)
+    timer.tick(poll, None, outputs, **quiet)
+    return Downloads(poll, outputs)
+
+
+def begin(workspace: Workspace, sessions: Sessions, name: str) -> None:
+    """Begin to make the files of the current model, unless that is under way."""
+
+    def work(job: Job) -> None:
+        def report_progress(stage: str, share: float) -> None:
+            job.begin(stage, share)
+
+        download.files = training.save(workspace, name, report_progress)
+
+    with workspace.lock:
+        current = workspace.download
+        if current is not None and not current.job.finished:
+            if current.model is workspace.model:
+                return
+            current.job.stop()
+        # The job may begin before it is given back, and end with the download's own files.
+        download = Download(workspace.model, time.monotonic())
+        download.job = sessions.exports.submit(work)
+        workspace.download = download
+
+
+def draw(download: Download) -> str:
+    """How far the files are."""
+    job = download.job
+    if job.state == "failed":
+        return render.note(job.error, "error")
+    if job.state == "stopped":
+        return ""
+    if job.state == "done":
+        return render.note("Ready.", "ok")
+    seconds = clock(time.monotonic() - download.begun)
+    return (
+        f"<div class='fc-job' role='status'><div class='fc-line'><b>{job.stage} ...</b>"
+        f"<span>{seconds}</span></div>{render.progress(job.share, moving=True)}</div>"
+    )
+
+
+def draw_files(files: Sequence[Path]) -> str:
+    """A link to each zip, the saved model first."""
+    links = "".join(
+        f"<a class='fc-button' href='{escape(address(path))}' download='{escape(path.name)}'>"
+        f"{escape(path.name)} ({path.stat().st_size / 1e6:.1f} MB)</a>"
+        for path in files
+    )
+    return f"<div class='fc-files'>{links}</div>" if links else ""
 
 
 def build_load(sessions: Sessions) -> Any:
@@ -84,7 +131,7 @@ def build_load(sessions: Sessions) -> Any:
             "<small>A zip from step 5, or of a folder made by fewclip on another machine.</small>"
         )
         upload = gr.UploadButton(
-            "Load a model", file_types=[".zip"], min_width=140, elem_id="model-upload"
+            "Load a model", file_types=[".zip"], size="sm", elem_id="model-upload"
         )
         status = gr.HTML(elem_id="load-status")
 
@@ -106,7 +153,7 @@ def slug(text: str) -> str:
 
 
 def serve_commands(name: str) -> str:
-    """What to type to serve the exported training."""
+    """What to type to serve the exported model."""
     return (
         "pip install 'fewclip[service]'\n"
         f"unzip {name}-onnx.zip\n"

@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from fewclip.errors import FewclipError
-from fewclip_app.ui import render
-from fewclip_app.ui.events import EVENT, told
+from fewclip_app.ui import class_cards, render
+from fewclip_app.ui.events import EVENT, LOST, uploaded
 from fewclip_app.ui.example import example_folder
 from fewclip_app.work import archive
 from fewclip_app.work.job_queue import user_message
 from fewclip_app.work.sessions import Sessions
-from fewclip_app.work.workspace import ClassDraft, Workspace
-
-NOT_USED = "Not used:"
-CARDS = 24  # classes that get a card; more of them are listed
-
-_counter = itertools.count(1)
+from fewclip_app.work.workspace import Workspace
 
 
 class Images(NamedTuple):
-    """What other steps need.
+    """`poll(request)` gives a value for each of `outputs`; what follows `example` follows it."""
 
-    A change of `revision` draws the cards anew; what follows `example` follows its button.
-    """
-
+    poll: Any
+    outputs: Sequence[gr.components.Component]
     example: Any
-    revision: gr.Textbox
-    remarks: gr.HTML
     summary: gr.HTML
-
-
-def new_revision() -> str:
-    """A value that `revision` never had."""
-    return str(next(_counter))
 
 
 def build(sessions: Sessions) -> Images:
     """Lay the step out in the current Blocks."""
     gr.HTML(
         render.step(
-            1,
             "Your images",
             "A few photos of each thing to tell apart: 8 to 30 per class are enough. "
             "Name a class as you would say it.",
@@ -55,69 +39,94 @@ def build(sessions: Sessions) -> Images:
         elem_classes="fc-lead",
     )
     with gr.Row(elem_classes="fc-actions"):
-        example = gr.Button("Try the example", min_width=140)
         zipped = gr.UploadButton(
-            "Upload a zip", file_types=[".zip"], min_width=140, elem_id="zip-upload"
+            "Upload a zip", file_types=[".zip"], size="sm", elem_id="zip-upload"
         )
-        add = gr.Button("Add a class", min_width=140)
-        clear = gr.Button("Start over", min_width=140)
+        example = gr.Button("Try the example", size="sm")
+        clear = gr.Button("Start over", size="sm", elem_classes="fc-quiet")
     remarks = gr.HTML(elem_id="image-remarks")
-    # Not a gr.State: those change for queued events alone.
-    revision = gr.Textbox("0", visible="hidden", label="revision")
-    summary = gr.HTML(elem_id="image-summary")
-
-    @gr.render(  # type: ignore[untyped-decorator]
-        inputs=revision, triggers=[revision.change], queue=False
-    )
-    def cards(_: str, request: gr.Request) -> None:
-        workspace = sessions.of(request)
-        with gr.Row(equal_height=False, elem_classes="fc-cards"):
-            for box in workspace.boxes[:CARDS]:
-                _card(sessions, box, revision, summary)
-        if len(workspace.boxes) > CARDS:
-            gr.HTML(_rest(workspace.boxes[CARDS:]))
-
+    cards = class_cards.component()
     with gr.Accordion("Test images of your own (optional)", open=False):
         gr.HTML(
             "<small>A zip with a folder per class, named as above. They are never trained on; "
             "without them some of your images are kept back to measure on.</small>"
         )
         test = gr.UploadButton(
-            "Upload test images", file_types=[".zip"], min_width=140, elem_id="test-upload"
+            "Upload test images", file_types=[".zip"], size="sm", elem_id="test-upload"
+        )
+    with gr.Row(elem_classes="fc-foot"):
+        summary = gr.HTML(elem_id="image-summary")
+        gr.HTML(render.links(("Continue", "adapt")))
+
+    outputs = [cards, remarks, summary]
+
+    def poll(request: gr.Request) -> tuple[str, str, str]:
+        workspace = sessions.of(request)
+        return (
+            class_cards.draw(workspace.drafts),
+            render.skipped(workspace.remarks, class_cards.NOT_USED),
+            summarize(workspace),
         )
 
-    def change(act: Callable[..., None], *given: Any, request: gr.Request) -> tuple[Any, ...]:
+    def change(act: Callable[..., Any], request: gr.Request) -> tuple[str, str, str]:
         """Do something to the workspace, and show what came of it."""
+        try:
+            act(sessions.of(request))
+        except Exception as error:
+            shown, _, summary = poll(request)
+            return shown, render.note(user_message(error), "error"), summary
+        return poll(request)
+
+    def on_example(request: gr.Request) -> Any:
+        return change(load_example, request)
+
+    def on_zip(file: str, request: gr.Request) -> Any:
+        return change(lambda w: archive.consume(Path(file), w.read_zip), request)
+
+    def on_test(file: str, request: gr.Request) -> Any:
+        return change(lambda w: archive.consume(Path(file), w.read_test), request)
+
+    def on_clear(request: gr.Request) -> Any:
+        return change(Workspace.clear, request)
+
+    def on_add(request: gr.Request) -> Any:
+        return change(lambda w: w.add_draft(), request)
+
+    def on_remove(event: gr.EventData, request: gr.Request) -> Any:
+        return change(lambda w: w.remove_draft(event.key), request)
+
+    def on_delete(event: gr.EventData, request: gr.Request) -> Any:
+        return change(lambda w: w.remove_photo(event.key, event.thumb), request)
+
+    def on_upload(event: gr.EventData, request: gr.Request) -> Any:
+        def take(workspace: Workspace) -> None:
+            workspace.rename_draft(event.key, str(event.name))
+            files = [(uploaded(sent), str(sent["name"])) for sent in event.sent]
+            workspace.add_photos(event.key, files)
+            workspace.refuse(event.key, [str(name) for name in event.failed], LOST)
+
+        return change(take, request)
+
+    def on_rename(event: gr.EventData, request: gr.Request) -> str:
         workspace = sessions.of(request)
         try:
-            act(workspace, *given)
-            said = render.skipped(workspace.remarks, NOT_USED)
-        except Exception as error:
-            said = render.note(user_message(error), "error")
-        return new_revision(), said, summarise(workspace)
+            workspace.rename_draft(event.key, str(event.name))
+        except FewclipError as error:
+            return render.note(str(error), "error")
+        return summarize(workspace)
 
-    def on_example(request: gr.Request) -> tuple[Any, ...]:
-        return change(load_example, request=request)
-
-    def on_zip(file: str, request: gr.Request) -> tuple[Any, ...]:
-        return change(lambda w: archive.consume(Path(file), w.read_zip), request=request)
-
-    def on_test(file: str, request: gr.Request) -> tuple[Any, ...]:
-        return change(lambda w: archive.consume(Path(file), w.read_test), request=request)
-
-    def on_add(request: gr.Request) -> tuple[Any, ...]:
-        return change(lambda w: w.add_box(), request=request)
-
-    def on_clear(request: gr.Request) -> tuple[Any, ...]:
-        return change(Workspace.clear, request=request)
-
-    outputs = [revision, remarks, summary]
+    quiet = {**EVENT, "show_progress": "hidden"}
     chosen = example.click(on_example, None, outputs, **EVENT)
     zipped.upload(on_zip, zipped, outputs, **EVENT)
     test.upload(on_test, test, outputs, **EVENT)
-    add.click(on_add, None, outputs, **EVENT)
-    clear.click(on_clear, None, outputs, **EVENT)
-    return Images(chosen, revision, remarks, summary)
+    clear.click(on_clear, None, outputs, **quiet)
+    many = {**quiet, "trigger_mode": "multiple"}  # images may come while others are being taken
+    cards.new_class(on_add, None, outputs, **quiet)
+    cards.remove(on_remove, None, outputs, **many)
+    cards.delete(on_delete, None, outputs, **many)
+    cards.upload(on_upload, None, outputs, **many)
+    cards.rename(on_rename, None, summary, **many)
+    return Images(poll, outputs, chosen, summary)
 
 
 def load_example(workspace: Workspace) -> None:
@@ -130,99 +139,16 @@ def load_example(workspace: Workspace) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def summarise(workspace: Workspace) -> str:
+def summarize(workspace: Workspace) -> str:
     """What there is, and what is missing before step 2."""
     if not workspace.count():
         return render.empty(
-            "No images yet. Drop some onto two classes below, upload a zip with one folder per "
-            "class, or try the example."
+            "No images yet. Drop some onto two classes, upload a zip with one folder per class, or "
+            "try the example."
         )
     try:
         data = workspace.labelled()
     except FewclipError as error:
         return render.note(str(error)[0].upper() + str(error)[1:] + ".")
     test = f", and {len(workspace.test)} test images" if workspace.test else ""
-    return render.note(
-        f"{len(data)} classes with {workspace.count()} images{test}. Ready for step 2.", "ok"
-    )
-
-
-def _card(sessions: Sessions, box: ClassDraft, revision: gr.Textbox, summary: gr.HTML) -> None:
-    with gr.Column(min_width=120, elem_classes="fc-card"):
-        name = gr.Textbox(
-            box.name,
-            label="Class name",
-            placeholder="what it shows, e.g. ripe tomato",
-            max_lines=1,
-        )
-        photos = gr.Gallery(
-            _thumbs(box),
-            label=_count(box),
-            interactive=True,
-            type="filepath",
-            file_types=["image"],
-            sources=["upload", "webcam", "clipboard"],
-            height=150,
-            object_fit="cover",
-            allow_preview=False,
-            buttons=[],
-            elem_classes="fc-photos",
-        )
-        refused = gr.HTML(_refused(box))
-        remove = gr.Button("Remove this class", size="sm")
-
-    def rename(name: str, request: gr.Request) -> str:
-        workspace = sessions.of(request)
-        workspace.rename_box(box.key, name)
-        return summarise(workspace)
-
-    def upload(value: Any, name: str, request: gr.Request) -> tuple[Any, ...]:
-        workspace = sessions.of(request)
-        workspace.rename_box(box.key, name)  # it may have been typed a moment ago
-        known = {str(photo.thumb) for photo in box.photos}
-        new = [Path(path) for path, _ in value or [] if path not in known]
-        workspace.add_photos(box.key, [(path, path.name) for path in new])
-        return _gallery(box), _refused(box), summarise(workspace)
-
-    def delete(value: Any, request: gr.Request) -> tuple[Any, ...]:
-        workspace = sessions.of(request)
-        workspace.keep_photos(box.key, [path for path, _ in value or []])
-        return _gallery(box), _refused(box), summarise(workspace)
-
-    def drop(request: gr.Request) -> tuple[Any, ...]:
-        workspace = sessions.of(request)
-        workspace.remove_box(box.key)
-        return new_revision(), summarise(workspace)
-
-    quiet = {**EVENT, "show_progress": "hidden"}
-    for typed in (name.change, name.blur):
-        typed(told(rename), name, summary, trigger_mode="always_last", **quiet)
-    photos.upload(told(upload), [photos, name], [photos, refused, summary], **quiet)
-    photos.delete(told(delete), photos, [photos, refused, summary], **quiet)
-    remove.click(told(drop), None, [revision, summary], **quiet)
-
-
-def _gallery(box: ClassDraft) -> Any:
-    return gr.update(value=_thumbs(box), label=_count(box))
-
-
-def _thumbs(box: ClassDraft) -> list[str]:
-    return [str(photo.thumb) for photo in box.photos]
-
-
-def _count(box: ClassDraft) -> str:
-    return f"Images: {len(box.photos)}" if box.photos else "Images"
-
-
-def _refused(box: ClassDraft) -> str:
-    return render.skipped(box.refused, NOT_USED)
-
-
-def _rest(boxes: Sequence[ClassDraft]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(box.name)}</td><td>{len(box.photos)}</td></tr>" for box in boxes
-    )
-    return (
-        f"<details><summary>and {len(boxes)} more classes</summary><table class='fc-table'><tr>"
-        f"<th scope='col'>Class</th><th scope='col'>Images</th></tr>{rows}</table></details>"
-    )
+    return render.note(f"{len(data)} classes with {workspace.count()} images{test}. Ready.", "ok")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from fewclip_app.ui import render
-from fewclip_app.ui.events import EVENT
+from fewclip_app.ui.class_cards import address
 from fewclip_app.work.sessions import Sessions
-from fewclip_app.work.training import Judged, Model
+from fewclip_app.work.training import Evaluation, Mistake, Model
 
-GALLERY = 60  # mistakes that are shown
+GALLERY = 24  # mistakes that are shown
 WIDE = 0.15  # of an interval, from which on the remark asks for more images
 
 
@@ -26,68 +27,65 @@ class Results(NamedTuple):
 def build(sessions: Sessions) -> Results:
     """Lay the step out in the current Blocks."""
     gr.HTML(
-        render.step(3, "How good is it?", "Measured on images it has not been trained on."),
+        render.step("How good is it?", "Measured on images it has not been trained on."),
         elem_classes="fc-lead",
     )
     headline = gr.HTML(elem_id="headline")
     with gr.Column(visible=False) as details, gr.Tabs():
-        with gr.Tab("Mistakes"), gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=260):
-                wrong = gr.Gallery(
-                    label="What it got wrong, the surest mistakes first",
-                    interactive=False,
-                    allow_preview=False,
-                    buttons=[],
-                    height=300,
-                    object_fit="cover",
-                    elem_id="mistakes",
-                    elem_classes="fc-wrong",
-                )
-            with gr.Column(scale=2, min_width=260):
-                one = gr.HTML(_PICK, elem_id="mistake")
+        with gr.Tab("Mistakes"):
+            wrong = gr.HTML(apply_default_css=False, elem_id="mistakes")
         with gr.Tab("Mix-ups"):
             confusion = gr.HTML(elem_id="confusion")
-        with gr.Tab("Each class"):
+        with gr.Tab("Classes"):
             table = gr.HTML(elem_id="per-class")
-        with gr.Tab("Can I trust the score?"):
+        with gr.Tab("Trust"):
             reliability = gr.HTML(elem_id="reliability")
     left_out = gr.HTML()
+    gr.HTML(render.links(("Try it", "classify")))
 
     def show(request: gr.Request) -> tuple[Any, ...]:
         model = sessions.of(request).model
-        judged = model.judged if model else None
+        evaluation = model.evaluation if model else None
         unused = render.skipped(model.left_out, "Not used:") if model else ""
-        if judged is None:
-            blank = (gr.update(visible=False), None, _PICK, "", "", "")
-            return (draw_headline(model), *blank, unused)
-        captioned = [
-            (str(m.photo.thumb), f"said {m.said.label}, is {m.truth}")
-            for m in judged.mistakes[:GALLERY]
-        ]
+        if evaluation is None:
+            return (draw_headline(model), gr.update(visible=False), "", "", "", "", unused)
         return (
             draw_headline(model),
             gr.update(visible=True),
-            gr.update(value=captioned, visible=bool(captioned)),
-            _PICK if captioned else render.note("Not one of them was wrong.", "ok"),
-            render.confusion(judged.after),
-            render.per_class(judged.after),
-            _trust(judged),
+            draw_mistakes(evaluation.mistakes),
+            render.confusion(evaluation.after),
+            render.per_class(evaluation.after),
+            _trust(evaluation),
             unused,
         )
 
-    def pick(event: gr.SelectData, request: gr.Request) -> str:
-        model = sessions.of(request).model
-        if model is None or model.judged is None or not isinstance(event.index, int):
-            return _PICK
-        mistake = model.judged.mistakes[event.index]
-        return (
-            f"<p>{escape(mistake.photo.source)} is <b>{escape(mistake.truth)}</b>. "
-            "It said:</p>" + "".join(render.bar(label, score) for label, score in mistake.said.top)
-        )
+    return Results(show, [headline, details, wrong, confusion, table, reliability, left_out])
 
-    wrong.select(pick, None, one, show_progress="hidden", **EVENT)
-    outputs = [headline, details, wrong, one, confusion, table, reliability, left_out]
-    return Results(show, outputs)
+
+def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
+    """Each image whole, what it is and what was said beneath; a click shows all that was said."""
+    if not mistakes:
+        return render.note("Not one of them was wrong.", "ok")
+    cards = "".join(_mistake(each, i) for i, each in enumerate(mistakes[:GALLERY]))
+    count = len(mistakes)
+    shown = f"the {GALLERY} surest of them" if count > GALLERY else "the surest first"
+    return (
+        f"<p><small>{count} wrong answer{'s' * (count > 1)}, {shown}. Choose one to see all that "
+        f"it said.</small></p><div class='fc-mistakes'>{cards}</div>"
+    )
+
+
+def _mistake(mistake: Mistake, number: int) -> str:
+    image = f"<img src='{escape(address(mistake.photo.thumb))}' alt=''>"
+    source, truth = escape(mistake.photo.source), escape(mistake.truth)
+    bars = "".join(render.bar(label, score) for label, score in mistake.said.top)
+    return (
+        f"<button type='button' class='fc-mistake' popovertarget='mistake-{number}'>{image}"
+        f"<span>said <b>{escape(mistake.said.label)}</b> {render.percent(mistake.said.score)}<br>"
+        f"is <b>{truth}</b></span></button>"
+        f"<div popover id='mistake-{number}' class='fc-detail' role='dialog' aria-label='{source}'>"
+        f"{image}<p>{source} is <b>{truth}</b>. It said:</p>{bars}</div>"
+    )
 
 
 def draw_headline(model: Model | None) -> str:
@@ -96,11 +94,11 @@ def draw_headline(model: Model | None) -> str:
         return render.empty(
             "Nothing to measure yet: adapt a model in step 2, or load one in step 4."
         )
-    if model.judged is None:
+    if model.evaluation is None:
         return _without_images(model)
-    before, after = model.judged.before, model.judged.after
+    before, after = model.evaluation.before, model.evaluation.after
     low, high = after.accuracy_interval()
-    source = "your test images" if model.judged.own else "your images that were kept back"
+    source = "your test images" if model.evaluation.own else "your images that were kept back"
     rows = [
         ("Before, by class names alone", render.percent(before.accuracy), f"of {before.n} images"),
         (
@@ -143,16 +141,14 @@ def _without_images(model: Model) -> str:
     )
 
 
-def _trust(judged: Judged) -> str:
+def _trust(evaluation: Evaluation) -> str:
+    apart = render.percent(evaluation.after.ece)
     return (
-        "<div class='fc-answers'><div>"
-        + render.reliability(judged.after)
+        "<div class='fc-trust'><div>"
+        + render.reliability(evaluation.after)
         + "</div><div><p>Each dot is a group of answers with a similar score; a larger one holds "
         "more of them. On the dashed line a score of 80% is right 8 times in 10; below it the "
         "model is too sure of itself, above it too shy.</p>"
-        f"<p>On average score and truth lie <b>{render.percent(judged.after.ece)}</b> apart.</p>"
+        f"<p>On average score and truth lie <b>{apart}</b> apart.</p>"
         "</div></div>"
     )
-
-
-_PICK = render.empty("Choose an image to see what the model said about it.")

@@ -31,6 +31,7 @@ class Job:
         id: tells it from every other.
         state: where it stands.
         stage: what it does right now, for people.
+        share: of the work, 0..1, where a stage tells it.
         progress: of the training, once it runs.
         losses: mean loss of each epoch so far.
         error: in words, when it failed.
@@ -43,6 +44,7 @@ class Job:
         self.id = secrets.token_hex(8)
         self.state: State = "waiting"
         self.stage = "Waiting for a free place"
+        self.share: float | None = None
         self.progress: Progress | None = None
         self.losses: dict[int, float] = {}
         self.error = ""
@@ -61,18 +63,18 @@ class Job:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    def tell(self, at: Progress) -> None:
+    def report_progress(self, at: Progress) -> None:
         """The trainer's callback."""
         self.losses[at.epoch] = at.loss
         self.progress = at
 
-    def say(self, stage: str) -> None:
-        """Begin another stage.
+    def begin(self, stage: str, share: float | None = None) -> None:
+        """Begin another stage, with `share` of the whole work through where that is known.
 
         Raises:
             StoppedError: the person asked for the end meanwhile.
         """
-        self.stage = stage
+        self.stage, self.share = stage, share
         if self.stopping():
             raise StoppedError("stopped")
 

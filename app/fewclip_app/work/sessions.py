@@ -41,7 +41,8 @@ class Sessions:
     def __init__(self, root: Path, settings: Settings) -> None:
         self.root = root
         self.settings = settings
-        self.desk = JobQueue(settings.trainings)
+        self.jobs = JobQueue(settings.trainings)
+        self.exports = JobQueue(1)
         self._entries: dict[str, _Entry] = {}
         self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -73,7 +74,7 @@ class Sessions:
         """Delete what nobody has come back to, and let nobody wait for a training that was left."""
         now, keep = time.monotonic(), 60.0 * self.settings.keep_minutes
         with self._lock:
-            if self.desk.someone_waits():
+            if self.jobs.someone_waits():
                 for entry in self._entries.values():
                     if not entry.views and now - entry.used > LEFT and entry.workspace.job:
                         entry.workspace.job.stop()
@@ -89,7 +90,8 @@ class Sessions:
     def close(self) -> None:
         """Stop all trainings and delete everything."""
         self._closed.set()
-        self.desk.close()
+        self.jobs.close()
+        self.exports.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _view(self, request: gr.Request) -> str:

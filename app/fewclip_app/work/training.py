@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ TOP = 5
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """One image that was judged wrongly."""
+    """One image that was evaluation wrongly."""
 
     photo: Photo
     truth: str
@@ -41,7 +41,7 @@ class Mistake:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Judged:
+class Evaluation:
     """How good a model is on images that it was not trained on.
 
     Attributes:
@@ -62,7 +62,7 @@ class Model:
 
     Attributes:
         base: a Classifier or an OnnxClassifier, without the typed classes.
-        judged: None where no images were left to measure on.
+        evaluation: None where no images were left to measure on.
         left_out: images that were not used, and why.
         loaded: whether it was loaded from a zip.
         folder: files that it needs, to be deleted with it.
@@ -70,7 +70,7 @@ class Model:
     """
 
     base: BaseClassifier
-    judged: Judged | None = None
+    evaluation: Evaluation | None = None
     left_out: Sequence[Skipped] = ()
     loaded: bool = False
     folder: Path | None = None
@@ -121,16 +121,16 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
 
 
 def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
-    job.say("Loading PyTorch and the backbone")
+    job.begin("Loading PyTorch and the backbone")
     from fewclip import classifier
     from fewclip.training import AdaptConfig, adapt
 
     with workspace.lock:
         workspace.labelled()  # says what is missing
         kept = {
-            box.name: [workspace.store.keep(photo, folder) for photo in box.photos]
-            for box in workspace.boxes
-            if box.photos
+            draft.name: [workspace.store.keep(photo, folder) for photo in draft.photos]
+            for draft in workspace.drafts
+            if draft.photos
         }
         test = [(workspace.store.keep(photo, folder), label) for photo, label in workspace.test]
     people = _Words(kept)
@@ -145,20 +145,20 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     plan = dataclasses.replace(plan, split=dataclasses.replace(plan.split, skipped=skipped))
     photos = {str(photo.path): photo for photos in kept.values() for photo in photos}
     held_out = [(photos[str(i.image)], plan.split.classes[i.label]) for i in plan.split.val]
-    judged_on, repeated = _unseen(test, plan.split) if test else (held_out, [])
+    evaluated_on, repeated = _unseen(test, plan.split) if test else (held_out, [])
     before = None
-    if judged_on:
-        job.say("Measuring CLIP before the training")
+    if evaluated_on:
+        job.begin("Measuring CLIP before the training")
         untrained = classifier.zero_shot_on(plan.backbone, plan.phrases, plan.template)
-        before = _report(untrained, judged_on)[0]
-    job.say("Training")
-    tuned = _without_places(adapt.execute(plan, progress=job.tell, stop=job.stopping))
-    job.say("Measuring the result")
-    judged = None
+        before = _report(untrained, evaluated_on)[0]
+    job.begin("Training")
+    tuned = _without_places(adapt.execute(plan, progress=job.report_progress, stop=job.stopping))
+    job.begin("Measuring the result")
+    evaluation = None
     if before is not None:
-        after, mistakes = _report(tuned, judged_on)
-        judged = Judged(before=before, after=after, own=bool(test), mistakes=mistakes)
-    return Model(tuned, judged, (*skipped, *repeated), folder=folder)
+        after, mistakes = _report(tuned, evaluated_on)
+        evaluation = Evaluation(before=before, after=after, own=bool(test), mistakes=mistakes)
+    return Model(tuned, evaluation, (*skipped, *repeated), folder=folder)
 
 
 def load(workspace: Workspace, file: Path) -> None:
@@ -199,36 +199,50 @@ def load(workspace: Workspace, file: Path) -> None:
 _EXPORTING = threading.Lock()  # an export takes the memory of several models
 
 
-def save(workspace: Workspace, name: str) -> list[Path]:
+def save(
+    workspace: Workspace, name: str, report_progress: Callable[[str, float], None] | None = None
+) -> list[Path]:
     """Zips of the saved model and of the exported one, typed classes included.
 
     An exported model that was loaded can only be given back as it is.
 
+    Args:
+        report_progress: called with what is being done and the share of the work that is through;
+            what it raises ends the work.
+
     Raises:
         FewclipError: there is no model, or the export does not answer as the model does.
     """
+    from fewclip import Classifier
+
     model = workspace.model
     if model is None:
-        raise ArtifactError("there is no model to take away yet; adapt one in step 2")
-    folder = workspace.store.new_path("download")
-    folder.mkdir()
-    made = [folder / name, folder / f"{name}-onnx"]
+        raise ArtifactError("there is no model to take away yet; train one in step 2")
     if model.card.kind == "onnx":
         raise ArtifactError(
             "this model was loaded from an ONNX zip and is that zip already; "
             "load the saved model instead to export it anew"
         )
-    from fewclip import Classifier
-
+    report = report_progress or (lambda stage, share: None)
     classifier = model.classifier
     assert isinstance(classifier, Classifier)  # the other kind was refused just now
-    with _EXPORTING:
-        classifier.save(made[0])
-        classifier.export_onnx(made[1])
-    for each in made:
-        archive.pack(each, each.with_suffix(".zip"))
-        shutil.rmtree(each)
-    return [each.with_suffix(".zip") for each in made]
+    folder = workspace.store.new_path("download")
+    folder.mkdir()
+    targets = [folder / name, folder / f"{name}-onnx"]
+    try:
+        with _EXPORTING:
+            report("Saving the model", 0.0)
+            classifier.save(targets[0])
+            report("Exporting it to ONNX, and checking that it answers the same", 0.1)
+            classifier.export_onnx(targets[1])
+        for i, each in enumerate(targets):
+            report(f"Packing {each.name}.zip", 0.85 + 0.1 * i)
+            archive.pack(each, each.with_suffix(".zip"))
+            shutil.rmtree(each)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return [each.with_suffix(".zip") for each in targets]
 
 
 def check_backbone(workspace: Workspace, name: str) -> None:

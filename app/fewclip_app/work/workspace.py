@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 import shutil
 import threading
@@ -33,27 +34,46 @@ class ClassDraft:
     refused: list[Skipped] = dataclasses.field(default_factory=list)
 
 
+class Download:
+    """Files of a model to take away, while they are made and after.
+
+    Attributes:
+        model: whose files they are.
+        begun: when, by time.monotonic().
+        job: what makes them.
+        files: the zips, once it is done.
+    """
+
+    def __init__(self, model: Model | None, begun: float) -> None:
+        self.model = model
+        self.begun = begun
+        self.job: Job
+        self.files: list[Path] = []
+
+
 class Workspace:
     """What one person has put in and got out. Methods may be called from several threads.
 
     Attributes:
         store: their folder, which goes when they are done with it.
-        boxes: the classes, in the order of the page.
+        drafts: the classes, in the order of the page.
         test: images with labels to measure on, which are never trained on.
         remarks: what was not used from a zip, and why.
         model: the current model, once there is one.
         job: the current or last training.
+        download: the files that were asked for last.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.settings = settings
         self.store = Store(folder, settings)
         self.lock = threading.RLock()
-        self.boxes: list[ClassDraft] = []
+        self.drafts: list[ClassDraft] = []
         self.test: list[tuple[Photo, str]] = []
         self.remarks: list[Skipped] = []
         self.model: Model | None = None
         self.job: Job | None = None
+        self.download: Download | None = None
         self.clear()
 
     def take_model(self, model: Model) -> None:
@@ -67,72 +87,92 @@ class Workspace:
         """Stop what runs and delete everything."""
         if self.job is not None:
             self.job.stop()
+        if self.download is not None:
+            self.download.job.stop()
         self.model = None
         shutil.rmtree(self.store.folder, ignore_errors=True)
 
     # ---- class by class ----------------------------------------------------------------------
 
-    def add_box(self, name: str = "") -> ClassDraft:
+    def add_draft(self, name: str = "") -> ClassDraft:
         """A new class.
 
         Raises:
             DataError: there are as many as are allowed.
         """
         with self.lock:
-            if len(self.boxes) >= self.settings.max_classes:
+            if len(self.drafts) >= self.settings.max_classes:
                 raise DataError(f"no more than {self.settings.max_classes} classes are allowed")
-            box = ClassDraft(secrets.token_hex(8), clean_label(name))
-            self.boxes.append(box)
-            return box
+            draft = ClassDraft(secrets.token_hex(8), clean_label(name))
+            self.drafts.append(draft)
+            return draft
 
-    def box(self, key: str) -> ClassDraft:
+    def draft(self, key: str) -> ClassDraft:
         """The class of a card on the page.
 
         Raises:
             DataError: it was removed meanwhile.
         """
-        for box in self.boxes:
-            if box.key == key:
-                return box
+        for draft in self.drafts:
+            if draft.key == key:
+                return draft
         raise DataError("this class was removed; reload the page")
 
-    def rename_box(self, key: str, name: str) -> None:
+    def rename_draft(self, key: str, name: str) -> None:
         with self.lock:
-            self.box(key).name = clean_label(name)
+            self.draft(key).name = clean_label(name)
 
-    def remove_box(self, key: str) -> None:
+    def remove_draft(self, key: str) -> None:
         with self.lock:
-            box = self.box(key)
-            self.boxes.remove(box)
-            self.store.drop(box.photos)
+            draft = self.draft(key)
+            self.drafts.remove(draft)
+            self.store.drop(draft.photos)
 
     def add_photos(self, key: str, files: Iterable[tuple[Path, str]]) -> None:
-        """Take verified (file, its name for people); the others are told in `box.refused`."""
+        """Take verified (uploaded file, its name for people); others come to `draft.refused`."""
+        refused = []
+        for path, source in files:
+            own = self._own(path)
+            try:
+                with self.lock:  # for one image at a time: other changes need not wait for all
+                    self.draft(key).photos.append(self.store.take(own, source))
+            except ImageError as error:
+                refused.append(Skipped(source, str(error)))
+            finally:
+                own.unlink(missing_ok=True)
         with self.lock:
-            box = self.box(key)
-            box.refused = []
-            for path, source in files:
-                try:
-                    box.photos.append(self.store.take(path, source))
-                except ImageError as error:
-                    path.unlink(missing_ok=True)
-                    box.refused.append(Skipped(source, str(error)))
+            self.draft(key).refused = refused
 
-    def keep_photos(self, key: str, thumbs: Sequence[str]) -> None:
-        """Drop the images of a class whose thumbnail the page no longer shows."""
+    def refuse(self, key: str, sources: Sequence[str], reason: str) -> None:
+        """Note images of a class that could not even be tried."""
         with self.lock:
-            box = self.box(key)
-            shown = {Path(thumb).name for thumb in thumbs}
-            self.store.drop(photo for photo in box.photos if photo.thumb.name not in shown)
-            box.photos = [photo for photo in box.photos if photo.thumb.name in shown]
+            self.draft(key).refused += [Skipped(source, reason) for source in sources]
+
+    def remove_photo(self, key: str, thumb: str) -> None:
+        """Drop the image of a class that is shown by this thumbnail."""
+        with self.lock:
+            draft = self.draft(key)
+            gone = [photo for photo in draft.photos if photo.thumb.name == thumb]
+            draft.photos = [photo for photo in draft.photos if photo not in gone]
+            self.store.drop(gone)
+
+    def _own(self, path: Path) -> Path:
+        """A name of our own for an uploaded file.
+
+        Gradio keeps equal files of all people under one path: whoever took it away would take it
+        from the others, and from browsers that are about to show it. Gradio deletes it in time.
+        """
+        own = self.store.new_path("upload")
+        os.link(path, own)
+        return own
 
     def clear(self) -> None:
         """Back to two empty classes; the model stays."""
         with self.lock:
-            self._drop(self.boxes, self.test)
-            self.boxes, self.test, self.remarks = [], [], []
+            self._drop(self.drafts, self.test)
+            self.drafts, self.test, self.remarks = [], [], []
             for _ in range(2):
-                self.add_box()
+                self.add_draft()
 
     # ---- all at once -------------------------------------------------------------------------
 
@@ -160,19 +200,19 @@ class Workspace:
             )
         with self.lock:
             skipped = list(found.skipped)
-            boxes = {
+            drafts = {
                 label: ClassDraft(secrets.token_hex(8), label) for label in sorted(found.labels)
             }
             for photo, label in self._taken(found.splits.get("train", []), skipped):
-                boxes[label].photos.append(photo)
+                drafts[label].photos.append(photo)
             held = found.splits.get("test") or found.splits.get("val") or []
-            test = self._taken_test(held, set(boxes), skipped)
-            if not any(box.photos for box in boxes.values()):
-                self._drop(boxes.values(), test)
+            test = self._taken_test(held, set(drafts), skipped)
+            if not any(draft.photos for draft in drafts.values()):
+                self._drop(drafts.values(), test)
                 reason = f": {skipped[0].source}: {skipped[0].reason}" if skipped else ""
                 raise DataError(f"no image could be used{reason}")
-            self._drop(self.boxes, self.test)
-            self.boxes, self.test, self.remarks = list(boxes.values()), test, skipped
+            self._drop(self.drafts, self.test)
+            self.drafts, self.test, self.remarks = list(drafts.values()), test, skipped
 
     def read_test(self, file: Path) -> None:
         """Take a zip with a folder per class as test images.
@@ -187,7 +227,7 @@ class Workspace:
             with self.lock:
                 skipped = list(found.skipped)
                 held = splits.get("test") or splits.get("val") or splits.get("train", [])
-                names = {box.name for box in self.boxes}
+                names = {draft.name for draft in self.drafts}
                 test = self._taken_test(held, names, skipped)
                 if not test:
                     raise DataError(
@@ -201,7 +241,7 @@ class Workspace:
 
     def count(self) -> int:
         """Images of all classes, without test images."""
-        return sum(len(box.photos) for box in self.boxes)
+        return sum(len(draft.photos) for draft in self.drafts)
 
     def labelled(self) -> dict[str, list[Path]]:
         """{class: its images}, ready to adapt to.
@@ -210,8 +250,8 @@ class Workspace:
             DataError: fewer than two classes, or one without a name or images.
         """
         with self.lock:
-            used = [box for box in self.boxes if box.photos or box.name]
-            names = [box.name for box in used]
+            used = [draft for draft in self.drafts if draft.photos or draft.name]
+            names = [draft.name for draft in used]
             if not self.count():
                 raise DataError("there are no images yet; add some to two classes in step 1")
             if not all(names):
@@ -219,14 +259,14 @@ class Workspace:
             if len(set(names)) < len(names):
                 doubled = next(name for name in names if names.count(name) > 1)
                 raise DataError(f"two classes are called {doubled!r}; give each its own name")
-            empty = [box.name for box in used if not box.photos]
+            empty = [draft.name for draft in used if not draft.photos]
             if empty:
                 raise DataError(
                     f"no images yet for {', '.join(empty)}; add some in step 1, or remove the class"
                 )
             if len(used) < 2:
                 raise DataError("there is only one class; add images of a second one in step 1")
-            return {box.name: [photo.path for photo in box.photos] for box in used}
+            return {draft.name: [photo.path for photo in draft.photos] for draft in used}
 
     def _taken(self, found: Iterable[Found], skipped: list[Skipped]) -> list[tuple[Photo, str]]:
         """Verified images with their labels; the others are appended to `skipped`."""
@@ -247,6 +287,6 @@ class Workspace:
         ]
         return self._taken([each for each in found if each.label in names], skipped)
 
-    def _drop(self, boxes: Iterable[ClassDraft], test: Iterable[tuple[Photo, str]]) -> None:
-        self.store.drop(photo for box in boxes for photo in box.photos)
+    def _drop(self, drafts: Iterable[ClassDraft], test: Iterable[tuple[Photo, str]]) -> None:
+        self.store.drop(photo for draft in drafts for photo in draft.photos)
         self.store.drop(photo for photo, _ in test)
