@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fewclip.cores import wait_asleep
+
 if TYPE_CHECKING:
     from fewclip.backbone import list_backbones as backbones
     from fewclip.classifier import Classifier, load, zero_shot
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from fewclip.methods import list_methods as methods
     from fewclip.report import Report
     from fewclip.training.adapt import adapt
+
+wait_asleep()
 
 __version__ = "0.1.0"
 

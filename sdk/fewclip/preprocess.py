@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from fewclip.contract import Preprocess
+from fewclip.cores import usable_cores
 from fewclip.errors import ImageError, OptionError
 from fewclip.images import MAX_PIXELS, Image, load_image
 
@@ -45,7 +46,7 @@ Inputs: TypeAlias = npt.NDArray[np.float32]  # (3, H, W) or (B, 3, H, W), normal
 # One image, several, uint8 (N, H, W, 3), or what `preprocess` returns.
 Images: TypeAlias = Image | Sequence[Image] | npt.NDArray[np.uint8] | Inputs
 
-WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = min(8, usable_cores())
 CROP_AREA = 0.08  # smallest share of an image that a training crop keeps, as published
 
 _RESAMPLING = {

@@ -53,24 +53,3 @@ def test_a_runtime_without_cuda_says_how_to_get_it(
     with pytest.raises(OptionError, match=r"fewclip\[cuda\]"):
         OnnxClassifier(folder, device="cuda")
     assert OnnxClassifier(folder).device == "cpu"
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"), [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("", 4)]
-)
-def test_threads_respect_affinity_siblings_and_quota(
-    monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
-) -> None:
-    """Eight hyper-threads of four cores."""
-
-    def read(path: str) -> str:
-        if path.endswith("cpu.max"):
-            return quota
-        number = int(path.split("/cpu/cpu")[1].split("/")[0])
-        return f"{number % 4},{number % 4 + 4}"
-
-    monkeypatch.setattr(sessions, "_read", read)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
-    sessions.usable_cores.cache_clear()
-    assert sessions.usable_cores() == expected
-    sessions.usable_cores.cache_clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fewclip.cores import usable_cores
 from fewclip.errors import OptionError
 
 
@@ -22,3 +23,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise OptionError("device 'cuda' was asked for, but torch sees no GPU; use 'cpu' or 'auto'")
     return found
+
+
+def limit_threads() -> None:
+    """Torch counts the machine's cores; a container's quota may grant fewer."""
+    if torch.get_num_threads() > usable_cores():
+        torch.set_num_threads(usable_cores())

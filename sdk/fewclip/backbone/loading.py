@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from fewclip.backbone.device import limit_threads
 from fewclip.backbone.open_clip_parts import load_parts, parts_of
 from fewclip.backbone.towers import EOT_TOKEN, Backbone
 from fewclip.contract import Preprocess
@@ -56,6 +57,7 @@ def load_backbone(name: str | os.PathLike[str], device: str | torch.device = "cp
     Raises:
         BackboneError: unknown, unsupported, broken, or not to be had offline.
     """
+    limit_threads()
     text = os.fspath(name)
     if text == "micro":
         backbone = _load_folder(MICRO, "micro")

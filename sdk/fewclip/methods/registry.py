@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import importlib
 import pkgutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ DEPT_WEIGHT = 0.7
 
 
 @functools.cache
-def _classes() -> dict[str, type[Method]]:
+def method_classes() -> dict[str, type[Method]]:
+    """Every method's class by the method's name; imports torch."""
     from fewclip.methods.base import Method
 
     found: dict[str, type[Method]] = {}
@@ -45,11 +46,45 @@ def _classes() -> dict[str, type[Method]]:
     return found
 
 
+@functools.cache
+def _source(module: str) -> ast.Module:
+    """A module of this package, parsed: listing methods needs neither torch nor a second."""
+    return ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+
+
+def _names() -> dict[str, str]:
+    """Method -> module."""
+    modules = (info.name for info in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return {name.replace("_", "-"): name for name in modules if name not in _NOT_METHODS}
+
+
+def _dept_ready(module: str) -> bool:
+    """What a method's class, or the nearest class above it, says of `dept_ready`."""
+    source = _source(module)
+    for node in ast.walk(source):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "dept_ready":
+            return node.value is not None and ast.unparse(node.value) == "True"
+    bases = {
+        ast.unparse(base)
+        for node in source.body
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+    }
+    above = [
+        str(node.module).rpartition(".")[2]
+        for node in source.body
+        if isinstance(node, ast.ImportFrom)
+        and str(node.module).startswith("fewclip.methods.")
+        and bases & {alias.name for alias in node.names}
+    ]
+    return all(_dept_ready(each) for each in above)
+
+
 def list_methods() -> list[str]:
     """Every name that `adapt(method=...)` takes, besides the alias 'dept' for 'kgcoop+dept'."""
-    classes = _classes()
-    lifted = [name + DEPT for name, cls in classes.items() if cls.dept_ready]
-    return sorted([*classes, *lifted])
+    names = _names()
+    lifted = [name + DEPT for name, module in names.items() if _dept_ready(module)]
+    return sorted([*names, *lifted])
 
 
 def resolve(name: str) -> str:
@@ -67,8 +102,7 @@ def resolve(name: str) -> str:
 def describe(name: str) -> str:
     """First sentence of what a method is, for lists."""
     full = resolve(name)
-    module = sys.modules[_classes()[full.removesuffix(DEPT)].__module__]
-    text = (module.__doc__ or "").split("\n", 1)[0]
+    text = (ast.get_docstring(_source(_names()[full.removesuffix(DEPT)])) or "").split("\n", 1)[0]
     return f"{text} With DePT." if full.endswith(DEPT) else text
 
 
@@ -81,7 +115,7 @@ def make_options(
         OptionError: an unknown option, or a value out of range.
     """
     full = resolve(name)
-    cls = _classes()[full.removesuffix(DEPT)]
+    cls = method_classes()[full.removesuffix(DEPT)]
     known = {f.name for f in dataclasses.fields(cls.Options)}
     known |= {"dept_weight"} if full.endswith(DEPT) else set()
     unknown = sorted(set(given) - known)
@@ -122,7 +156,7 @@ def build(
     from fewclip.methods.dept import DePT
 
     full = resolve(name)
-    cls = _classes()[full.removesuffix(DEPT)]
+    cls = method_classes()[full.removesuffix(DEPT)]
     own = dict(options)
     weight = own.pop("dept_weight") if full.endswith(DEPT) else None
     method = cls(

@@ -5,7 +5,8 @@ from fewclip.runtime import OnnxClassifier
 OnnxClassifier("pets-onnx").predict(["a.jpg"])
 """
 
+from fewclip.cores import usable_cores
 from fewclip.runtime.onnx_classifier import OnnxClassifier
-from fewclip.runtime.sessions import open_session, usable_cores
+from fewclip.runtime.sessions import open_session
 
 __all__ = ["OnnxClassifier", "open_session", "usable_cores"]

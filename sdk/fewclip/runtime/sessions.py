@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import math
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from fewclip.cores import usable_cores
 from fewclip.errors import ArtifactError, OptionError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -110,27 +109,3 @@ def _preload() -> None:
     """Load CUDA's libraries from their Python packages, where the CUDA extra put them."""
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(RuntimeError):
         ort.preload_dlls(directory="")
-
-
-@functools.cache
-def usable_cores() -> int:
-    """Physical cores that this process may use: affinity and the container's quota respected.
-
-    ONNX Runtime's own choice counts the machine's cores, and so many threads in a container that
-    is granted two of them take turns instead of working.
-    """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = affinity(0) if affinity else range(os.cpu_count() or 1)
-    # Hyper-threads of one core list the same siblings.
-    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    cores = len({_read(siblings.format(n)) or str(n) for n in cpus})
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    granted = math.ceil(int(quota) / int(period)) if quota.isdigit() and period else cores
-    return max(1, min(cores, granted))
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
