@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import zipfile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,14 @@ from fewclip.errors import ArtifactError
 
 MAX_ARRAYS = 16
 
+NUMBERS = ("<f2", "<f4", "<f8", "<i8")
 
-def unpack_arrays(text: str) -> dict[str, npt.NDArray[np.float32]]:
+
+def unpack_arrays(text: str) -> dict[str, npt.NDArray[Any]]:
     """Name -> array. An npz whose entries are larger than the file itself is refused.
 
     Raises:
-        ArtifactError: it is one, or holds no float32 arrays.
+        ArtifactError: it is one, or holds other than plain numbers.
         ValueError, OSError, zipfile.BadZipFile: no npz file.
     """
     packed = base64.b64decode(text)
@@ -34,14 +37,15 @@ def unpack_arrays(text: str) -> dict[str, npt.NDArray[np.float32]]:
     return arrays
 
 
-def _array(data: bytes) -> npt.NDArray[np.float32]:
+def _array(data: bytes) -> npt.NDArray[Any]:
     """numpy would make room for what a header says before it looks for the numbers."""
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array of an unknown format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype != np.float32 or math.prod(shape) * 4 != len(data) - file.tell():
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.str not in NUMBERS or size != len(data) - file.tell():
         raise ValueError(f"an array of {dtype} {shape} in {len(data)} bytes")
     file.seek(0)
-    array: npt.NDArray[np.float32] = np.lib.format.read_array(file, allow_pickle=False)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
