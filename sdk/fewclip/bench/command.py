@@ -58,6 +58,13 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[METHOD.]KEY=VALUE",
         help="an option of one method, or of all; may be repeated",
     )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: several runs at once"
+    )
+    parser.add_argument("--ray-address", metavar="A", help="of a running cluster, or 'auto'")
+    parser.add_argument(
+        "--ray-cpus", type=float, default=1.0, metavar="N", help="CPUs of each run; default: 1"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
@@ -74,6 +81,9 @@ def bench(arguments: argparse.Namespace) -> int:
         "device": arguments.device,
         "precision": arguments.precision,
         "options": _options(arguments.set),
+        "engine": arguments.engine,
+        "ray_address": arguments.ray_address,
+        "ray_cpus": arguments.ray_cpus,
         "say": lambda line: print(line, file=sys.stderr, flush=True),
     }
     if arguments.targets:

@@ -67,6 +67,7 @@ def base_to_new(
         shots: training images per base class.
         root: the folder of the published data sets.
         settings: of `sweep.Sweep`: out, backbone, options, epochs, template, device, precision,
+            engine, ray_address, ray_cpus,
             say.
 
     Returns:

@@ -1,11 +1,11 @@
-"""Runs jobs one after another, keeps each result, and skips what is kept. It knows no protocol."""
+"""Runs jobs here or on Ray, keeps each result, and skips what is kept. It knows no protocol."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from fewclip.bench.measure import machine, measured
 from fewclip.bench.photos import Dataset, Half, Photo
 from fewclip.bench.results import Result, Store
 from fewclip.bench.tables import Summary, summarise
-from fewclip.errors import DataError
+from fewclip.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
@@ -58,6 +58,9 @@ class Sweep:
         epochs: instead of each method's own.
         device, precision: as in `adapt`.
         say: takes one line per run.
+        engine: "local", one run after another; or "ray", several at once.
+        ray_address: of a running cluster; None starts Ray on this machine.
+        ray_cpus: that each run declares, and its threads.
     """
 
     out: str | os.PathLike[str] | None = None
@@ -68,27 +71,51 @@ class Sweep:
     device: str = "auto"
     precision: str = "auto"
     say: Callable[[str], None] | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+    ray_cpus: float = 1.0
 
     def run(self, jobs: Sequence[Job]) -> Summary:
         """Every job once, in order; those that are kept already are not run."""
         descriptions = self._describe_all(jobs)  # wrong options are said before the long work
         store = None if self.out is None else Store(self.out)
-        results = []
-        for n, (job, run) in enumerate(zip(jobs, descriptions, strict=True), 1):
+        found: dict[int, Result] = {}
+        todo: list[tuple[int, Job, dict[str, Any]]] = []
+        for index, (job, run) in enumerate(zip(jobs, descriptions, strict=True)):
             run["data"] = [each.fingerprint for each in (job.dataset, *job.targets)]
             result = None if store is None else store.find(run)
-            kept = result is not None
             if result is None:
-                result = self._do(job, run)
-                if store is not None:
-                    store.add(result)
-            results.append(result)
-            self._tell(f"[{n}/{len(jobs)}] {_line(result)}{', kept from before' if kept else ''}")
+                todo.append((index, job, run))
+            else:
+                found[index] = result
+                line = f"[{len(found)}/{len(jobs)}] {_line(result)}, kept from before"
+                self._tell(line)
+        for index, result in self._executed(todo):
+            if store is not None:
+                store.add(result)
+            found[index] = result
+            self._tell(f"[{len(found)}/{len(jobs)}] {_line(result)}")
+        results = [found[index] for index in range(len(jobs))]
         notes = dict.fromkeys(note for job in jobs for note in job.dataset.notes)
         summary = summarise(results, notes=tuple(notes))
         if self.out is not None:
             summary.save(self.out)
         return summary
+
+    def _executed(
+        self, todo: Sequence[tuple[int, Job, dict[str, Any]]]
+    ) -> Iterator[tuple[int, Result]]:
+        """(index of the job, its result), as they are done."""
+        if self.engine not in ("local", "ray"):
+            raise OptionError(f"unknown engine {self.engine!r}; use local or ray")
+        if self.engine == "local":
+            yield from ((index, self.execute(job, run)) for index, job, run in todo)
+        elif todo:
+            from fewclip.bench.ray_runs import results
+
+            plain = dataclasses.replace(self, say=None)  # what says it may not travel
+            for n, result in results(plain, [(job, run) for _, job, run in todo]):
+                yield todo[n][0], result
 
     def _tell(self, line: str) -> None:
         if self.say is not None:
@@ -145,7 +172,8 @@ class Sweep:
             chosen["epochs"] = max(1, chosen["epochs"] // 4)
         return chosen
 
-    def _do(self, job: Job, run: Mapping[str, Any]) -> Result:
+    def execute(self, job: Job, run: Mapping[str, Any]) -> Result:
+        """One run, here and now; nothing is kept."""
         with measured(run["device"]) as cost:
             clf = learn(job, run, self._load())
         begin = time.perf_counter()
