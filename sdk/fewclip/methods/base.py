@@ -163,6 +163,10 @@ class Method(nn.Module):
         self.template = template
         self.n_classes = n_classes
         self.dept_weight: float | None = None
+        self.build(generator)
+
+    def build(self, generator: torch.Generator) -> None:
+        """Make the method's own parameters, `generator` being the only source of their start."""
 
     # ---- training ----------------------------------------------------------------------------
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fewclip.backbone import Backbone
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.prompts import linear
 
@@ -43,20 +42,10 @@ class CLIPAdapter(Method):
     Options: ClassVar[type[MethodOptions]] = CLIPAdapterOptions
     trains_images = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
+    def build(self, generator: torch.Generator) -> None:
+        backbone = self.backbone
         d = backbone.embed_dim
-        width = max(d // options.reduction, 1)
+        width = max(d // self.options.reduction, 1)
         self.adapter = nn.Sequential(
             linear(d, width, backbone, generator, bias=False),
             nn.ReLU(),

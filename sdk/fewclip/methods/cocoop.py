@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import ClassEmbeddings, Inputs, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.class_blocks import text_in_blocks
 from fewclip.methods.coop import CoOp, CoOpOptions
@@ -41,18 +41,9 @@ class CoCoOp(CoOp):
     Options: ClassVar[type[MethodOptions]] = CoCoOpOptions
     per_image_text = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
+    def build(self, generator: torch.Generator) -> None:
+        super().build(generator)
+        backbone = self.backbone
         width = max(backbone.embed_dim // REDUCTION, 1)
         self.meta_net = nn.Sequential(
             linear(backbone.embed_dim, width, backbone, generator),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.prompts import init_context
 
@@ -39,19 +39,9 @@ class CoOp(Method):
     name: ClassVar[str] = "coop"
     Options: ClassVar[type[MethodOptions]] = CoOpOptions
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
-        self.context = init_context(backbone, options.n_ctx, options.context, generator)
+    def build(self, generator: torch.Generator) -> None:
+        options = self.options
+        self.context = init_context(self.backbone, options.n_ctx, options.context, generator)
 
     def prompt(self, phrase: str) -> str:
         """Each `X` holds the place of a context vector."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -57,8 +57,7 @@ class FrozenHead(Method):
     fits: ClassVar[bool] = True
     dept_ready: ClassVar[bool] = False
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
+    def build(self, generator: torch.Generator) -> None:
         width = self.backbone.embed_dim
         width += 3 * self.backbone.image_width if self.backbone.has_blocks else 0
         self._set(torch.zeros(self.n_classes, width), torch.zeros(self.n_classes))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.backbone import ClassPrompts
 from fewclip.errors import OptionError
 from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.coop import CoOp, CoOpOptions
@@ -40,18 +40,9 @@ class MaPLe(CoOp):
     Options: ClassVar[type[MethodOptions]] = MaPLeOptions
     trains_images = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
+    def build(self, generator: torch.Generator) -> None:
+        super().build(generator)
+        backbone, options = self.backbone, self.options
         n = options.n_ctx
         if n > len(self.context):
             raise OptionError(

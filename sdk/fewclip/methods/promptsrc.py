@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewclip.backbone import Backbone, ClassPrompts
+from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup, cosine_logits
 from fewclip.methods.coop import CoOp, CoOpOptions
 from fewclip.methods.prompts import DeepOptions, deep_prompts, prompted_image_features
@@ -65,18 +65,9 @@ class PromptSRC(CoOp):
     Options: ClassVar[type[MethodOptions]] = PromptSRCOptions
     trains_images = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
+    def build(self, generator: torch.Generator) -> None:
+        super().build(generator)
+        backbone, options = self.backbone, self.options
         image_depth, text_depth = options.depths(backbone)
         self.text_prompts = deep_prompts(
             text_depth - 1, len(self.context), backbone.text_width, backbone, generator

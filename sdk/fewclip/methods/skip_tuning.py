@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewclip.backbone import Backbone, TextHidden
+from fewclip.backbone import TextHidden
 from fewclip.errors import OptionError
 from fewclip.methods.base import (
     BatchPlan,
@@ -81,18 +81,8 @@ class SkipTuning(Method):
     trains_images = True
     dept_ready: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
+    def build(self, generator: torch.Generator) -> None:
+        backbone, options = self.backbone, self.options
         halves = (backbone.image_depth // 2, backbone.text_depth // 2)
         omega = options.omega if options.omega is not None else halves
         pair: tuple[int, int] = (omega, omega) if isinstance(omega, int) else omega
@@ -102,7 +92,7 @@ class SkipTuning(Method):
                 f"omega is {omega}, but the towers have {backbone.image_depth} (image) and "
                 f"{backbone.text_depth} (text) blocks; omega must leave at least one to train"
             )
-        uniform = torch.rand(n_classes, generator=generator)
+        uniform = torch.rand(self.n_classes, generator=generator)
         self.mask = class_mask(uniform, options.top_ratio, options.lam, options.max_top)
 
     @torch.no_grad()

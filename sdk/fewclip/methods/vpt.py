@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fewclip.backbone import Backbone
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.prompts import DeepOptions, deep_prompts, prompted_image_features
 
@@ -40,18 +39,8 @@ class VPT(Method):
     Options: ClassVar[type[MethodOptions]] = VPTOptions
     trains_images = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        options: Any,
-        *,
-        template: str,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(
-            backbone, options, template=template, n_classes=n_classes, generator=generator
-        )
+    def build(self, generator: torch.Generator) -> None:
+        backbone, options = self.backbone, self.options
         depth, _ = options.depths(backbone)
         self.image_prompts = deep_prompts(
             depth, options.n_ctx, backbone.image_width, backbone, generator
