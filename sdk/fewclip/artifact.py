@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ if sys.platform != "win32":
     import fcntl
 
 CARD_DIGEST = "card_sha256"  # key in card.json: sha256 of the rest of the card
+
+# Whatever was written where: a full or read-only disk is the same story for the caller.
+DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -64,6 +68,7 @@ def write_folder(
     """
     place = Path(os.path.realpath(target))
     check_target(target, overwrite=overwrite)
+    missing = [path for path in place.parents if not path.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(place)
@@ -73,16 +78,28 @@ def write_folder(
         raise _unwritable(target, error) from error
     try:
         with _locked(temporary):
-            card = dataclasses.replace(fill(temporary), files={})
-            card = dataclasses.replace(card, files=_hashes(temporary))
-            _write_card(temporary, card)
+            card = _filled(temporary, fill)
             try:
                 _sync(temporary)
                 _move_into_place(temporary, place, overwrite=overwrite)
             except OSError as error:
                 raise _unwritable(target, error) from error
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            raise
+        raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for path in missing:
+            with contextlib.suppress(OSError):  # not empty: the folder was written
+                path.rmdir()
+    return card
+
+
+def _filled(temporary: Path, fill: Callable[[Path], Card]) -> Card:
+    card = dataclasses.replace(fill(temporary), files={})
+    card = dataclasses.replace(card, files=_hashes(temporary))
+    _write_card(temporary, card)
     return card
 
 

@@ -244,8 +244,16 @@ def zero_shot_on(backbone: Backbone, phrases: Mapping[str, str], template: str) 
     return Classifier(method, card)
 
 
-def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Classifier:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    allow_download: bool = False,
+) -> Classifier:
     """A saved model.
+
+    Args:
+        allow_download: fetch the backbone that the card names where it is not in the local cache.
 
     Raises:
         ArtifactError: no model folder, or one that was changed since it was written.
@@ -257,7 +265,9 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "auto") -
         raise ArtifactError(
             f"{path} is an exported model; open it with fewclip.runtime.OnnxClassifier"
         )
-    backbone = load_backbone(str(card.backbone["name"]), resolve_device(device))
+    backbone = load_backbone(
+        str(card.backbone["name"]), resolve_device(device), allow_download=allow_download
+    )
     if backbone.hash != card.backbone["hash"]:
         raise BackboneError(
             f"{path} was trained on another version of backbone {backbone.name!r}; "

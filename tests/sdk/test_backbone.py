@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from tiny_backbone import config, write
 from torch import nn
 
+import fewclip
 from fewclip import methods
 from fewclip.backbone import Backbone, loading
 from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone, wrap
@@ -261,3 +262,26 @@ def test_batch_sizes_stay_dynamic_under_export(tmp_path: Path, name: str) -> Non
     for images, texts in ((pixels, tokens), (pixels[:1], tokens[:1])):
         for found, wanted in zip(exported(images, texts), towers(images, texts), strict=True):
             torch.testing.assert_close(found, wanted)
+
+
+def test_a_card_makes_no_one_ask_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned_dept: fewclip.Classifier
+) -> None:
+    """A stranger's card names a backbone of the hub, which is not here: no connection is made."""
+    import dataclasses
+    import socket
+
+    import huggingface_hub
+
+    name = "ViT-B-32/laion2b_s34b_b79k"
+    backbone = {**tuned_dept.card.backbone, "name": name}
+    card = dataclasses.replace(tuned_dept.card, backbone=backbone)
+    fewclip.Classifier(tuned_dept.method, card).save(tmp_path / "m")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+    def connect(*arguments: object, **named: object) -> None:
+        raise AssertionError(f"a connection to {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(BackboneError, match="--allow-download"):
+        fewclip.load(tmp_path / "m", device="cpu")

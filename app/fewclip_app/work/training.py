@@ -188,7 +188,9 @@ def load(workspace: Workspace, file: Path) -> None:
         import fewclip
 
         check_backbone(workspace, str(artifact.read_card(folder).backbone["name"]))
-        found = fewclip.load(folder, device=workspace.settings.device)
+        # Whoever runs the page has allowed the backbone, its download too.
+        device = workspace.settings.device
+        found = fewclip.load(folder, device=device, allow_download=True)
     except Exception:
         shutil.rmtree(unpacked, ignore_errors=True)
         raise

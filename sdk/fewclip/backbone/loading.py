@@ -6,11 +6,12 @@ immediate, clear error. What the exact speed-ups need of a model is checked here
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,8 +52,17 @@ def list_backbones() -> list[str]:
     return ["micro", *names]
 
 
-def load_backbone(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Backbone:
+def load_backbone(
+    name: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    allow_download: bool = True,
+) -> Backbone:
     """Load a frozen backbone in eval mode and float32.
+
+    Args:
+        allow_download: False for a name that a stranger's card gives: only what is bundled, in a
+            local folder or in the hub's cache is taken then, and no server is asked.
 
     Raises:
         BackboneError: unknown, unsupported, broken, or not to be had offline.
@@ -64,7 +74,7 @@ def load_backbone(name: str | os.PathLike[str], device: str | torch.device = "cp
     elif Path(text).is_dir():
         backbone = _load_folder(Path(text), text)
     else:
-        backbone = _load_tag(text)
+        backbone = _load_tag(text, allow_download)
     return backbone.to(device)
 
 
@@ -116,7 +126,7 @@ class _Unfilled(TorchFunctionMode):
         return (torch.empty if name == "randn" else func)(*args, **(kwargs or {}))
 
 
-def _load_tag(name: str) -> Backbone:
+def _load_tag(name: str, allow_download: bool) -> Backbone:
     import open_clip
 
     model, _, tag = name.partition("/")
@@ -134,20 +144,39 @@ def _load_tag(name: str) -> Backbone:
         raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
     config = open_clip.get_pretrained_cfg(model, tag) or {}
     if not _cached(config):
+        if not allow_download:
+            raise BackboneError(
+                f"the weights of {name!r}, which the model was made with, are not in the local "
+                "cache, and a model that is loaded downloads nothing unasked; allow it with "
+                "--allow-download (in Python: load(..., allow_download=True))"
+            )
         _check_reachable(name, config)
     try:
-        clip = open_clip.create_model(
-            model,
-            pretrained=tag,
-            force_quick_gelu=bool(config.get("quick_gelu", False)),
-            require_pretrained=True,
-        )
+        with contextlib.nullcontext() if allow_download else _offline():
+            clip = open_clip.create_model(
+                model,
+                pretrained=tag,
+                force_quick_gelu=bool(config.get("quick_gelu", False)),
+                require_pretrained=True,
+            )
     except (RuntimeError, OSError) as error:
         raise BackboneError(
             f"the weights of {name!r} could not be loaded: {error}; check the connection, or give "
             f"a local folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
         ) from error
     return wrap(clip.float(), name=name, preprocess_cfg=clip.visual.preprocess_cfg)
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's client asks its server even about files that it has, unless told not to."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _cached(config: Mapping[str, Any]) -> bool:

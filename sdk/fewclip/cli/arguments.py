@@ -19,6 +19,14 @@ def json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
+def download_flag(parser: Parser) -> None:
+    parser.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="fetch the backbone that a saved model names, where it is not in the local cache",
+    )
+
+
 def print_json(value: Any) -> None:
     """One document on stdout; what is not finite becomes null, because NaN is no JSON."""
     print(json.dumps(plain_json(value), ensure_ascii=False, indent=2, allow_nan=False))

@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewclip.cli.arguments import Arguments, Parser, json_flag, print_json
+from fewclip.cli.arguments import Arguments, Parser, download_flag, json_flag, print_json
 
 if TYPE_CHECKING:
     from fewclip.base import BaseClassifier
 
 
-def open_model(path: str) -> BaseClassifier:
+def fetch_backbone(path: str) -> None:
+    """Bring the backbone that a saved model names into the local cache."""
+    from fewclip import artifact
+
+    card = artifact.read_card(path, verify=False)
+    if card.kind == "model":
+        from fewclip.backbone import load_backbone
+
+        load_backbone(str(card.backbone["name"]))
+
+
+def open_model(path: str, *, allow_download: bool = False) -> BaseClassifier:
     """A saved model or an exported folder; torch is imported for the former alone."""
     from fewclip import artifact
 
@@ -21,7 +32,7 @@ def open_model(path: str) -> BaseClassifier:
         return OnnxClassifier(path)
     from fewclip.classifier import load
 
-    return load(path)
+    return load(path, allow_download=allow_download)
 
 
 def evaluate_arguments(parser: Parser) -> None:
@@ -29,10 +40,13 @@ def evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("data", help="labelled images, in any form that adapt takes")
     parser.add_argument("--out", help="write report.json and pictures into this folder")
     json_flag(parser)
+    download_flag(parser)
 
 
 def evaluate(arguments: Arguments) -> int:
-    report = open_model(arguments.model).evaluate(arguments.data)
+    report = open_model(arguments.model, allow_download=arguments.allow_download).evaluate(
+        arguments.data
+    )
     if arguments.out:
         report.save(arguments.out)
     if arguments.json:
@@ -71,6 +85,7 @@ def add_classes_arguments(parser: Parser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing MODEL")
+    download_flag(parser)
 
 
 def add_classes(arguments: Arguments) -> int:
@@ -78,7 +93,9 @@ def add_classes(arguments: Arguments) -> int:
     from fewclip.classifier import load
 
     artifact.check_target(arguments.out, overwrite=arguments.overwrite)
-    clf = load(arguments.model).add_classes(arguments.names)
+    clf = load(arguments.model, allow_download=arguments.allow_download).add_classes(
+        arguments.names
+    )
     clf.save(arguments.out, overwrite=arguments.overwrite)
     print(f"saved: {arguments.out} ({len(clf.classes)} classes)")
     return 0
@@ -92,6 +109,7 @@ def export_arguments(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="write it even if it differs")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing DIR")
     json_flag(parser)
+    download_flag(parser)
 
 
 def export(arguments: Arguments) -> int:
@@ -99,7 +117,7 @@ def export(arguments: Arguments) -> int:
     from fewclip.classifier import load
 
     artifact.check_target(arguments.out, overwrite=arguments.overwrite)
-    report = load(arguments.model).export_onnx(
+    report = load(arguments.model, allow_download=arguments.allow_download).export_onnx(
         arguments.out,
         arguments.precision,
         images=arguments.images,

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from fewclip.artifact import DISK_REFUSES
 from fewclip.cli.arguments import Arguments, Parser, one_line
 from fewclip.errors import FewclipError, InputError, MissingExtraError, StoppedError
 
@@ -86,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            traceback.print_exc()
+        else:
+            where = f": {error.filename}" if error.filename else ""
+            print(f"fewclip: cannot write: {error.strerror}{where}", file=sys.stderr)
         return 1
     except (FewclipError, Exception):
         traceback.print_exc()

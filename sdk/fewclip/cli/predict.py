@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from fewclip.cli.arguments import download_flag
+from fewclip.contract import plain_json
 from fewclip.errors import OptionError
 
 
@@ -39,11 +41,16 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=("local", "ray"), default="local", help="with --out: what runs it"
     )
     parser.add_argument("--ray-address", metavar="A", help="of a running cluster, or 'auto'")
+    download_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Exit status 2 where images could not be read; with --out, where none could."""
+    if arguments.allow_download:
+        from fewclip.cli.commands import fetch_backbone
+
+        fetch_backbone(arguments.model)
     if arguments.out is not None:
         return _write(arguments)
     if arguments.overwrite or arguments.engine != "local":
@@ -63,7 +70,7 @@ def predict(arguments: argparse.Namespace) -> int:
     for error in errors:
         print(f"fewclip: {error}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print(json.dumps(plain_json(rows), ensure_ascii=False, indent=2, allow_nan=False))
     return 2 if errors else 0
 
 
