@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import ipaddress
 import logging
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,10 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
+_PREFIX = "fewclip-app-"
+_STARTING = 60.0  # seconds
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -35,11 +44,26 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class KeepToOurselves:
     """ASGI middleware: the browser loads nothing from elsewhere, and the server fetches nothing.
 
-    Gradio would fetch `/gradio_api/file=http://...` for whoever asks.
+    Gradio would fetch `/gradio_api/file=http://...` for whoever asks. A page elsewhere whose name
+    is made to lead here (DNS rebinding) would pass for this page's own scripts, so that the names
+    it may be called by are known ones; no IP address can be made to lead elsewhere.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        names: frozenset[str] = frozenset(),
+    ) -> None:
         self.app = app
+        self.names = names | {"localhost", ""}
+
+    def _knows(self, host: str) -> bool:
+        name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return name.lower().rstrip(".") in self.names
+        return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: MutableMapping[str, Any]) -> None:
@@ -47,6 +71,16 @@ class KeepToOurselves:
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
+        if scope["type"] in ("http", "websocket"):
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            if not self._knows(host):
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": 1008})
+                    return
+                await send({"type": "http.response.start", "status": 421, "headers": []})
+                body = b"this page is not called by that name; its --hosts may name it"
+                await send({"type": "http.response.body", "body": body})
+                return
         if scope["type"] == "http":
             path = str(scope["path"]).lower()
             if "file=" in path and "://" in path.partition("file=")[2].replace(":/", "://", 1):
@@ -73,7 +107,10 @@ def run(
     """
     settings = settings or Settings.read()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    root = Path(tempfile.mkdtemp(prefix="fewclip-app-"))
+    remove_leftovers(Path(tempfile.gettempdir()))
+    root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    held = os.open(root, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # until this process ends, however it ends
     # Read by Gradio when it is imported and when it stores an upload.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(root)
@@ -82,6 +119,32 @@ def run(
         _serve(root, host, port, settings)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+        os.close(held)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed pages left; a living page holds a lock on its folder."""
+    for leftover in folder.glob(f"{_PREFIX}*"):
+        try:
+            # A page that is just starting has its folder before it has its lock.
+            if leftover.is_symlink() or time.time() - leftover.stat().st_mtime < _STARTING:
+                continue
+            handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # removed meanwhile, or another user's
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover, ignore_errors=True)
+        except OSError:  # locked by its page
+            continue
+        finally:
+            os.close(handle)
+
+
+def _names(host: str, settings: Settings) -> frozenset[str]:
+    """Names that browsers may call the page by; this machine's own where others can reach it."""
+    own = {host, socket.gethostname()} if host not in _LOOPBACK else set()
+    return frozenset(name.lower() for name in {*own, *settings.hosts})
 
 
 def _serve(root: Path, host: str, port: int, settings: Settings) -> None:
@@ -107,14 +170,14 @@ def _serve(root: Path, host: str, port: int, settings: Settings) -> None:
             prevent_thread_lock=True,
             auth=(settings.user, settings.password) if settings.user else None,
             max_file_size=settings.max_bytes,
-            app_kwargs={"middleware": [Middleware(KeepToOurselves)]},
+            app_kwargs={"middleware": [Middleware(KeepToOurselves, names=_names(host, settings))]},
             **theme.mount_options(),
         )
     except OSError as error:
         raise OptionError(f"port {port} of {host} cannot be opened; name another --port") from error
     try:
         print(f"fewclip: the page is at http://{host}:{port} (Ctrl-C ends it)", flush=True)
-        if host not in ("127.0.0.1", "localhost", "::1") and not settings.user:
+        if host not in _LOOPBACK and not settings.user:
             print(
                 "fewclip: anyone who reaches this port can use the page; "
                 "--user and FEWCLIP_APP_PASSWORD ask for a password",

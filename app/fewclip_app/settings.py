@@ -33,6 +33,9 @@ class Settings:
         "backbones to choose from, separated by commas; the first one is the default",
     )
     device: str = _setting("auto", "'auto', 'cpu' or 'cuda'")
+    hosts: tuple[str, ...] = _setting(
+        (), "names, besides localhost and IP addresses, that browsers may call the page by"
+    )
     user: str = _setting("", "ask for this user name; needs a password")
     password: str = _setting("", "safer in the environment, where other users don't see it")
 

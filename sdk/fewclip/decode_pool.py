@@ -35,6 +35,7 @@ from fewclip.preprocess import Pixels, resize_and_crop
 SECONDS = 10.0  # until a decoder is killed
 QUICK = 1.0  # seconds after which an image counts as slow
 SLOW = 2  # slow images at once; one more, and the slowest is given up
+_WHOLE = 1 << 30  # a square that any image fits into
 _STARTING = 60.0  # seconds for a process to start, on a machine that is busy
 _BASE_MEMORY = 512 << 20  # address space of Python, its libraries and a file
 _PIXEL_MEMORY = 24  # bytes a pixel: coefficients, RGBA, what it is laid on, RGB
@@ -128,6 +129,16 @@ class DecodePool:
             finally:
                 self._put(process)
 
+    def image(self, image: bytes | os.PathLike[str], *, thumbnail: int = _WHOLE) -> PILImage.Image:
+        """One image upright and RGB; whole, or reduced to fit into a square.
+
+        Raises:
+            ImageError: as `decode`.
+        """
+        pixels = self.decode(image, thumbnail=thumbnail).thumbnail
+        assert pixels is not None
+        return PILImage.fromarray(pixels)
+
     def close(self) -> None:
         """Kill all processes; what is being decoded fails."""
         with self._lock:
@@ -198,7 +209,7 @@ class DecodePool:
                     return process
                 self._all.discard(process)
                 process.kill()
-            process = _Process(self._memory, self._seconds)
+            process = _Process(self._memory, self._seconds, self.max_pixels)
             self._all.add(process)
         process.start()
         return process
@@ -218,7 +229,8 @@ class DecodePool:
 class _Process:
     """One decoding process and the two pipes to it."""
 
-    def __init__(self, memory: int, seconds: float) -> None:
+    def __init__(self, memory: int, seconds: float, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         plan = json.dumps({"memory": memory, "seconds": seconds + 5})
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "fewclip.decode_worker", plan],
@@ -276,7 +288,8 @@ class _Process:
             if status in (BROKEN, TOO_LARGE):
                 raise (ImageTooLargeError if status == TOO_LARGE else ImageError)(text)
             raise FewclipError(f"the decoding process failed: {text}")
-        if crop_side != size or max(height, width) > side or bool(side) != bool(height and width):
+        fits = max(height, width) <= side and height * width <= self._max_pixels
+        if crop_side != size or not fits or bool(side) != bool(height and width):
             raise EOFError
         crop = self._pixels(size, size, ends) if size else None
         return Decoded(crop, self._pixels(height, width, ends) if side else None)

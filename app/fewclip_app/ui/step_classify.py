@@ -23,11 +23,12 @@ from PIL import Image as PILImage
 from fewclip.base import BaseClassifier
 from fewclip.decide import Prediction
 from fewclip.errors import FewclipError, ImageError
-from fewclip.images import MAX_PIXELS, decode
+from fewclip.images import MAX_PIXELS
 from fewclip_app.ui import render
 from fewclip_app.ui.browser import script
 from fewclip_app.ui.class_cards import ACCEPT
 from fewclip_app.ui.events import EVENT, LOST, on_error, uploaded
+from fewclip_app.work.decoding import decode
 from fewclip_app.work.training import read_names
 
 AT_ONCE = 100  # images that are answered in one go

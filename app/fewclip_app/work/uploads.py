@@ -9,13 +9,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from fewclip.data import Scan, Skipped, scan
 from fewclip.errors import ImageError
-from fewclip.images import decode
 from fewclip_app.settings import Settings
 from fewclip_app.work import archive
+from fewclip_app.work.decoding import thumbnail
 
 THUMB = 160  # pixels of the longer side of what the browser shows
 
@@ -56,9 +54,8 @@ class Store:
             raise ImageError(
                 f"no room: all images together may take {limits.max_total_bytes / 1e6:,.0f} MB"
             )
-        image = decode(path, max_pixels=limits.max_pixels)
+        image = thumbnail(path, THUMB, max_pixels=limits.max_pixels)
         kept, thumb = self.new_path("image"), self.new_path("thumb", ".webp")
-        image.thumbnail((THUMB, THUMB), PILImage.Resampling.BILINEAR)
         image.save(thumb, "WEBP", quality=80)
         shutil.move(path, kept)
         self._sizes[kept] = size

@@ -1,0 +1,38 @@
+"""Decoding what visitors upload, in processes that may be killed. One pool for the whole page."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+
+from PIL import Image as PILImage
+
+from fewclip.decode_pool import DecodePool
+
+WORKERS = 2  # images decoded at once, whoever sent them
+
+
+def decode(image: bytes | os.PathLike[str], *, max_pixels: int) -> PILImage.Image:
+    """An uploaded image, upright and RGB.
+
+    Raises:
+        ImageError: no readable image, or one that takes too many pixels, too much time or memory.
+    """
+    return _pool(max_pixels).image(image)
+
+
+def thumbnail(path: os.PathLike[str], side: int, *, max_pixels: int) -> PILImage.Image:
+    """The same, reduced to fit into a square before it leaves the process that decodes.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    return _pool(max_pixels).image(path, thumbnail=side)
+
+
+@functools.cache
+def _pool(max_pixels: int) -> DecodePool:
+    pool = DecodePool(WORKERS, max_pixels=max_pixels)
+    atexit.register(pool.close)
+    return pool
