@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewclip.backbone import load_backbone, towers
-from fewclip.errors import CheckpointError, StoppedError
+from fewclip.errors import CheckpointError, OptionError, StoppedError
 from fewclip.methods import registry
 from fewclip.methods.base import BatchPlan, Method
 from fewclip.training import checkpoint as checkpoints
@@ -212,3 +212,27 @@ def test_chunks_change_no_weight(pictures: TrainingSet, monkeypatch: pytest.Monk
     monkeypatch.setitem(towers.ACTIVATION_BYTES, "cpu", 1)
     for key, value in run(untrained(), pictures).items():
         torch.testing.assert_close(value, whole[key], atol=1e-5, rtol=1e-5)
+
+
+def test_views_pass_the_frozen_tower_once_and_as_many_as_epochs_are_the_published_run(
+    pictures: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = run(untrained("kgcoop+dept"), pictures)
+    same = run(untrained("kgcoop+dept", views=3), pictures)
+    assert all(torch.equal(value, fresh[key]) for key, value in same.items())
+    method = untrained("kgcoop+dept", views=1)
+    passed: list[int] = []
+    frozen_inputs = method.frozen_inputs
+
+    def spy(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        passed.append(len(pixels))
+        return frozen_inputs(pixels)
+
+    monkeypatch.setattr(method, "frozen_inputs", spy)
+    run(method, pictures)
+    assert sum(passed) == 12
+
+
+def test_views_are_for_a_frozen_image_tower() -> None:
+    with pytest.raises(OptionError, match="leave the image tower frozen, and skip-tuning does not"):
+        registry.make_options("skip-tuning", {"views": 2})

@@ -37,6 +37,8 @@ class MethodOptions:
         crop_area: smallest share of an image that a training crop keeps; the published 0.08 suits
             photos of things, not marks that fill the picture or sit in a corner of it.
         flip: whether training images are mirrored half of the time; not for letters.
+        views: augmentations per image that the epochs take turns on, each passed through a frozen
+            image tower once; 0, as published, for a fresh one in every epoch.
     """
 
     epochs: int = 10
@@ -47,9 +49,10 @@ class MethodOptions:
     weight_decay: float = 5e-4
     crop_area: float = CROP_AREA
     flip: bool = True
+    views: int = 0
 
     def __post_init__(self) -> None:
-        for field, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0)):
+        for field, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0), ("views", 0)):
             value = getattr(self, field)
             self.check(isinstance(value, int) and value >= low, field, f"a whole number >= {low}")
         for field in (f.name for f in dataclasses.fields(self) if f.name.endswith("_ctx")):
@@ -142,6 +145,8 @@ class Method(nn.Module):
     trains: ClassVar[bool] = True
     fits: ClassVar[bool] = False  # has a head that `FrozenHead.fit` computes without training
     trains_images: bool = False  # image features move away from the frozen tower's
+    # `frozen_inputs` are features, so that `views` of an image can be kept.
+    frozen_images: bool = False
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
     uses_intermediate: ClassVar[bool] = (
         False  # training draws features together, but not their source

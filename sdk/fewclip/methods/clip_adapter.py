@@ -41,6 +41,7 @@ class CLIPAdapter(Method):
     name: ClassVar[str] = "clip-adapter"
     Options: ClassVar[type[MethodOptions]] = CLIPAdapterOptions
     trains_images = True
+    frozen_images: bool = True
 
     def build(self, generator: torch.Generator) -> None:
         backbone = self.backbone

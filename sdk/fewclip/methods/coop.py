@@ -38,6 +38,7 @@ class CoOp(Method):
 
     name: ClassVar[str] = "coop"
     Options: ClassVar[type[MethodOptions]] = CoOpOptions
+    frozen_images: bool = True
 
     def build(self, generator: torch.Generator) -> None:
         options = self.options

@@ -49,6 +49,7 @@ class DePT(Method):
         )
         self.inner = inner
         self.per_image_text = inner.per_image_text
+        self.frozen_images = inner.frozen_images
         self.dept_weight: float = dept_weight
         self.trains_images = inner.trains_images
         d, m = inner.backbone.embed_dim, inner.n_classes

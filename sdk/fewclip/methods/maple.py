@@ -39,6 +39,7 @@ class MaPLe(CoOp):
     name: ClassVar[str] = "maple"
     Options: ClassVar[type[MethodOptions]] = MaPLeOptions
     trains_images = True
+    frozen_images: bool = False
 
     def build(self, generator: torch.Generator) -> None:
         super().build(generator)

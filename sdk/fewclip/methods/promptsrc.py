@@ -64,6 +64,7 @@ class PromptSRC(CoOp):
     name: ClassVar[str] = "promptsrc"
     Options: ClassVar[type[MethodOptions]] = PromptSRCOptions
     trains_images = True
+    frozen_images: bool = False
 
     def build(self, generator: torch.Generator) -> None:
         super().build(generator)

@@ -129,6 +129,11 @@ def make_options(
         options = dataclasses.asdict(cls.Options(**merged))
     except TypeError as error:
         raise OptionError(f"an option of {full} has the wrong type: {error}") from error
+    if options["views"] and not cls.frozen_images:
+        raise OptionError(
+            f"option views is for methods that leave the image tower frozen, and {full} does not; "
+            "leave it out"
+        )
     if full.endswith(DEPT):
         if not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
             raise OptionError(f"option dept_weight must be in [0, 1], got {weight!r}")

@@ -202,14 +202,14 @@ def train(
     if done == 0:
         keep()
     clock = _Clock(epochs)
+    frozen = _FrozenPart(method, images, seed, precision)
     try:
         for epoch in range(done, epochs):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(group["base_lr"], epoch, epochs, method.options)
             batches = draw_batches(images.labels, plan, np.random.default_rng([seed, epoch, 0]))
             total = torch.zeros((), device=device)
-            prepared = _prepared(method, images, batches, seed, epoch, precision)
-            for step, (inputs, targets) in enumerate(prepared, 1):
+            for step, (inputs, targets) in enumerate(frozen.batches(batches, epoch), 1):
                 if stop is not None and stop():
                     raise KeyboardInterrupt
                 terms = train_step(method, optimizer, inputs, targets, precision)
@@ -232,32 +232,49 @@ def train(
     return History(tuple(losses), tuple(resumed))
 
 
-def _prepared(
-    method: Method,
-    images: TrainingSet,
-    batches: list[np.ndarray],
-    seed: int,
-    epoch: int,
-    precision: str,
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+class _FrozenPart:
     """Batches with their frozen part computed, as many at once as pay.
 
     Each image passes the frozen part once per epoch, from a fresh augmentation that (seed, epoch,
-    image) fixes.
+    image) fixes. With the option `views` the epochs take turns on so many augmentations, each of
+    which passes once in the whole run.
     """
-    device = method.backbone.device
-    per_chunk = max(1, method.backbone.images_at_once // max(len(b) for b in batches))
-    for first in range(0, len(batches), per_chunk):
-        chunk = batches[first : first + per_chunk]
-        views = images.views([int(i) for batch in chunk for i in batch], seed, epoch)
-        with torch.no_grad(), autocast(precision, device):
-            frozen = method.frozen_inputs(views.to(device))
-        at = 0
-        for batch in chunk:
-            rows = slice(at, at + len(batch))
-            at += len(batch)
-            targets = torch.tensor([images.labels[i] for i in batch], device=device)
-            yield tuple(x[rows] for x in frozen), targets
+
+    def __init__(self, method: Method, images: TrainingSet, seed: int, precision: str) -> None:
+        self.method, self.images, self.seed, self.precision = method, images, seed, precision
+        self.device = method.backbone.device
+        self.views = method.options.views if method.frozen_images else 0
+        self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+
+    def batches(
+        self, batches: Sequence[np.ndarray], epoch: int
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """(inputs, labels) of each batch of an epoch."""
+        per_chunk = max(1, self.method.backbone.images_at_once // max(len(b) for b in batches))
+        for first in range(0, len(batches), per_chunk):
+            chunk = batches[first : first + per_chunk]
+            wanted = [int(i) for batch in chunk for i in batch]
+            frozen = self._revisited(wanted, epoch) if self.views else self._once(wanted, epoch)
+            at = 0
+            for batch in chunk:
+                rows = slice(at, at + len(batch))
+                at += len(batch)
+                targets = torch.tensor([self.images.labels[i] for i in batch], device=self.device)
+                yield tuple(x[rows] for x in frozen), targets
+
+    def _once(self, wanted: Sequence[int], epoch: int) -> tuple[Tensor, ...]:
+        views = self.images.views(wanted, self.seed, epoch)
+        with torch.no_grad(), autocast(self.precision, self.device):
+            return self.method.frozen_inputs(views.to(self.device))
+
+    def _revisited(self, wanted: Sequence[int], epoch: int) -> tuple[Tensor, ...]:
+        view = epoch % self.views
+        new = [i for i in wanted if (view, i) not in self._kept]
+        if new:
+            rows = zip(*self._once(new, view), strict=True)
+            self._kept |= {(view, i): row for i, row in zip(new, rows, strict=True)}
+        columns = zip(*(self._kept[view, i] for i in wanted), strict=True)
+        return tuple(torch.stack(column) for column in columns)
 
 
 def _snapshot(
