@@ -211,7 +211,7 @@ def train(
             total = torch.zeros((), device=device)
             for step, (inputs, targets) in enumerate(frozen.batches(batches, epoch), 1):
                 if stop is not None and stop():
-                    raise KeyboardInterrupt
+                    raise _stopped(len(losses), epochs, checkpoint)
                 terms = train_step(method, optimizer, inputs, targets, precision)
                 total += torch.stack([t.float() for t in terms.values()]).sum()
                 if progress is not None:
@@ -220,16 +220,19 @@ def train(
             method.after_epoch(epoch, epochs)
             losses.append(float(total) / len(batches))
             keep()
-    except KeyboardInterrupt:
-        where = f"; continue from {checkpoint}" if checkpoint is not None else ""
-        raise StoppedError(
-            f"stopped after {len(losses)} of {epochs} epochs{where}",
-            str(checkpoint) if checkpoint is not None else None,
-        ) from None
+    except KeyboardInterrupt:  # Ctrl-C
+        raise _stopped(len(losses), epochs, checkpoint) from None
     finally:
         optimizer.close()
         method.requires_grad_(False)
     return History(tuple(losses), tuple(resumed))
+
+
+def _stopped(done: int, epochs: int, checkpoint: Path | None) -> StoppedError:
+    """What ends a run on request: how far it came, and where it can be continued from."""
+    where = f"; continue from {checkpoint}" if checkpoint is not None else ""
+    kept = None if checkpoint is None else str(checkpoint)
+    return StoppedError(f"stopped after {done} of {epochs} epochs{where}", kept)
 
 
 class _FrozenPart:
