@@ -21,6 +21,7 @@ from fewclip.errors import ClassNameError
 
 Phrases = Sequence[str] | Mapping[str, str]
 
+MAX_NAME = 1000  # characters; CLIP reads 77 tokens, and mending a text takes its length and more
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\xad\u200b\u2060\ufeff]")
 _BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn as nothing
 _ASCII_WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
@@ -118,6 +119,7 @@ def _labels(names: Iterable[str]) -> list[str]:
 def _label(name: object) -> str:
     if not isinstance(name, str):
         raise ClassNameError(f"class name {name!r} is no text; give labels as text")
+    _check_length(name)
     label = clean_label(name)
     if not _shows(label):
         raise ClassNameError(f"class name {name!r} is empty or invisible; give it letters")
@@ -126,7 +128,18 @@ def _label(name: object) -> str:
     return label
 
 
+def _check_length(text: str) -> None:
+    """Before anything is done to it: a long text costs more than its refusal."""
+    if len(text) > MAX_NAME:
+        raise ClassNameError(
+            f"{text[:40]!r}... has {len(text):,} characters and at most {MAX_NAME:,} may stand in "
+            "a class name or phrase; shorten it"
+        )
+
+
 def _check_phrase(label: str, phrase: object) -> None:
+    if isinstance(phrase, str):
+        _check_length(phrase)
     if not isinstance(phrase, str) or not _shows(phrase):
         raise ClassNameError(f"class {label!r} has the phrase {phrase!r}; give it words")
 

@@ -5,6 +5,7 @@ The graph is opened when a name is first met that has no features yet, which mos
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from fewclip.tokenizer import Tokenizer
 
 BATCH = 32
-REMEMBERED = 4096  # names whose features are kept, so that naming them again costs nothing
+# Names whose features are kept, so that naming them again costs nothing; each bound holds alone.
+REMEMBERED = 4096
+REMEMBERED_BYTES = 32 << 20
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,6 +52,7 @@ class TextTower:
         self._known = known
         self._open_graph = open_graph
         self._remembered: OrderedDict[str, Floats] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
         self._opened: tuple[Any, Tokenizer] | None = None
 
@@ -65,10 +69,18 @@ class TextTower:
             for first in range(0, len(new), BATCH):
                 part = new[first : first + BATCH]
                 for phrase, row in zip(part, self._encode(part), strict=True):
-                    found[phrase] = self._remembered[phrase] = row
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
+                    found[phrase] = self._remember(phrase, row.copy())  # not the whole batch
+            self._forget()
         return np.stack([row for row in map(found.get, phrases) if row is not None])
+
+    def _remember(self, phrase: str, row: Floats) -> Floats:
+        self._remembered[phrase] = row
+        self._bytes += _size(phrase, row)
+        return row
+
+    def _forget(self) -> None:
+        while len(self._remembered) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
+            self._bytes -= _size(*self._remembered.popitem(last=False))
 
     def _recall(self, phrase: str) -> Floats | None:
         if phrase in self._remembered:
@@ -96,3 +108,7 @@ class TextTower:
             tokenizer = Tokenizer.from_file(self._folder / TOKENIZER_FILE)
             self._opened = self._open_graph(TEXT_GRAPH), tokenizer
         return self._opened
+
+
+def _size(phrase: str, row: Floats) -> int:
+    return sys.getsizeof(phrase) + row.nbytes
