@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -270,3 +271,30 @@ def test_every_subcommand_is_found_where_the_table_says(
     assert SUBCOMMANDS[name].help.split()[0] in capsys.readouterr().out
     module, function = SUBCOMMANDS[name].run.split(":")
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_predict_answers_what_is_there_beside_what_is_missing(
+    capsys: pytest.CaptureFixture[str], model: Path, held_out: Path, tmp_path: Path
+) -> None:
+    first, second = sorted((held_out / "one").iterdir())[:2]
+    gone = tmp_path / "gone.jpg"
+    status, out, err = ran(capsys, "predict", model, first, gone, second, "--json")
+    rows = json.loads(out)
+    assert status == 2
+    assert [row["image"] for row in rows] == [str(first), str(gone), str(second)]
+    assert ["label" in row for row in rows] == [True, False, True]
+    assert "gone.jpg" in err
+    status, out, err = ran(capsys, "predict", model, gone, "--json")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+
+
+def test_adapt_says_what_it_did_not_use_and_that_there_is_nothing_to_resume(
+    capsys: pytest.CaptureFixture[str], held_out: Path, tmp_path: Path
+) -> None:
+    command = ["adapt", held_out, "--out", tmp_path / "m", "--method", "zero-shot", "--shots", 4]
+    status, out, err = ran(capsys, *command, "--resume")
+    assert status == 0
+    assert "nothing to resume" in err
+    assert "--shots all" in err
+    assert re.search(r"\d%? \(\d+ to \d+%\) before, \S+ \(\d+ to \d+%\) after", out)

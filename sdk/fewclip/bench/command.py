@@ -34,7 +34,7 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
             f"\nmethods by default: {', '.join(METHODS)}",
         ]
     )
-    parser.add_argument("protocol", choices=PROTOCOLS, metavar="PROTOCOL")
+    parser.add_argument("protocol", choices=tuple(PROTOCOLS), metavar="PROTOCOL")
     parser.add_argument(
         "data", nargs="+", metavar="DATA", help="a published data set's name, a folder, CSV or .tar"
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fewclip.cli.arguments import (
     Arguments,
@@ -43,7 +45,7 @@ def adapt_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the method; may be repeated",
+        help="an option of the method (`fewclip methods NAME` lists them); may be repeated",
     )
     parser.add_argument("--resume", action="store_true", help="continue from MODEL.checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing MODEL")
@@ -87,6 +89,10 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     )
     made = plan(arguments.data, config)
     print(made.split.describe(), file=sys.stderr, flush=True)
+    if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
+        print("hint: --shots all learns from more of these images", file=sys.stderr)
+    if arguments.resume and not finished and not kept.exists():
+        print(f"nothing to resume, there is no {kept}: starting afresh", file=sys.stderr)
     if finished:
         card = artifact.read_card(out)
         if card.training.get("run_id") != made.run_id:
@@ -117,10 +123,18 @@ def _report_adapted(arguments: Arguments, card: Card) -> None:
     if before and after:
         print(
             f"accuracy on {after['n']} images kept out of training: "
-            f"{before['accuracy']:.1%} before, {after['accuracy']:.1%} after"
+            f"{_with_interval(before)} before, {_with_interval(after)} after"
         )
     else:
         print("no images were kept out of training: not measured, scores are uncalibrated")
     print(f"saved: {arguments.out}")
     print(f"next:  fewclip predict {arguments.out} IMAGE ...")
     print(f"       fewclip export {arguments.out} --out {arguments.out}-onnx")
+
+
+def _with_interval(metrics: Mapping[str, Any]) -> str:
+    """An accuracy and what so few images can tell of it."""
+    from fewclip.report import wilson
+
+    low, high = wilson(metrics["accuracy"], metrics["n"])
+    return f"{metrics['accuracy']:.1%} ({100 * low:.0f} to {high:.0%})"

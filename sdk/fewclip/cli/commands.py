@@ -142,34 +142,3 @@ def demo(arguments: Arguments) -> int:
 
     demo.run(Path(arguments.out))
     return 0
-
-
-def methods_arguments(parser: Parser) -> None:
-    json_flag(parser)
-
-
-def methods(arguments: Arguments) -> int:
-    from fewclip.methods import describe, list_methods
-
-    rows = [{"name": n, "description": describe(n)} for n in list_methods()]
-    if arguments.json:
-        print_json(rows)
-    else:
-        for row in rows:
-            print(f"{row['name']:<18} {row['description']}")
-    return 0
-
-
-def backbones_arguments(parser: Parser) -> None:
-    json_flag(parser)
-
-
-def backbones(arguments: Arguments) -> int:
-    from fewclip.backbone import list_backbones
-
-    names = list_backbones()
-    if arguments.json:
-        print_json([{"name": name} for name in names])
-    else:
-        print("\n".join(names))
-    return 0

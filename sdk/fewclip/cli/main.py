@@ -10,11 +10,12 @@ import importlib
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from fewclip.artifact import DISK_REFUSES
 from fewclip.cli.arguments import Arguments, Parser, one_line
+from fewclip.cli.help import GroupedParser
 from fewclip.errors import FewclipError, InputError, MissingExtraError, StoppedError
 
 
@@ -56,8 +57,11 @@ SUBCOMMANDS = {
     "bench": Subcommand("run the papers' protocols", "fewclip.bench.command:bench"),
     "info": Subcommand("show a model's card", "fewclip.cli.commands:info"),
     "demo": Subcommand("the main job on two bundled data sets", "fewclip.cli.commands:demo"),
-    "methods": Subcommand("list the methods", "fewclip.cli.commands:methods"),
-    "backbones": Subcommand("list the backbones", "fewclip.cli.commands:backbones"),
+    "methods": Subcommand("list the methods, or one's options", "fewclip.cli.listings:methods"),
+    "backbones": Subcommand("list the backbones", "fewclip.cli.listings:backbones"),
+    "completion": Subcommand(
+        "print a completion script for your shell", "fewclip.cli.help:completion"
+    ),
 }
 
 
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return SUBCOMMANDS[arguments.subcommand](arguments)
     except StoppedError as error:
-        hint = " (--resume goes on from there)" if error.checkpoint else ""
+        hint = "; the same command with --resume goes on from there" if error.checkpoint else ""
         print(f"fewclip: {error}{hint}", file=sys.stderr)
         return 130
     except (InputError, MissingExtraError) as error:
@@ -101,17 +105,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> Arguments:
+    named = next((word for word in argv if not word.startswith("-")), None)
+    return parser({named}).parse_args(argv)
+
+
+def parser(complete: Collection[str | None]) -> Parser:
+    """The parser; the subcommands in `complete` know their arguments, the others only a name."""
     from fewclip import __version__
 
-    parser = Parser(prog="fewclip", description="A few photos per class in, a classifier out.")
-    parser.add_argument("--version", action="version", version=f"fewclip {__version__}")
-    choices = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
-    named = next((word for word in argv if not word.startswith("-")), None)
+    top = GroupedParser(prog="fewclip", description="A few photos per class in, a classifier out.")
+    top.summaries = {name: subcommand.help for name, subcommand in SUBCOMMANDS.items()}
+    top.add_argument("--version", action="version", version=f"fewclip {__version__}")
+    choices = top.add_subparsers(
+        dest="subcommand", metavar="SUBCOMMAND", required=True, parser_class=Parser
+    )
     for name, subcommand in SUBCOMMANDS.items():
         sub = choices.add_parser(name, help=subcommand.help, description=subcommand.help)
-        if name == named:
+        if name in complete:
             subcommand.add_arguments(sub)
-    return parser.parse_args(argv)
+    return top
 
 
 def _load(function: str) -> Callable[[Any], Any]:
@@ -139,6 +151,8 @@ def _extra_of(module: str) -> str | None:
         "fastapi": "service",
         "gradio": "app",
         "sklearn": "train",
+        "shtab": "train",
+        "huggingface_hub": "train",
     }
     return homes.get(module.split(".")[0])
 

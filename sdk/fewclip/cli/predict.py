@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 from fewclip.cli.arguments import download_flag
 from fewclip.contract import plain_json
-from fewclip.errors import OptionError
+from fewclip.errors import DataError, OptionError
 
 
 def predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +85,38 @@ def _rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if arguments.coverage is not None:
         model.check_coverage(arguments.coverage)
     column = arguments.image_column
-    sources.check(arguments.images, column=column)
-    shards = sources.shards(arguments.images, column=column)
-    records = (record for shard in shards for record in Pending(shard).records())
-    for row in local.rows(model, records, top_k=arguments.top_k, coverage=arguments.coverage):
-        yield row.to_dict()
+    for source, problem in _checked(arguments.images, column):
+        if problem is not None:
+            yield {"image": source[0], "error": problem}
+            continue
+        shards = sources.shards(source, column=column)
+        records = (record for shard in shards for record in Pending(shard).records())
+        for row in local.rows(model, records, top_k=arguments.top_k, coverage=arguments.coverage):
+            yield row.to_dict()
+
+
+def _checked(given: list[str], column: str | None) -> Iterator[tuple[list[str], str | None]]:
+    """Sources in order, those that are there together, one that is not alone with its reason.
+
+    Raises:
+        DataError: none of them is there.
+    """
+    from fewclip.bulk import sources
+
+    found: dict[str, DataError | None] = {}
+    for source in given:
+        try:
+            sources.check([source], column=column)
+            found[source] = None
+        except DataError as error:
+            found[source] = error
+    if all(found.values()):
+        raise next(error for error in found.values() if error is not None)
+    for missing, group in itertools.groupby(given, lambda source: found[source] is not None):
+        if not missing:
+            yield list(group), None
+        else:
+            yield from (([source], str(found[source])) for source in group)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
