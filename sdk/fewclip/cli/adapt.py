@@ -91,8 +91,8 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     print(made.split.describe(), file=sys.stderr, flush=True)
     if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
-    if arguments.resume and not finished and not kept.exists():
-        print(f"nothing to resume, there is no {kept}: starting afresh", file=sys.stderr)
+    if arguments.resume and not finished and not (kept / checkpoint.STATE_FILE).exists():
+        print(f"nothing to resume, no checkpoint in {kept}: starting afresh", file=sys.stderr)
     if finished:
         card = artifact.read_card(out)
         if card.training.get("run_id") != made.run_id:
