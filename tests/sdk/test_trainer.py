@@ -236,3 +236,5 @@ def test_views_pass_the_frozen_tower_once_and_as_many_as_epochs_are_the_publishe
 def test_views_are_for_a_frozen_image_tower() -> None:
     with pytest.raises(OptionError, match="leave the image tower frozen, and skip-tuning does not"):
         registry.make_options("skip-tuning", {"views": 2})
+    for name in registry.list_methods():
+        registry.make_options(name, {})  # no method's own default is refused

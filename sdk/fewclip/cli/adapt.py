@@ -71,7 +71,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     """The card of the model in `out`: trained now, or found there `finished`."""
     from fewclip import artifact
     from fewclip.training import AdaptConfig, checkpoint, execute, plan
-    from fewclip.training.progress import to_stderr
+    from fewclip.training.progress import stage_to_stderr, to_stderr
 
     config = AdaptConfig(
         method=arguments.method,
@@ -87,7 +87,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         checkpoint=kept if arguments.resume else None,
         options=settings(arguments.set),
     )
-    made = plan(arguments.data, config)
+    made = plan(arguments.data, config, report_stage=stage_to_stderr)
     print(made.split.describe(), file=sys.stderr, flush=True)
     if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
@@ -109,7 +109,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
             file=sys.stderr,
         )
     made = dataclasses.replace(made, checkpoint=kept)
-    clf = execute(made, progress=to_stderr())
+    clf = execute(made, progress=to_stderr(), report_stage=stage_to_stderr)
     clf.save(out, overwrite=arguments.overwrite)
     checkpoint.remove(kept)
     return artifact.read_card(out, verify=False)

@@ -129,7 +129,7 @@ def make_options(
         options = dataclasses.asdict(cls.Options(**merged))
     except TypeError as error:
         raise OptionError(f"an option of {full} has the wrong type: {error}") from error
-    if options["views"] and not cls.frozen_images:
+    if options["views"] and not (cls.frozen_images or cls.fits):
         raise OptionError(
             f"option views is for methods that leave the image tower frozen, and {full} does not; "
             "leave it out"

@@ -40,7 +40,7 @@ from fewclip.training.config import AdaptConfig
 from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.mixed_precision import check_precision, resolve_precision
-from fewclip.training.progress import to_stderr
+from fewclip.training.progress import quiet_stage, stage_to_stderr, to_stderr
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
 VALIDATION_FILES = 1000  # at most so many are named in the card
@@ -114,11 +114,12 @@ def adapt(
     )
     held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
     with held:
-        made = plan(data, config)
+        report_stage = stage_to_stderr if progress is True else quiet_stage
+        made = plan(data, config, report_stage=report_stage)
         if progress is True:
             print(made.split.describe(), file=sys.stderr, flush=True)
             progress = to_stderr()
-        return execute(made, progress=progress or None, stop=stop)
+        return execute(made, progress=progress or None, stop=stop, report_stage=report_stage)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,14 +157,22 @@ class Plan:
         return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
 
 
-def plan(data: Any, config: AdaptConfig) -> Plan:
-    """Read and check everything that `adapt` was given."""
+def plan(
+    data: Any, config: AdaptConfig, *, report_stage: Callable[[str], None] = quiet_stage
+) -> Plan:
+    """Read and check everything that `adapt` was given.
+
+    Args:
+        report_stage: called with a few words before each part that may take long.
+    """
     name = registry.resolve(config.method)
     device = resolve_device(config.device)
     check_precision(config.precision)
     registry.make_options(name, config.method_options)  # a wrong one is said before the long work
+    report_stage("reading the images")
     pool = datasets.read(data, classes=config.classes)
     split = datasets.few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
+    report_stage(f"loading {os.fspath(config.backbone)}")
     tower = load_backbone(config.backbone, device)
     precision = _precision(config, tower)
     defaults = registry.backbone_defaults(name, tower)
@@ -210,9 +219,17 @@ def execute(
     *,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    report_stage: Callable[[str], None] = quiet_stage,
 ) -> Classifier:
-    """Train, calibrate and measure what `plan` laid out."""
+    """Train, calibrate and measure what `plan` laid out.
+
+    Args:
+        progress, stop: as `adapt` takes them.
+        report_stage: called with a few words before each part that may take long.
+    """
     tower, split = made.backbone, made.split
+    if split.val:
+        report_stage(f"measuring zero-shot on {len(split.val)} images")
     before = _measure(zero_shot_on(tower, made.phrases, made.template), split)
     tuned = registry.build(
         made.method,
@@ -225,6 +242,7 @@ def execute(
     history = History((), ())
     store = datasets.PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
     if tuned.trains:
+        report_stage(f"preparing {len(made.phrases)} classes")
         tuned.setup(list(made.phrases.values()))
         labels = [item.label for item in split.train]
         history = train(
@@ -244,6 +262,7 @@ def execute(
             progress=progress,
             stop=stop,
         )
+    report_stage(f"passing {len(split.train)} training images")
     fitted: FittedHead | None = None
     if isinstance(tuned, FrozenHead):
         sample = features_of(made, tuned, store.images(), views=made.options["views"])

@@ -13,6 +13,15 @@ def to_stderr() -> Callable[[Progress], None]:
     return _bar() if sys.stderr.isatty() else _lines
 
 
+def stage_to_stderr(stage: str) -> None:
+    """One line for what begins now: the first minute of a large backbone is not silent."""
+    print(f"{stage} ...", file=sys.stderr, flush=True)
+
+
+def quiet_stage(stage: str) -> None:
+    """Report nothing."""
+
+
 def _lines(at: Progress) -> None:
     if at.step == at.steps:
         print(
