@@ -22,7 +22,6 @@ from fewclip.samples import digits
 
 PATIENCE = 1_200_000.0  # milliseconds
 WIDTHS = (1280, 390)
-STEPS = ("images", "adapt", "results", "classify", "take")
 IN_README = ("images-1280.png", "results-1280.png", "classify-1280.png")
 DOCS = Path(__file__).parents[1] / "docs"
 TALLEST = 1400  # pixels of a picture that people still look at
@@ -61,20 +60,22 @@ def take_every_step(view: Any, out: Path, epochs: int) -> None:
     expect(view.locator(".fc-card img")).not_to_have_count(0)
     expect(view.locator("#image-summary")).to_contain_text("Ready")
     shoot(view, out, "images")
+    go(view, "adapt")
     if epochs:
         view.get_by_role("button", name="Advanced").click()
         view.get_by_label("Epochs").fill(str(epochs))
         view.get_by_role("button", name="Advanced").click()
-    view.get_by_role("button", name="Adapt", exact=True).click()
+    view.get_by_role("button", name="Train", exact=True).click()
     expect(view.locator("#job")).to_contain_text(f"Epoch {max(1, (epochs or 20) // 2)} of")
     shoot(view, out, "adapt")
     expect(view.locator("#job")).to_contain_text("Done")
     expect(view.locator("#headline")).to_contain_text("After")
-    view.locator("#mistakes .thumbnail-lg").first.click()
-    expect(view.locator("#mistake .fc-bar")).not_to_have_count(0)
+    go(view, "results")
+    expect(view.locator(".fc-mistake").first).to_be_visible()
     shoot(view, out, "results")
     view.get_by_role("tab", name="Mix-ups").click()
     shoot(view, out, "results", "mix-ups-")
+    go(view, "classify")
     with tempfile.TemporaryDirectory() as folder:
         images = (digits.draw("zero", 93), digits.draw("seven", 101), house())
         files = [Path(folder) / f"{name}.png" for name in ("zero", "seven", "house")]
@@ -86,9 +87,16 @@ def take_every_step(view: Any, out: Path, epochs: int) -> None:
     view.keyboard.press("Enter")
     expect(view.locator("#answers")).to_contain_text("house")
     shoot(view, out, "classify")
+    go(view, "download")
     view.get_by_role("button", name="Prepare the files").click()
-    expect(view.locator("#take-status")).to_contain_text("Ready")
-    shoot(view, out, "take")
+    expect(view.locator("#download-status")).to_contain_text("Ready")
+    shoot(view, out, "download")
+
+
+def go(view: Any, step: str) -> None:
+    """Show another step."""
+    view.evaluate(f"location.hash = '#step-{step}'")
+    view.locator(f"#step-{step}").wait_for()
 
 
 def house() -> Image.Image:

@@ -337,7 +337,7 @@ FAULTS = """() => {
         || e.getAttribute("aria-labelledby") || e.querySelector("[aria-label], [title]")))
       say("no name", e);
   for (const e of all("img")) if (!e.hasAttribute("alt")) say("no alt", e);
-  for (const e of all("[id]"))
+  for (const e of all("[id]:not([id=''])"))
     if (document.querySelectorAll("#" + CSS.escape(e.id)).length > 1) say("id twice", e);
   const parts = (c) => c.match(/[\\d.]+/g).map(Number);
   const light = (c) => parts(c).slice(0, 3).map((v) => v / 255).map((v) =>

@@ -155,8 +155,9 @@ def _cell(count: int, share: float, *, right: bool) -> str:
     if not count:
         return "<td></td>"
     color = "var(--fc-right)" if right else "var(--fc-wrong)"
-    ink = "color:#fff" if share > 0.5 else ""
-    mix = f"color-mix(in srgb, {color} {20 + 75 * share:.0f}%, transparent)"
+    strong = share > 0.75  # no shade between: neither black nor white could be read on it
+    ink = "color:#fff" if strong else ""
+    mix = f"color-mix(in srgb, {color} {92 if strong else 10 + 40 * share:.0f}%, transparent)"
     return f"<td style='background:{mix};{ink}'>{count}</td>"
 
 

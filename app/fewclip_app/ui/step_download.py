@@ -48,7 +48,7 @@ def build(sessions: Sessions) -> Downloads:
             gr.HTML("<h3>Serve it</h3>")
             commands = gr.Code(
                 serve_commands(NAME),
-                language="shell",
+                language=None,
                 interactive=False,
                 show_label=False,
                 wrap_lines=True,
