@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 
 from fewclip import decide
 from fewclip_service import logs
+from fewclip_service.connections import limit_connections
 from fewclip_service.http.api import PREFIX, create_api
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.middleware import Middleware
@@ -40,6 +41,7 @@ from fewclip_service.shutdown import GracefulShutdown
 vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 
 SETTINGS = Settings.from_env()
+limit_connections(SETTINGS.head_timeout, SETTINGS.connections)
 DRAIN = GracefulShutdown()
 PAGE = Page()
 

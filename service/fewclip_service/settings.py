@@ -50,6 +50,8 @@ class Settings:
     max_batch: int = _option(16, "images that the model takes at once")
     queue: int = _option(128, "images accepted and not yet answered, per worker; then 503")
     timeout: float = _option(30.0, "seconds until a request is answered with 504")
+    head_timeout: float = _option(10.0, "seconds until a connection without a whole head is closed")
+    connections: int = _option(0, "open at once, per worker; 0 for what its descriptors allow")
     decode_seconds: float = _option(10.0, "seconds until decoding one image is given up")
     poll: float = _option(0.5, "seconds between looks at the model folder")
 
@@ -65,6 +67,8 @@ class Settings:
         self._check("queue", self.queue >= self.max_images, "at least max_images")
         self._check("timeout", 0 < self.timeout <= 3600, "from 0 to 3600 seconds")
         self._check("decode_seconds", 0 < self.decode_seconds <= 3600, "from 0 to 3600 seconds")
+        self._check("head_timeout", 0 < self.head_timeout <= 3600, "from 0 to 3600 seconds")
+        self._check("connections", self.connections >= 0, "0 or more")
         self._check("poll", 0.05 <= self.poll <= 3600, "from 0.05 to 3600 seconds")
         self._check("device", self.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
         self._check("token", self.token.isascii() and self.token.isprintable(), "plain ASCII text")
