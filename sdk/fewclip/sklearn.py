@@ -1,0 +1,97 @@
+"""`CLIPClassifier`: `fewclip.adapt` as a scikit-learn estimator, to cross-validate, to pipe.
+
+Images are what `adapt` takes: paths, PIL images or RGB uint8 arrays, as a list or as (N, H, W, 3).
+Tables of numbers are no images, so that `check_estimator`'s generated data is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from fewclip.errors import DataError
+from fewclip.training.adapt import adapt
+
+__all__ = ["CLIPClassifier"]
+
+
+class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """CLIP adapted to labelled images.
+
+    Args:
+        method, backbone, shots, template, val, epochs, seed, device: as of `fewclip.adapt`; all
+            images are used unless `shots` says otherwise, and none is kept out.
+        phrases: label -> what one would say, where a label is not that.
+        options: of the method, `{"omega": 4}`.
+
+    Attributes:
+        classes_: the labels, sorted, in the order of `predict_proba`'s columns.
+        classifier_: the `fewclip.Classifier`, with all that this one has not.
+    """
+
+    def __init__(
+        self,
+        method: str = "skip-tuning",
+        *,
+        backbone: str = "micro",
+        shots: int | Literal["all"] = "all",
+        template: str = "a photo of a {}.",
+        val: Any = 0,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        phrases: Mapping[Any, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.backbone = backbone
+        self.shots = shots
+        self.template = template
+        self.val = val
+        self.epochs = epochs
+        self.seed = seed
+        self.device = device
+        self.phrases = phrases
+        self.options = options
+
+    def fit(self, X: Sequence[Any] | npt.NDArray[Any], y: Sequence[Any]) -> Self:
+        """Adapt to images `X` with labels `y`.
+
+        Raises:
+            DataError: not as many labels as images.
+        """
+        if len(X) != len(y):
+            raise DataError(f"{len(X)} images but {len(y)} labels; give one label for each image")
+        self.classes_ = np.unique(np.asarray(y))
+        phrases = self.phrases or {}
+        self.classifier_ = adapt(
+            [(image, str(label)) for image, label in zip(X, y, strict=True)],
+            method=self.method,
+            backbone=self.backbone,
+            shots=self.shots,
+            classes={str(c): phrases.get(c, str(c)) for c in self.classes_.tolist()},
+            template=self.template,
+            val=self.val,
+            epochs=self.epochs,
+            seed=self.seed,
+            device=self.device,
+            progress=False,
+            **(self.options or {}),
+        )
+        return self
+
+    def predict_proba(self, X: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """(N, C) float64; rows sum to 1, columns as `classes_`."""
+        check_is_fitted(self)
+        return np.asarray(self.classifier_.predict_proba(list(X)), np.float64)
+
+    def predict(self, X: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(N,) labels, of the type that `fit` was given."""
+        best = self.predict_proba(X).argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[best]
+        return labels
