@@ -6,6 +6,7 @@ Every case is the raw bytes of one connection, so that nothing on the way tidies
 from __future__ import annotations
 
 import io
+import json
 import random
 import struct
 import zipfile
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from PIL import Image
+
+from tests.attacks import hostile_images
 
 IMAGE_ROUTES = ("/v1/predict", "/predict", "/v1/predict_classes")
 ROUTES = (
@@ -57,8 +60,8 @@ def cases(seed: int) -> Iterator[Case]:
     """Cases without end, each kind in turn."""
     rng = random.Random(seed)
     makers: list[Callable[[random.Random], Case]] = [
-        mutated_image, truncated_image, polyglot, bomb, fields, names, multipart, headers, path,
-        chunks, giant, hang_up, slow, pipelined,
+        mutated_image, truncated_image, polyglot, bomb, dear, fields, names, multipart, headers,
+        path, chunks, giant, hang_up, slow, pipelined,
     ]  # fmt: skip
     while True:
         for maker in makers:
@@ -170,6 +173,28 @@ def bomb(rng: random.Random) -> Case:
         ]
     )
     return Case("bomb", [upload(rng, content)])
+
+
+def dear(rng: random.Random) -> Case:
+    """Files that are cheap to send and dear to open, and names that are dear to read."""
+    kind = rng.choice(list(_DEAR))
+    if kind == "names":
+        body = part("image", photo(rng, "JPEG"), "a.jpg")
+        body += part("classes", json.dumps(["a\n" * 80_000]).encode()) + b"--b--\r\n"
+        return Case("dear: names", [request("/v1/predict_classes", body)])
+    return Case(f"dear: {kind}", [upload(rng, _DEAR[kind]())])
+
+
+_DEAR: dict[str, Callable[[], bytes]] = {
+    "tags of a TIFF": lambda: hostile_images.tiff_tags_over_one_block(1000, 500_000),
+    "tags of a JPEG": hostile_images.jpeg_with_exif_tag_bomb,
+    "tags of a PNG": lambda: hostile_images.png_with_exif_tag_bomb(1000, 500_000),
+    "tags of a WebP": lambda: hostile_images.webp_with_exif_tag_bomb(1000, 500_000),
+    "scans": lambda: hostile_images.jpeg_of_many_scans(90, 1500),
+    "too many scans": lambda: hostile_images.jpeg_of_many_scans(300, 900),
+    "comments of a PPM": hostile_images.ppm_of_comments,
+    "names": bytes,
+}
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
