@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from fewclip.contract import Card
+from fewclip.report import wilson
 
 
 def model_card(card: Card) -> str:
@@ -42,9 +43,13 @@ clf.add_classes(["zebra"])        # more classes, no training
 clf.export_onnx("{card.name}-onnx")  # for serving without torch
 ```
 
+To serve it: `fewclip serve {card.name}-onnx`, then
+`curl -F image=@photo.jpg http://127.0.0.1:3000/v1/predict`.
+
 ## Limits
 It answers with the classes above; images unlike all of them are marked `known: false` where a
-threshold was calibrated. It inherits the backbone's licence, data and biases.
+threshold was calibrated. Figures hold for images like those it was measured on: another camera or
+other light may do worse, so measure again. It inherits the backbone's licence, data and biases.
 """
 
 
@@ -54,14 +59,16 @@ def _metrics(card: Card) -> str:
         return "Not measured: no images were kept out of training, so scores are uncalibrated."
     calibration = card.calibration
     lines = [
-        f"On {after['n']} images kept out of training:",
+        f"On {after['n']} images kept out of training (95 % interval in brackets):",
         "",
         "| | accuracy | macro F1 | calibration error |",
         "|---|---|---|---|",
     ]
     for name, row in (("zero-shot", before), ("adapted", after)):
+        low, high = wilson(row["accuracy"], after["n"])
+        interval = f"{100 * low:.0f} to {high:.0%}"
         lines.append(
-            f"| {name} | {row['accuracy']:.1%} | {_decimal(row['macro_f1'])} | "
+            f"| {name} | {row['accuracy']:.1%} ({interval}) | {_decimal(row['macro_f1'])} | "
             f"{_decimal(row['ece'])} |"
         )
     lines += [
