@@ -210,6 +210,35 @@ def test_a_file_system_behind_a_url(model: Path, tmp_path: Path) -> None:
         sources.check(["nothing://x"])
 
 
+def test_a_web_server_gives_files_and_no_links(model: Path, tmp_path: Path) -> None:
+    import functools
+    import http.server
+    import threading
+
+    photos = write_source(tmp_path, "folder", 1)
+    write_source(tmp_path, "tar", 1)
+    (tmp_path / "list.csv").write_text("path\nphotos/one/150.png\nhttp://127.0.0.1:9/x.png\n")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}"
+        urls = [f"{home}/photos/one/150.png", f"{home}/all-tar.tar", f"{home}/list.csv"]
+        urls += [f"{home}/missing.png", f"{home}/photos/"]
+        bulk.predict(model, urls, tmp_path / "rows.jsonl", progress=False)
+        server.shutdown()
+    rows = rows_of(tmp_path / "rows.jsonl")
+    good = [row["image"] for row in rows if row["error"] is None]
+    assert good == [urls[0], *[f"{urls[1]}/{n:06d}.png" for n in range(3)], urls[0]]
+    assert ["is a URL" in (row["error"] or "") for row in rows].count(True) == 1
+    assert len(rows) == 8
+    assert photos.is_dir()
+
+
 def test_what_holds_no_images_is_said_before_the_work(model: Path, tmp_path: Path) -> None:
     import pyarrow as pa
 

@@ -50,14 +50,15 @@ def _expanded(url: str) -> Iterator[str]:
 
 def _one(url: str, column: str | None) -> Iterator[Shard]:
     fs, path = _file_system(url)
-    if url.lower().startswith(("http://", "https://")):
+    is_web = url.lower().startswith(("http://", "https://"))
+    if path.lower().endswith((".csv", ".tsv")):
+        yield from csv_shards(path, fs)
+    elif is_web:
         yield _file(fs, path, column)
     elif any(c in path for c in "*?["):
         yield from grouped(iter(sorted(filter(is_readable, fs.glob(path)))), column, fs)
     elif fs.isdir(path):
         yield from grouped(_below(fs, path), column, fs)
-    elif path.lower().endswith((".csv", ".tsv")):
-        yield from csv_shards(path, fs)
     elif fs.exists(path):
         yield _file(fs, path, column)
     else:
