@@ -26,8 +26,9 @@ def methods(arguments: argparse.Namespace) -> int:
     from fewclip.methods import describe, list_methods, make_options, resolve
 
     names = [resolve(arguments.name)] if arguments.name else list_methods()
-    rows = [{"name": n, "description": describe(n), "options": make_options(n, {})} for n in names]
+    rows: list[dict[str, Any]] = [{"name": n, "description": describe(n)} for n in names]
     if arguments.json:
+        rows = [{**row, "options": make_options(row["name"], {})} for row in rows]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return 0
     if arguments.name:
