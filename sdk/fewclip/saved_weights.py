@@ -60,7 +60,7 @@ def read(folder: Path, card: Card, backbone: Backbone) -> tuple[Method, OODScore
         return method, OODScore.from_arrays(arrays)
     except InputError:
         raise
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
         raise ArtifactError(
             f"{folder} does not hold what its card says ({error}); it was written by a version of "
             f"fewclip whose {card.method} differs; adapt again"

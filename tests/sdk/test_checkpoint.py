@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 import fewclip
 from fewclip.cli import main
 from fewclip.errors import CheckpointError
-from fewclip.training import adapt as adapting
+from fewclip.training import AdaptConfig, plan, run_lock
 from fewclip.training import checkpoint as checkpoints
-from fewclip.training import run_lock
 
 OPTIONS: dict[str, Any] = {"method": "kgcoop", "shots": 4, "val": 0, "device": "cpu", "epochs": 3}
 
@@ -65,8 +64,7 @@ def change(folder: Path, spoil: Callable[[dict[str, Any], dict[str, Any]], Any])
     tensors = load_file(file)
     spoil(header, tensors)
     if header.get("sha256"):
-        plain = checkpoints._Header(**header)
-        header["sha256"] = checkpoints._digest(plain, tensors)
+        header["sha256"] = checkpoints._digest(checkpoints._Header(**header), tensors)
     save_file(tensors, file, metadata={checkpoints.HEADER: json.dumps(header)})
 
 
@@ -185,11 +183,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_old_checkpoint(
 
 def test_the_fingerprint_names_what_the_last_bits_depend_on(photos: Path) -> None:
     def fingerprint() -> dict[str, Any]:
-        made = adapting.plan(
-            photos, classes=None, template="{}", seed=0, precision="fp32", checkpoint=None,
-            backbone="micro", **OPTIONS,
-        )  # fmt: skip
-        return dict(made.run)
+        return dict(plan(photos, AdaptConfig(precision="fp32", **OPTIONS)).run)
 
     threads = torch.get_num_threads()
     one = fingerprint()
