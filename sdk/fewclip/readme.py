@@ -65,7 +65,8 @@ def _metrics(card: Card) -> str:
         "|---|---|---|---|",
     ]
     for name, row in (("zero-shot", before), ("adapted", after)):
-        low, high = wilson(row["accuracy"], after["n"])
+        # A card from elsewhere may claim any number.
+        low, high = wilson(min(max(row["accuracy"], 0.0), 1.0), max(after["n"], 1))
         interval = f"{100 * low:.0f} to {high:.0%}"
         lines.append(
             f"| {name} | {row['accuracy']:.1%} ({interval}) | {_decimal(row['macro_f1'])} | "
