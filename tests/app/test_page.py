@@ -146,7 +146,7 @@ def test_from_the_example_to_a_served_model(enter: Enter, page: Page, tmp_path: 
     me.view.get_by_role("link", name="Download it").click()
     me.view.get_by_label("Name", exact=True).fill("digits")
     me.button("Prepare the files").click()
-    me.told("download-status", re.compile(r"(Saving|Exporting|Packing).* \d+ s"))
+    me.told("download-status", re.compile(r"(Saving|Exporting|Packing).*\d+ s"))
     me.told("download-status", "Ready")
     me.told("commands", "fewclip serve digits-onnx")
     links = me.part("files").locator("a[download]")
