@@ -18,6 +18,7 @@ from fewclip.cores import wait_asleep
 
 if TYPE_CHECKING:
     from fewclip.backbone import list_backbones as backbones
+    from fewclip.check import DataReport, check
     from fewclip.classifier import Classifier, load, zero_shot
     from fewclip.decide import Prediction
     from fewclip.errors import (
@@ -52,6 +53,7 @@ __all__ = [
     "Classifier",
     "CoverageError",
     "DataError",
+    "DataReport",
     "FewclipError",
     "FormatVersionError",
     "GateError",
@@ -65,6 +67,7 @@ __all__ = [
     "__version__",
     "adapt",
     "backbones",
+    "check",
     "load",
     "methods",
     "zero_shot",
@@ -72,6 +75,7 @@ __all__ = [
 
 # Name -> (module, attribute there). What is not listed is an error class.
 _HOMES = {
+    "DataReport": ("fewclip.check.report", "DataReport"),
     "Classifier": ("fewclip.classifier", "Classifier"),
     "Prediction": ("fewclip.decide", "Prediction"),
     "Report": ("fewclip.report", "Report"),
@@ -85,10 +89,10 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'fewclip' has no attribute {name!r}")
-    if name == "methods":
-        # The sub-package of this name is callable: importing it binds `fewclip.methods` to it,
+    if name in ("check", "methods"):
+        # The sub-packages of these names are callable: importing one binds `fewclip.check` to it,
         # whoever imports it first.
-        return importlib.import_module("fewclip.methods")
+        return importlib.import_module(f"fewclip.{name}")
     module, attribute = _HOMES.get(name, ("fewclip.errors", name))
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value

@@ -47,6 +47,7 @@ def adapt_arguments(parser: Parser) -> None:
         metavar="KEY=VALUE",
         help="an option of the method (`fewclip methods NAME` lists them); may be repeated",
     )
+    parser.add_argument("--fixes", metavar="CSV", help="as `fewclip check --out` suggests them")
     parser.add_argument("--resume", action="store_true", help="continue from MODEL.checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing MODEL")
     json_flag(parser)
@@ -71,6 +72,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     """The card of the model in `out`: trained now, or found there `finished`."""
     from fewclip import artifact
     from fewclip.training import AdaptConfig, checkpoint, execute, plan
+    from fewclip.training.adapt import describe
     from fewclip.training.progress import stage_to_stderr, to_stderr
 
     config = AdaptConfig(
@@ -85,10 +87,11 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         device=arguments.device,
         precision=arguments.precision,
         checkpoint=kept if arguments.resume else None,
+        fixes=arguments.fixes,
         options=settings(arguments.set),
     )
     made = plan(arguments.data, config, report_stage=stage_to_stderr)
-    print(made.split.describe(), file=sys.stderr, flush=True)
+    describe(made)
     if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
     if arguments.resume and not finished and not (kept / checkpoint.STATE_FILE).exists():

@@ -54,6 +54,7 @@ SUBCOMMANDS = {
         "fewclip.selection.compare:compare_command",
         "fewclip.selection.compare:compare_arguments",
     ),
+    "check": Subcommand("find faults in a data set", "fewclip.cli.insight:check"),
     "bench": Subcommand("run the papers' protocols", "fewclip.bench.command:bench"),
     "info": Subcommand("show a model's card", "fewclip.cli.commands:info"),
     "demo": Subcommand("the main job on two bundled data sets", "fewclip.cli.commands:demo"),
@@ -153,6 +154,7 @@ def _extra_of(module: str) -> str | None:
         "sklearn": "train",
         "shtab": "train",
         "huggingface_hub": "train",
+        "cleanlab": "check",
     }
     return homes.get(module.split(".")[0])
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from PIL import Image as PILImage
 
 from fewclip.class_set import listed, phrases_for, read_labels
 from fewclip.data.discovery import Data, Found, Skipped, scan
+from fewclip.data.fixes import apply_fixes
 from fewclip.errors import ClassNameError, DataError, ImageError
 from fewclip.images import Image, decode, load_image
 from fewclip.preprocess import WORKERS
@@ -71,7 +73,12 @@ class _Seen:
     content: str
 
 
-def read(data: Data, *, classes: Sequence[str] | Mapping[str, str] | None = None) -> Pool:
+def read(
+    data: Data,
+    *,
+    classes: Sequence[str] | Mapping[str, str] | None = None,
+    fixes: str | os.PathLike[str] | None = None,
+) -> Pool:
     """Read and verify a data set in any of the five forms.
 
     Args:
@@ -79,6 +86,7 @@ def read(data: Data, *, classes: Sequence[str] | Mapping[str, str] | None = None
             `image_path,label`; {label: [images]}; or [(image, label)].
         classes: a list takes these labels only, in this order; {label: phrase} keeps all labels
             and says what to call them. The default phrase is the label, `_` read as a space.
+        fixes: a CSV of images to leave out or relabel, as `fewclip check` suggests it.
 
     Raises:
         DataError: not there, empty, or fewer than two classes with a usable image.
@@ -86,6 +94,8 @@ def read(data: Data, *, classes: Sequence[str] | Mapping[str, str] | None = None
             same prompt.
     """
     result = scan(data)
+    if fixes is not None:
+        apply_fixes(result, fixes)
     if result.divided and not result.labels:
         raise DataError(f"{result.name} has no train/ folder with class folders; add one")
     names = None if classes is None or isinstance(classes, Mapping) else read_labels(classes)

@@ -62,6 +62,7 @@ def adapt(
     progress: bool | Callable[[Progress], None] = True,
     checkpoint: str | os.PathLike[str] | None = None,
     stop: Callable[[], bool] | None = None,
+    fixes: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Classifier:
     """Adapt CLIP to a few labelled images per class.
@@ -88,6 +89,8 @@ def adapt(
         checkpoint: a folder that is written after every epoch and continued from when it holds
             this very run; it is left there for the caller to delete once the model is saved.
         stop: asked before every step; True ends training with StoppedError.
+        fixes: a CSV of images to leave out or relabel, as `fewclip check` suggests it; no file of
+            the data is changed.
         options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...).
 
     Returns:
@@ -110,6 +113,7 @@ def adapt(
         device=device,
         precision=precision,
         checkpoint=checkpoint,
+        fixes=fixes,
         options=options,
     )
     held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
@@ -117,7 +121,7 @@ def adapt(
         report_stage = stage_to_stderr if progress is True else quiet_stage
         made = plan(data, config, report_stage=report_stage)
         if progress is True:
-            print(made.split.describe(), file=sys.stderr, flush=True)
+            describe(made)
             progress = to_stderr()
         return execute(made, progress=progress or None, stop=stop, report_stage=report_stage)
 
@@ -170,7 +174,7 @@ def plan(
     check_precision(config.precision)
     registry.make_options(name, config.method_options)  # a wrong one is said before the long work
     report_stage("reading the images")
-    pool = datasets.read(data, classes=config.classes)
+    pool = datasets.read(data, classes=config.classes, fixes=config.fixes)
     split = datasets.few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
     report_stage(f"loading {os.fspath(config.backbone)}")
     tower = load_backbone(config.backbone, device)
@@ -212,6 +216,15 @@ def _arithmetic(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {**named, "gpu": torch.cuda.get_device_name(device)}
     return {**named, "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
+
+
+def describe(made: Plan) -> None:
+    """Say on stderr what is learned from, and in one line what looks odd about it."""
+    from fewclip.check import glance
+
+    print(made.split.describe(), file=sys.stderr, flush=True)
+    if line := glance(made.split):
+        print(line, file=sys.stderr, flush=True)
 
 
 def execute(

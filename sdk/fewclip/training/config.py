@@ -32,6 +32,7 @@ class AdaptConfig:
     device: str | torch.device = "auto"
     precision: str = "auto"
     checkpoint: str | os.PathLike[str] | None = None
+    fixes: str | os.PathLike[str] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
