@@ -187,12 +187,10 @@ def _name_features(tower: object, classes: Sequence[str], template: str) -> np.n
     import torch
 
     from fewclip.backbone import Backbone
-    from fewclip.data.labels import phrases_for
 
     assert isinstance(tower, Backbone)
-    phrases = phrases_for(tuple(classes), {})
     with torch.inference_mode():
-        prompts = tower.tokenize([template.replace("{}", phrases[c]) for c in classes])
+        prompts = tower.tokenize([template.replace("{}", c.replace("_", " ")) for c in classes])
         text = tower.text_features(tower.text_embed(prompts))
         unit: np.ndarray = torch.nn.functional.normalize(text, dim=-1).double().cpu().numpy()
     return unit

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from fewclip.class_set import clean_label, listed
 from fewclip.data.csv_file import csv_rows
-from fewclip.data.discovery import Found, Scan, Skipped, clean
-from fewclip.data.labels import listed
+from fewclip.data.discovery import Found, Scan, Skipped
 from fewclip.errors import DataError
 from fewclip.images import readable
 
@@ -35,7 +35,11 @@ def read_fixes(path: str | os.PathLike[str]) -> dict[str, Fix]:
     """
     fixes: dict[str, Fix] = {}
     for row, cells in csv_rows(Path(path), ("image", "action", "new_label")):
-        image, action, label = cells["image"], cells["action"].lower(), clean(cells["new_label"])
+        image, action, label = (
+            cells["image"],
+            cells["action"].lower(),
+            clean_label(cells["new_label"]),
+        )
         where = f"{readable(path)} row {row}"
         if action not in ACTIONS:
             raise DataError(f"{where}: unknown action {action!r}; use remove, relabel or nothing")
