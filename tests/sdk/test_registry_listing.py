@@ -19,4 +19,4 @@ def test_listing_needs_no_torch() -> None:
     block = "import sys; sys.modules['torch'] = None"
     script = f"{block}; from fewclip.cli.main import main; main(['methods'])"
     found = subprocess.check_output([sys.executable, "-c", script], text=True)
-    assert "skip-tuning        Skip Tuning: full fine-tuning" in found
+    assert "Skip Tuning: full fine-tuning" in found
