@@ -37,7 +37,15 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tuned(photos: Path) -> fewclip.Classifier:
     """Skip Tuning, calibrated on what eight shots left over."""
-    return fewclip.adapt(photos, shots=8, epochs=12, classes=PHRASES, device="cpu", progress=False)
+    return fewclip.adapt(
+        photos,
+        method="skip-tuning",
+        shots=8,
+        epochs=12,
+        classes=PHRASES,
+        device="cpu",
+        progress=False,
+    )
 
 
 @pytest.fixture(scope="session")

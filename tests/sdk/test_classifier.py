@@ -257,4 +257,12 @@ def test_it_warns_when_adapting_made_things_worse(photos: Path, tmp_path: Path) 
         copy = Image.open(path).rotate(3)
         copy.save(tmp_path / answer.label / f"{path.parent.name}-{path.name}")
     with pytest.warns(UserWarning, match="made things worse"):
-        fewclip.adapt(photos, val=tmp_path, shots=8, epochs=8, progress=False, classes=PHRASES)
+        fewclip.adapt(
+            photos,
+            method="skip-tuning",
+            val=tmp_path,
+            shots=8,
+            epochs=8,
+            progress=False,
+            classes=PHRASES,
+        )

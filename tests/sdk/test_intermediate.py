@@ -52,7 +52,12 @@ def test_skip_tuning_refuses_images_of_another_kind(tmp_path: Path) -> None:
         for i in range(32):
             surfaces.draw(label, i).save(tmp_path / label / f"{i:02}.png")
     clf = fewclip.adapt(
-        tmp_path, classes=surfaces.PHRASES, crop_area=0.5, device="cpu", progress=False
+        tmp_path,
+        method="skip-tuning",
+        classes=surfaces.PHRASES,
+        crop_area=0.5,
+        device="cpu",
+        progress=False,
     )
     own = [surfaces.draw(label, 100 + i) for label in surfaces.PHRASES for i in range(20)]
     outside = [digits.draw(label, i) for label in digits.PHRASES for i in range(10)]

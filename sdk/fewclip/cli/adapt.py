@@ -28,7 +28,8 @@ def adapt_arguments(parser: Parser) -> None:
         help="a folder with one sub-folder per class, a CSV, Parquet, Arrow or a WebDataset .tar",
     )
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
-    parser.add_argument("--method", default="skip-tuning", help="see `fewclip methods`")
+    parser.add_argument("--method", default="auto", help="'auto', or see `fewclip methods`")
+    parser.add_argument("--budget", type=float, help="seconds that 'auto' may take to choose")
     parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
     parser.add_argument("--val", default="auto", help="'auto', a fraction, a folder, or 0")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
@@ -77,6 +78,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
 
     config = AdaptConfig(
         method=arguments.method,
+        budget=arguments.budget,
         backbone=arguments.backbone,
         shots=shots(arguments.shots),
         classes=class_names(arguments.classes),

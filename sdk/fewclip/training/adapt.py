@@ -36,7 +36,7 @@ from fewclip.preprocess import Image
 from fewclip.report import Report
 from fewclip.training import checkpoint as checkpoints
 from fewclip.training import run_lock
-from fewclip.training.config import AdaptConfig
+from fewclip.training.config import AUTO, AdaptConfig
 from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.mixed_precision import check_precision, resolve_precision
@@ -49,7 +49,8 @@ VALIDATION_FILES = 1000  # at most so many are named in the card
 def adapt(
     data: Any,
     *,
-    method: str = "skip-tuning",
+    method: str = "auto",
+    budget: float | None = None,
     backbone: str | os.PathLike[str] = "micro",
     shots: int | Literal["all"] = 16,
     classes: Sequence[str] | Mapping[str, str] | None = None,
@@ -71,7 +72,10 @@ def adapt(
         data: a folder with one sub-folder per class, or with train/ (val/, test/) of that shape;
             a CSV with `image_path,label`; {label: [images]}; or [(image, label)]. An image is a
             path, bytes, a PIL image or an RGB uint8 array.
-        method: see `fewclip.methods()`; "dept" is "kgcoop+dept".
+        method: "auto" for what these images are best served by, chosen by cross-validation on the
+            training images; else see `fewclip.methods()`; "dept" is "kgcoop+dept".
+        budget: seconds that "auto" may take before the final fit; None for
+            `selection.auto.default_budget`.
         backbone: "micro", an open_clip NAME/TAG, or a folder; see `fewclip.backbones()`.
         shots: training images per class, or "all".
         classes: which labels, in which order, or {label: phrase} where a label is not what one
@@ -103,6 +107,7 @@ def adapt(
     """
     config = AdaptConfig(
         method=method,
+        budget=budget,
         backbone=backbone,
         shots=shots,
         classes=classes,
@@ -136,6 +141,7 @@ class Plan:
         split: which images train and which validate.
         phrases: label -> phrase.
         source: where the images came from, as it was given, when that was a place.
+        automatic, budget: whether the method is still to be chosen, and in how many seconds.
         run: the run's fingerprint as plain JSON. On a CPU equal fingerprints give equal weights,
             bit for bit, on processors of the same model: the order of sums depends on the threads,
             on torch, and on the instructions there are, which therefore are part of it. On a GPU
@@ -154,6 +160,8 @@ class Plan:
     precision: str
     checkpoint: Path | None
     run: Mapping[str, Any]
+    automatic: bool = False
+    budget: float | None = None
 
     @property
     def run_id(self) -> str:
@@ -169,7 +177,8 @@ def plan(
     Args:
         report_stage: called with a few words before each part that may take long.
     """
-    name = registry.resolve(config.method)
+    # Chosen later; the closed-form head's options are the plan's until then.
+    name = "gda" if config.method == AUTO else registry.resolve(config.method)
     device = resolve_device(config.device)
     check_precision(config.precision)
     registry.make_options(name, config.method_options)  # a wrong one is said before the long work
@@ -183,7 +192,7 @@ def plan(
     chosen = registry.make_options(name, config.method_options, defaults)
     phrases = {label: split.phrases[label] for label in split.classes}
     run = {
-        "method": name,
+        "method": config.method if config.method == AUTO else name,
         "options": chosen,
         "template": config.template,
         "phrases": list(phrases.items()),
@@ -196,6 +205,8 @@ def plan(
         **_arithmetic(device),
     }
     return Plan(
+        automatic=config.method == AUTO,
+        budget=config.budget,
         method=name,
         options=chosen,
         backbone=tower,
@@ -240,6 +251,8 @@ def execute(
         progress, stop: as `adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
+    if made.automatic:
+        return _execute_chosen(made, progress, stop)
     tower, split = made.backbone, made.split
     if split.val:
         report_stage(f"measuring zero-shot on {len(split.val)} images")
@@ -313,6 +326,27 @@ def execute(
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
     return _calibrated(clf, split, before, sample, fitted)
+
+
+def _execute_chosen(
+    made: Plan,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Classifier:
+    """Choose the method, then execute it; what was tried goes into the card."""
+    from fewclip.selection.auto import select, with_candidate  # it executes plans in its turn
+
+    def on_report(line: str) -> None:
+        if progress is not None:
+            print(f"auto: {line}", file=sys.stderr, flush=True)
+
+    made = dataclasses.replace(made, automatic=False)
+    chosen = select(made, budget=made.budget, on_report=on_report, stop=stop)
+    final = with_candidate(made, chosen.chosen, checkpoint=None)
+    clf = execute(final, progress=progress, stop=stop)
+    training = {**clf.card.training, "run_id": made.run_id, "selection": chosen.to_dict()}
+    clf.card = dataclasses.replace(clf.card, training=training)
+    return clf
 
 
 def features_of(

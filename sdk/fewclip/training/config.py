@@ -12,6 +12,8 @@ import torch
 from fewclip.classifier import TEMPLATE, check_template
 from fewclip.errors import OptionError
 
+AUTO = "auto"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
@@ -21,7 +23,8 @@ class AdaptConfig:
         options: fields of the method's options.
     """
 
-    method: str = "skip-tuning"
+    method: str = "auto"
+    budget: float | None = None
     backbone: str | os.PathLike[str] = "micro"
     shots: int | Literal["all"] = 16
     classes: Sequence[str] | Mapping[str, str] | None = None
@@ -39,6 +42,11 @@ class AdaptConfig:
         check_template(self.template)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise OptionError(f"seed must be a whole number >= 0, got {self.seed!r}")
+        if self.budget is not None and not self.budget > 0:
+            raise OptionError(f"budget must be a number of seconds above 0, got {self.budget!r}")
+        if self.method == AUTO and self.method_options:
+            names = ", ".join(sorted(self.method_options))
+            raise OptionError(f"method 'auto' chooses {names} itself; name a method to set them")
 
     @classmethod
     def of(cls, **given: Any) -> Self:

@@ -1,0 +1,323 @@
+"""`method="auto"`: the method that these training images are served by best, within a budget.
+
+Heads on frozen features are cheap and are evaluated on every fold. Methods that train are evaluated
+on one fold first, and on more only while they could still win. The choice is by out-of-fold
+log-loss, each candidate under its own best temperature, and prefers the simpler one where the
+difference is within noise. Validation and test images take no part.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fewclip import decide
+from fewclip.data import Split
+from fewclip.errors import StoppedError
+from fewclip.heads import assign_folds, fit_mixture, log_loss
+from fewclip.methods import registry
+from fewclip.methods.base import Method
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
+from fewclip.training.adapt import Plan, execute
+from fewclip.training.features import sample_features
+
+FOLDS = 4
+NOISE = 0.5  # standard errors of the paired difference within which the simpler one is taken
+LOST = 0.02  # accuracy on new classes, beyond noise, that no choice may cost
+
+Report = Callable[[str], None]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass
+class Evaluated:
+    """A candidate so far.
+
+    Attributes:
+        loss, right: (n,) of each training image, out of fold; NaN where it was not evaluated.
+        seconds: spent on it.
+        note: why it was dropped, for people.
+    """
+
+    candidate: Candidate
+    loss: Floats
+    right: Floats
+    seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def images(self) -> npt.NDArray[np.bool_]:
+        return ~np.isnan(self.loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the card: plain JSON types."""
+        n = int(self.images.sum())
+        return {
+            "candidate": self.candidate.name,
+            "method": self.candidate.method,
+            "accuracy": float(self.right[self.images].mean()) if n else None,
+            "log_loss": float(self.loss[self.images].mean()) if n else None,
+            "images": n,
+            "seconds": round(self.seconds, 1),
+            "note": self.note,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What was tried and what was chosen."""
+
+    chosen: Candidate
+    rows: tuple[Evaluated, ...]
+    budget: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for the card."""
+        return {
+            "chosen": self.chosen.name,
+            "budget": self.budget,
+            "seconds": round(self.seconds, 1),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def default_budget(images: int) -> float:
+    """Seconds: one minute and half a second for each training image, at most a quarter hour.
+
+    Enough for every candidate on `micro`; a large backbone on a CPU may end with heads alone.
+    """
+    return min(60.0 + 0.5 * images, 900.0)
+
+
+def select(
+    made: Plan,
+    *,
+    budget: float | None = None,
+    on_report: Report | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Selection:
+    """Evaluate the candidates on folds of the plan's training images and choose one.
+
+    Args:
+        budget: seconds; None for `default_budget`. Cheap candidates always finish.
+        on_report: called with a line for people after every step.
+        stop: asked while methods train; True ends the selection with what is known so far.
+    """
+    return _Selector(made, budget, on_report, stop).run()
+
+
+class _Selector:
+    def __init__(
+        self,
+        made: Plan,
+        budget: float | None,
+        on_report: Report | None,
+        stop: Callable[[], bool] | None,
+    ) -> None:
+        self.made = made
+        self.labels = np.array([item.label for item in made.split.train], np.int64)
+        self.fold = assign_folds(self.labels, FOLDS, np.random.default_rng([made.seed, 5]))
+        self.begin = time.monotonic()
+        self.budget = default_budget(len(self.labels)) if budget is None else budget
+        self.report = on_report or (lambda _: None)
+        self.stop = stop or (lambda: False)
+
+    def run(self) -> Selection:
+        rows = [self._start(candidate) for candidate in (*CHEAP, *TRAINED)]
+        if (self.fold >= 0).any():
+            self._evaluate_heads(rows[: len(CHEAP)])
+            for row in rows[len(CHEAP) :]:
+                self._evaluate(row, 0)
+            self._more_folds(rows)
+        best = self._keeping_new(rows, self._choose(rows))
+        self.report(f"chosen: {best.candidate.name}")
+        return Selection(best.candidate, tuple(rows), self.budget, self._spent())
+
+    def _start(self, candidate: Candidate) -> Evaluated:
+        nothing = np.full(len(self.labels), np.nan)
+        return Evaluated(candidate, nothing, nothing.copy())
+
+    def _spent(self) -> float:
+        return time.monotonic() - self.begin
+
+    def _more_folds(self, rows: Sequence[Evaluated]) -> None:
+        """The trained candidate that does best on the first fold, as long as it could win."""
+        tried = [row for row in rows[len(CHEAP) :] if row.images.any()]
+        if not tried:
+            return
+        first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
+        for row in tried:
+            if row is not first:
+                row.note = f"behind {first.candidate.name} on the first fold"
+        for k in range(1, FOLDS):
+            if _behind(first, self._choose(rows)):
+                first.note = "cannot win any more"
+                return
+            if not self._evaluate(first, k):
+                return
+
+    def _evaluate_heads(self, rows: Sequence[Evaluated]) -> None:
+        """Every candidate that needs features only, after one pass over the images."""
+        items = self.made.split.train
+        method = self._build(rows[1].candidate)
+        begin = time.monotonic()
+        sample = sample_features(
+            method,
+            [item.image for item in items],
+            [item.label for item in items],
+            list(self.made.phrases.values()),
+            views=method.options.views,
+            crop_area=method.options.crop_area,
+            flip=method.options.flip,
+            seed=self.made.seed,
+        )
+        itm = sample.logits_itm.astype(np.float64)
+        rows[0].seconds = time.monotonic() - begin
+        self._record(rows[0], itm, np.flatnonzero(self.fold >= 0))
+        for row in rows[1:]:
+            begin = time.monotonic()
+            head = self._build(row.candidate)
+            assert isinstance(head, FrozenHead)
+            fitted = head.fit(sample, self.made.seed)
+            answers = np.full_like(itm, np.nan)
+            own = fitted.images
+            answers[own] = (1 - fitted.weight) * itm[own] + fitted.weight * fitted.logits
+            row.seconds = time.monotonic() - begin
+            self._record(row, answers, own)
+
+    def _build(self, candidate: Candidate) -> Method:
+        plan = with_candidate(self.made, candidate)
+        return registry.build(
+            plan.method,
+            plan.backbone,
+            plan.options,
+            template=plan.template,
+            phrases=list(plan.phrases.values()),
+            generator=torch.Generator().manual_seed(plan.seed),
+        )
+
+    def _evaluate(self, row: Evaluated, k: int) -> bool:
+        """A candidate that trains on one more fold; False where the budget ended first."""
+        held = np.flatnonzero(self.fold == k)
+        begin = time.monotonic()
+        try:
+            answers = self._answers(row.candidate, held)
+        except StoppedError:
+            row.note = "the budget ended first"
+            return False
+        finally:
+            row.seconds += time.monotonic() - begin
+        logits = np.full((len(self.labels), len(self.made.phrases)), np.nan)
+        logits[held] = answers
+        self._record(row, logits, held)
+        return True
+
+    def _record(self, row: Evaluated, logits: Floats, images: npt.NDArray[np.int64]) -> None:
+        """Loss of (n, M) logits on some images, under the temperature that suits them best."""
+        labels = self.labels[images]
+        scaled = fit_mixture(logits[images], [], labels).logits(logits[images], [])
+        row.loss[images] = log_loss(scaled, labels)
+        row.right[images] = scaled.argmax(1) == labels
+        self.report(
+            f"{row.candidate.name}: {float(np.nanmean(row.right)):.1%} right out of fold; "
+            f"{max(self.budget - self._spent(), 0):.0f} s left"
+        )
+
+    def _answers(self, candidate: Candidate, held: npt.NDArray[np.int64]) -> Floats:
+        """(h, M) log-probabilities of the held images, from a model that has not seen them."""
+        train = np.setdiff1d(np.arange(len(self.labels)), held)
+        clf = execute(
+            self._plan(candidate, train),
+            stop=lambda: self.stop() or self._spent() > self.budget,
+        )
+        outputs = clf.model_outputs([self.made.split.train[i].image for i in held])
+        proba = decide.probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
+        return np.log(np.maximum(proba, 1e-30))
+
+    def _plan(self, candidate: Candidate, train: npt.NDArray[np.int64]) -> Plan:
+        """The candidate on some of the training images, with nothing kept out or kept."""
+        part: Split = dataclasses.replace(
+            self.made.split, train=[self.made.split.train[i] for i in train], val=[]
+        )
+        return with_candidate(self.made, candidate, split=part, checkpoint=None)
+
+    def _choose(self, rows: Sequence[Evaluated]) -> Evaluated:
+        """The simplest candidate that is not behind another by more than noise."""
+        able = [row for row in rows if row.images.any()] or list(rows[:1])
+        best = able[0]
+        for row in able[1:]:
+            if _behind(best, row):
+                best = row
+        return best
+
+    def _keeping_new(self, rows: Sequence[Evaluated], best: Evaluated) -> Evaluated:
+        """`best`, unless it loses classes that are known by name alone.
+
+        Heads on frozen features leave the text's answer alone, so that new classes keep zero-shot's
+        accuracy by construction. A method that trains is trained on the first half of the classes
+        and asked about the other half's training images.
+        """
+        if not best.candidate.trains:
+            return best
+        half = (len(self.made.phrases) + 1) // 2
+        if half < 2 or half == len(self.made.phrases):
+            return best
+        old, new = (np.flatnonzero(mask) for mask in (self.labels < half, self.labels >= half))
+        answers = [self._new_accuracy(c, old, new, half) for c in (CHEAP[0], best.candidate)]
+        noise = float(np.sqrt(0.25 / len(new)))
+        best.note = f"new classes by name: {answers[1]:.1%}, zero-shot {answers[0]:.1%}"
+        if answers[1] >= answers[0] - LOST - noise:
+            return best
+        best.note += "; not chosen for that"
+        return self._choose([row for row in rows if not row.candidate.trains])
+
+    def _new_accuracy(
+        self,
+        candidate: Candidate,
+        old: npt.NDArray[np.int64],
+        new: npt.NDArray[np.int64],
+        half: int,
+    ) -> float:
+        phrases = dict(list(self.made.phrases.items())[:half])
+        others = dict(list(self.made.phrases.items())[half:])
+        plan = self._plan(candidate, old)
+        split = dataclasses.replace(plan.split, classes=tuple(phrases), phrases=phrases)
+        clf = execute(dataclasses.replace(plan, split=split, phrases=phrases))
+        clf = clf.with_classes(others)
+        proba = clf.predict_proba([self.made.split.train[i].image for i in new])
+        return float((proba.argmax(1) + half == self.labels[new]).mean())
+
+
+def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
+    """The plan with the candidate's method, on a backbone of its own."""
+    tower = copy.deepcopy(made.backbone)
+    defaults = registry.backbone_defaults(candidate.method, tower)
+    options = registry.make_options(candidate.method, candidate.options, defaults)
+    run = {**made.run, "method": candidate.method, "options": options}
+    return dataclasses.replace(
+        made,
+        method=candidate.method,
+        options=options,
+        backbone=tower,
+        run=json.loads(json.dumps(run)),
+        **changes,
+    )
+
+
+def _behind(one: Evaluated, other: Evaluated) -> bool:
+    """Whether `other` is ahead on the images that both were evaluated on, by more than noise."""
+    both = one.images & other.images
+    if not both.any() or one is other:
+        return False
+    gap = one.loss[both] - other.loss[both]
+    return bool(gap.mean() > NOISE * gap.std() / np.sqrt(len(gap)))
