@@ -17,9 +17,9 @@ from fewclip_app.work.workspace import Workspace
 
 POLL_SECONDS = 0.5  # between two questions after a job
 GENTLE = {"crop_area": 0.5, "flip": False}
-METHODS = {"Skip Tuning": "skip-tuning", "DePT": "dept"}
+METHODS = {"Best for my photos": "auto", "Skip Tuning": "skip-tuning", "DePT": "dept"}
 # What trains when nobody chooses.
-DEFAULT_METHOD = "skip-tuning"
+DEFAULT_METHOD = "auto"
 
 
 class Adapt(NamedTuple):
@@ -158,8 +158,10 @@ def begin(workspace: Workspace, jobs: JobQueue, **choices: Any) -> Job:
             "method": choices["method"],
             "backbone": choices["backbone"],
             "shots": int(shots),
-            "epochs": int(epochs) or None,
-        } | (GENTLE if choices.get("gentle") else {})
+        }
+        if choices["method"] != "auto":  # which chooses epochs and crops itself
+            options["epochs"] = int(epochs) or None
+            options |= GENTLE if choices.get("gentle") else {}
         workspace.job = jobs.submit(lambda job: training.train(workspace, job, **options))
         return workspace.job
 

@@ -252,7 +252,7 @@ def execute(
         report_stage: called with a few words before each part that may take long.
     """
     if made.automatic:
-        return _execute_chosen(made, progress, stop)
+        return _execute_chosen(made, progress, stop, report_stage)
     tower, split = made.backbone, made.split
     if split.val:
         report_stage(f"measuring zero-shot on {len(split.val)} images")
@@ -332,18 +332,17 @@ def _execute_chosen(
     made: Plan,
     progress: Callable[[Progress], None] | None,
     stop: Callable[[], bool] | None,
+    report_stage: Callable[[str], None],
 ) -> Classifier:
     """Choose the method, then execute it; what was tried goes into the card."""
     from fewclip.selection.auto import select, with_candidate  # it executes plans in its turn
 
-    def on_report(line: str) -> None:
-        if progress is not None:
-            print(f"auto: {line}", file=sys.stderr, flush=True)
-
     made = dataclasses.replace(made, automatic=False)
-    chosen = select(made, budget=made.budget, on_report=on_report, stop=stop)
+    chosen = select(made, budget=made.budget, on_report=report_stage, stop=stop)
+    if stop is not None and stop():
+        raise StoppedError("stopped while the method was chosen; nothing was trained")
     final = with_candidate(made, chosen.chosen, checkpoint=None)
-    clf = execute(final, progress=progress, stop=stop)
+    clf = execute(final, progress=progress, stop=stop, report_stage=report_stage)
     training = {**clf.card.training, "run_id": made.run_id, "selection": chosen.to_dict()}
     clf.card = dataclasses.replace(clf.card, training=training)
     return clf
