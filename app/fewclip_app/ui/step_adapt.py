@@ -215,7 +215,9 @@ _MICRO = render.note(
     "under Advanced."
 )
 _MEANING = (
-    "<dl class='fc-methods'><dt>Skip Tuning</dt><dd>changes the upper half of CLIP itself. It "
+    "<dl class='fc-methods'><dt>Best for my photos</dt><dd>tries several ways on parts of your "
+    "photos and keeps the one that does best on those it has not seen. It sets the rest "
+    "itself.</dd><dt>Skip Tuning</dt><dd>changes the upper half of CLIP itself. It "
     "learns the most, above all where images are unlike everyday photos, and takes the most time "
     "and memory.</dd><dt>DePT</dt><dd>leaves CLIP as it is, and learns the words around a class "
     "name and a small layer on top. Lighter; and classes added later by name alone suffer "

@@ -27,6 +27,7 @@ from fewclip.classifier import (
 )
 from fewclip.contract import Calibration
 from fewclip.data import split as datasets
+from fewclip.errors import StoppedError
 from fewclip.heads import FeatureSample, FittedHead
 from fewclip.methods import registry
 from fewclip.methods.base import Method
