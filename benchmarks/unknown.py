@@ -20,7 +20,7 @@ import numpy as np
 import fewclip
 from fewclip import decide
 
-METHODS = ("zero-shot", "fine-tune", "skip-tuning", "coop+dept", "kgcoop+dept")
+METHODS = ("gda", "fine-tune", "skip-tuning", "kgcoop+dept")
 SEEDS = (1, 2, 3)
 
 
