@@ -14,7 +14,7 @@ import dataclasses
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 
 from fewclip.contract import Card
 from fewclip.errors import ClassNameError
@@ -63,16 +63,21 @@ def phrases_for(labels: Sequence[str], given: Mapping[str, str]) -> dict[str, st
         ClassNameError: a phrase shows nothing, or CLIP cannot tell two of them apart.
     """
     phrases = {label: given.get(label, _default(label)) for label in labels}
+    _check_distinct(phrases)
+    return phrases
+
+
+def _check_distinct(phrases: Mapping[str, str], settled: Container[str] = ()) -> None:
+    """Refuse two phrases that CLIP cannot tell apart, unless both labels are `settled`."""
     taken: dict[str, str] = {}
     for label, phrase in phrases.items():
         _check_phrase(label, phrase)
         other = taken.setdefault(prompt_key(phrase), label)
-        if other != label:
+        if other != label and not (label in settled and other in settled):
             raise ClassNameError(
                 f"classes {other!r} and {label!r} would both be called {phrase!r}, and CLIP "
                 "cannot tell them apart; give phrases with classes={label: phrase}"
             )
-    return phrases
 
 
 def prompt_key(phrase: str) -> str:
@@ -241,7 +246,9 @@ def _resolve(
         if column < 0 or column in taken or not _same(given.get(label), phrase):
             phrase, column = given.get(label, _default(label)), -1
         classes[label] = phrase, column
-    phrases_for(list(classes), {label: phrase for label, (phrase, _) in classes.items()})
+    # What the model has together already is not refused now: ImageNet has such pairs.
+    settled = {label for label, (_, column) in classes.items() if column >= 0 or label in kept}
+    _check_distinct({label: phrase for label, (phrase, _) in classes.items()}, settled)
     return classes
 
 

@@ -183,10 +183,10 @@ def plan(
     device = resolve_device(config.device)
     check_precision(config.precision)
     registry.make_options(name, config.method_options)  # a wrong one is said before the long work
-    report_stage("reading the images")
     pool = datasets.read(data, classes=config.classes, fixes=config.fixes)
     split = datasets.few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
-    report_stage(f"loading {os.fspath(config.backbone)}")
+    if config.backbone != "micro":  # which takes no time
+        report_stage(f"loading {os.fspath(config.backbone)}")
     tower = load_backbone(config.backbone, device)
     precision = _precision(config, tower)
     defaults = registry.backbone_defaults(name, tower)
