@@ -11,7 +11,7 @@ Scores fail on different out-of-distribution images, so several must agree on ON
 
 Each is standardized by its leave-one-out values on the training images and they are added class by
 class; the best class counts. Nothing is fitted on out-of-distribution images. Skip Tuning draws the
-output features together; the intermediate statistics come from its frozen half and are not.
+output features together, so that a tuned image tower is judged by the intermediate statistics alone.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ class OODScore:
                 of them left every image scores -inf.
         """
         names, index = np.unique(self.labels, return_inverse=True)
+        parts = parts[-len(self.images) :]  # fitted without the output features, it ignores them
         terms = []
         for part, images in zip(parts, self.images, strict=True):
             similar = np.asarray(part, np.float64) @ images.astype(np.float64).T

@@ -91,7 +91,8 @@ def test_inputs_and_outputs_are_the_contracts(folder: Path) -> None:
     inputs = [*image.get_inputs(), *image.get_overridable_initializers()]
     assert shapes(inputs) == {"image": ["batch", 3, 64, 64], "classes": ["classes", 256]}
     assert {i.type for i in inputs} == {"tensor(float)"}
-    assert [o.name for o in image.get_outputs()] == ["features", "logits_itm", "logits_cat"]
+    names = ["features", "logits_itm", "logits_cat", "intermediate"]
+    assert [o.name for o in image.get_outputs()] == names
     assert shapes(image.get_outputs())["features"] == ["batch", 256]
     assert shapes(image.get_outputs())["logits_itm"] == ["batch", "classes"]
     assert shapes(image.get_outputs())["logits_cat"] == ["batch", 3]
@@ -103,7 +104,7 @@ def test_inputs_and_outputs_are_the_contracts(folder: Path) -> None:
 def test_the_metadata_stands_without_the_card(graph: onnx.ModelProto, folder: Path) -> None:
     told = {p.key: p.value for p in graph.metadata_props}
     assert json.loads(told["classes"]) == list(LABELS)
-    assert told["format_version"] == "1"
+    assert told["format_version"] == "2"
     card = json.loads((folder / "card.json").read_text("utf-8"))
     assert json.loads(told["preprocessing"]) == card["preprocessing"]
     (default,) = (i for i in graph.graph.initializer if i.name == "classes")
@@ -121,7 +122,7 @@ def test_no_weight_stands_there_twice_and_nothing_points_outside(graph: onnx.Mod
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_any_batch_and_the_classes_may_be_replaced(folder: Path, n: int) -> None:
     image = session(folder / "image.onnx")
-    features, itm, cat = image.run(None, {"image": pixels(n)})
+    features, itm, cat, _ = image.run(None, {"image": pixels(n)})
     assert (features.shape, itm.shape, cat.shape) == ((n, 256), (n, 3), (n, 3))
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
     five = np.eye(5, 256, dtype=np.float32)

@@ -229,7 +229,7 @@ def test_the_unknown_threshold_decides_what_is_known(
         ({"method": "magic"}, OptionError, "skip-tuning"),
         ({"template": "a photo"}, OptionError, "exactly one"),
         ({"omega_": 3}, OptionError, "omega_"),
-        ({"omega": 8}, OptionError, "8 .*blocks"),
+        ({"method": "skip-tuning", "omega": 8}, OptionError, "8 .*blocks"),
         ({"lam": -1}, OptionError, "lam"),
         ({"epochs": 0}, OptionError, "epochs"),
         ({"seed": -1}, OptionError, "seed"),

@@ -248,7 +248,7 @@ class Backbone(nn.Module):
             taps[k][:, 1 : 1 + patches].float() for k in (depth // 4, depth // 2, 3 * depth // 4)
         )
         mean = middle.mean(1)
-        deviation = (middle - mean[:, None]).square().mean(1).clamp_min(1e-12).sqrt()
+        deviation = (middle - mean[:, None]).square().mean(1).sqrt()
         return torch.cat([low.mean(1), mean, high.mean(1), deviation, middle.amax(1)], 1)
 
     # ---- text tower --------------------------------------------------------------------------

@@ -317,9 +317,10 @@ def execute(
             "device": tower.device.type,
         },
     )
-    ood = OODScore.fit(
-        ood_parts(sample.features[:, 0], _first_view(sample.intermediate)), sample.labels
-    )
+    parts = ood_parts(sample.features[:, 0], _first_view(sample.intermediate))
+    if tuned.trains_images and len(parts) > 1:  # training drew its own images together there
+        parts = parts[1:]
+    ood = OODScore.fit(parts, sample.labels)
     clf = Classifier(
         tuned,
         card,
