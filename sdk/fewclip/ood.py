@@ -11,7 +11,7 @@ Scores fail on different out-of-distribution images, so several must agree on ON
 
 Each is standardized by its leave-one-out values on the training images and they are added class by
 class; the best class counts. Nothing is fitted on out-of-distribution images. Skip Tuning draws the
-output features together, so that a tuned image tower is judged by the intermediate statistics alone.
+output features together, so that a tuned image tower is judged by intermediate statistics alone.
 """
 
 from __future__ import annotations
