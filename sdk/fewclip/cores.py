@@ -1,7 +1,7 @@
 """How many threads a process may really use: the one rule for torch, ONNX Runtime and decoding.
 
 No torch. Two cores that other programs use as well are no reason to use one thread: threads that
-sleep while they wait lose nothing by it. Threads that spin do (20 times on a busy machine), so
+sleep while they wait lose less by it than threads that spin (4 to 6 times on a busy machine), so
 importing fewclip asks OpenMP, which torch computes with, for sleeping ones.
 """
 
