@@ -76,7 +76,7 @@ def check(out: Path) -> str:
 def kill_many(root: Path, kills: int, seed: int) -> bool:
     """Kill so often, check each time, and compare the end with a run that was never killed."""
     rng = random.Random(seed)
-    photos, whole, out = write_photos(root / "photos"), root / "whole", root / "m"
+    photos, whole = write_photos(root / "photos"), root / "whole"
     lasts = {"adapt": timed(adapt_words(photos, whole))}
     base = {
         "save": [*FEWCLIP, "add-classes", str(whole), "three", "--overwrite", "--out"],
@@ -84,25 +84,34 @@ def kill_many(root: Path, kills: int, seed: int) -> bool:
     }
     words = {name: [*line, str(root / name)] for name, line in base.items()}
     lasts |= {name: timed(line) for name, line in words.items()}
-    targets = {"adapt": out, "save": root / "save", "export": root / "export"}
-    words["adapt"] = adapt_words(photos, out)
+    targets = {"adapt": root / "m", "save": root / "save", "export": root / "export"}
+    words["adapt"] = adapt_words(photos, targets["adapt"])
     found: dict[str, collections.Counter[str]] = {c: collections.Counter() for c in COMMANDS}
     runs = 0
+    finished: list[Path] = []
     while sum(sum(c.values()) for c in found.values()) < kills:
         name = COMMANDS[runs % len(COMMANDS)]
         runs += 1
+        if targets["adapt"].exists():  # done: the next kills are to fall on another training
+            finished.append(targets["adapt"])
+            targets["adapt"] = root / f"m{runs}"
+            words["adapt"] = adapt_words(photos, targets["adapt"])
         if killed(words[name], rng.uniform(0.2, 1.0) * lasts[name]):
             found[name][check(targets[name])] += 1
     for name, counts in found.items():
         rows = ", ".join(f"{text} {n} times" for text, n in sorted(counts.items()))
         print(f"{name:<8} killed {sum(counts.values()):>3} times: {rows}")
-    subprocess.run(words["adapt"], check=True, capture_output=True)
+    finished.append(targets["adapt"])
+    for out in finished:
+        subprocess.run(adapt_words(photos, out), check=True, capture_output=True)
     subprocess.run(words["save"], check=True, capture_output=True)
-    same = sha256_file(out / "model.safetensors") == sha256_file(whole / "model.safetensors")
+    hashes = {sha256_file(out / "model.safetensors") for out in [whole, *finished]}
+    same = len(hashes) == 1
     left = sorted(path.name for path in root.glob(".save.*")) + sorted(
         path.name for path in root.glob("*.checkpoint")
     )
-    print(f"resumed to the same bits: {same}; left behind after the next run: {left or 'nothing'}")
+    print(f"{len(finished)} adapt runs, resumed to the bits of one never killed: {same}")
+    print(f"left behind after the next run: {left or 'nothing'}")
     return same and not left
 
 

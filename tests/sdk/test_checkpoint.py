@@ -203,3 +203,11 @@ def test_a_checkpoint_says_what_is_in_it(folder: Path) -> None:
     assert found is not None
     assert (found.epochs_done, len(found.history)) == (1, 1)
     assert dataclasses.replace(found) == found
+
+
+def test_what_a_killed_run_left_beside_a_finished_model_goes(photos: Path, folder: Path) -> None:
+    out = folder.with_suffix("")
+    assert main(words(photos, out, "--resume")) == 0
+    folder.mkdir()
+    assert main(words(photos, out, "--resume")) == 0
+    assert os.listdir(out.parent) == [out.name]

@@ -104,6 +104,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
             raise InputError(
                 f"{out} holds a model of another run; give another --out, or --overwrite"
             )
+        checkpoint.remove(kept)  # where the run was killed between saving and this
         print(f"{out} is finished already: the same data and settings", file=sys.stderr)
         return card
     aside = None if arguments.resume else checkpoint.set_aside(kept)

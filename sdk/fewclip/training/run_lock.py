@@ -17,12 +17,13 @@ if sys.platform != "win32":
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a checkpoint's folder; it is made where it is missing, and goes again while empty.
+    """Hold a checkpoint's folder; it is made where it is missing, and goes again if it is empty.
 
     Raises:
         CheckpointError: another run holds it, or the disk refuses.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    # The folder itself in any case: a killed run may have left it empty.
+    missing = [folder, *(path for path in folder.parents if not path.exists())]
     try:
         handle = _acquire(folder)
     except OSError as error:
