@@ -67,7 +67,14 @@ def test_inputs_and_outputs_stay_float32(folders: dict[str, Path]) -> None:
         model = onnx.load(folder / "image.onnx")
         values = [*model.graph.input, *model.graph.output]
         kinds = {v.name: v.type.tensor_type.elem_type for v in values}
-        assert set(kinds) == {"image", "classes", "features", "logits_itm", "logits_cat"}
+        assert set(kinds) == {
+            "image",
+            "classes",
+            "features",
+            "logits_itm",
+            "logits_cat",
+            "intermediate",
+        }
         assert set(kinds.values()) == {onnx.TensorProto.FLOAT}
 
 
