@@ -45,7 +45,7 @@ def build(sessions: Sessions) -> None:
     async def adapt(
         request: gr.Request,
         images: Any = None,
-        method: str = "skip-tuning",
+        method: str = step_adapt.DEFAULT_METHOD,
         backbone: str = "",
         shots: int = 16,
         epochs: int = 0,

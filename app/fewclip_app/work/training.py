@@ -123,7 +123,7 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
 def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
     job.begin("Loading PyTorch and the backbone")
     from fewclip import classifier
-    from fewclip.training import AdaptConfig, adapt
+    from fewclip.training import AdaptConfig, execute, plan
 
     with workspace.lock:
         workspace.labelled()  # says what is missing
@@ -135,24 +135,24 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
         test = [(workspace.store.keep(photo, folder), label) for photo, label in workspace.test]
     people = _Words(kept)
     try:
-        plan = adapt.plan(
+        made = plan(
             {label: [photo.path for photo in photos] for label, photos in kept.items()},
             AdaptConfig.of(device=workspace.settings.device, **choices),
         )
     except FewclipError as error:
         raise type(error)(people.read(str(error))) from error
-    skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in plan.split.skipped]
-    plan = dataclasses.replace(plan, split=dataclasses.replace(plan.split, skipped=skipped))
+    skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in made.split.skipped]
+    made = dataclasses.replace(made, split=dataclasses.replace(made.split, skipped=skipped))
     photos = {str(photo.path): photo for photos in kept.values() for photo in photos}
-    held_out = [(photos[str(i.image)], plan.split.classes[i.label]) for i in plan.split.val]
-    evaluated_on, repeated = _unseen(test, plan.split) if test else (held_out, [])
+    held_out = [(photos[str(i.image)], made.split.classes[i.label]) for i in made.split.val]
+    evaluated_on, repeated = _unseen(test, made.split) if test else (held_out, [])
     before = None
     if evaluated_on:
         job.begin("Measuring CLIP before the training")
-        untrained = classifier.zero_shot_on(plan.backbone, plan.phrases, plan.template)
+        untrained = classifier.zero_shot_on(made.backbone, made.phrases, made.template)
         before = _report(untrained, evaluated_on)[0]
     job.begin("Training")
-    tuned = _without_places(adapt.execute(plan, progress=job.report_progress, stop=job.stopping))
+    tuned = _without_places(execute(made, progress=job.report_progress, stop=job.stopping))
     job.begin("Measuring the result")
     evaluation = None
     if before is not None:

@@ -22,9 +22,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewclip.backbone.blocks import (
+    attend,
+    deep_context,
+    finish,
+    join,
+    overwrite_context,
+    overwrite_last,
+    project,
+    project_keys,
+    project_queries,
+    run_one_row,
+    run_rows,
+    suffix_mask,
+)
 from fewclip.contract import Preprocess
 from fewclip.tokenizer import Tokenizer
 
@@ -212,7 +225,7 @@ class Backbone(nn.Module):
         for k in range(start, stop):
             if taps is not None and k in taps:
                 taps[k] = x
-            x = _run_rows(self.clip.visual.transformer.resblocks[k], _overwrite_last(x, k, deep))
+            x = run_rows(self.clip.visual.transformer.resblocks[k], overwrite_last(x, k, deep))
         return x
 
     def image_features(
@@ -227,7 +240,7 @@ class Backbone(nn.Module):
         x = self.image_blocks(x, start, last, deep, taps)
         if taps is not None and last in taps:
             taps[last] = x
-        x = _run_one_row(visual.transformer.resblocks[last], _overwrite_last(x, last, deep))
+        x = run_one_row(visual.transformer.resblocks[last], overwrite_last(x, last, deep))
         features: Tensor = visual.ln_post(x[:, 0]) @ visual.proj
         return features
 
@@ -275,7 +288,7 @@ class Backbone(nn.Module):
         p, t = len(prompts.prefix), prompts.suffix.shape[1]
         prefix = embed(prompts.prefix)[None]  # (1, p, w)
         if context is not None:
-            prefix = _overwrite_context(prefix, context)
+            prefix = overwrite_context(prefix, context)
         prefix = prefix + positions[:p]
         suffix = (embed(prompts.suffix) + positions[p : p + t])[None]  # (1, M, t, w)
         per_image = context is not None and context.dim() == 3
@@ -288,19 +301,19 @@ class Backbone(nn.Module):
         """Blocks `start .. stop-1`; `deep[k-1]` (n, w) overwrites positions 1..n at block k."""
         for k in range(start, stop):
             block = self.clip.transformer.resblocks[k]
-            prefix = _deep_context(hidden.prefix, k, deep)
+            prefix = deep_context(hidden.prefix, k, deep)
             g, m, t, w = hidden.suffix.shape
             normed_prefix, normed_suffix = block.ln_1(prefix), block.ln_1(hidden.suffix)
-            q, keys, values = _project(block.attn, normed_prefix)
-            mixed_prefix = _attend(q, keys, values, is_causal=True)
-            q, k_s, v_s = _project(block.attn, normed_suffix.reshape(g * m, t, w))
-            k_all, v_all = _join(keys, k_s, m), _join(values, v_s, m)
-            mask = _suffix_mask(t, prefix.shape[1], prefix.device)
-            mixed = _attend(q, k_all, v_all, attn_mask=mask)
-            suffix = _finish(block, hidden.suffix.reshape(g * m, t, w), mixed)
+            q, keys, values = project(block.attn, normed_prefix)
+            mixed_prefix = attend(q, keys, values, is_causal=True)
+            q, k_s, v_s = project(block.attn, normed_suffix.reshape(g * m, t, w))
+            k_all, v_all = join(keys, k_s, m), join(values, v_s, m)
+            mask = suffix_mask(t, prefix.shape[1], prefix.device)
+            mixed = attend(q, k_all, v_all, attn_mask=mask)
+            suffix = finish(block, hidden.suffix.reshape(g * m, t, w), mixed)
             hidden = dataclasses.replace(
                 hidden,
-                prefix=_finish(block, prefix, mixed_prefix),
+                prefix=finish(block, prefix, mixed_prefix),
                 suffix=suffix.reshape(g, m, t, w),
             )
         return hidden
@@ -312,17 +325,17 @@ class Backbone(nn.Module):
         last = self.text_depth - 1
         hidden = self.text_blocks(hidden, start, last, deep)
         block = self.clip.transformer.resblocks[last]
-        prefix = _deep_context(hidden.prefix, last, deep)
+        prefix = deep_context(hidden.prefix, last, deep)
         g, m, t, w = hidden.suffix.shape
         rows = hidden.suffix[:, torch.arange(m, device=hidden.eot.device), hidden.eot]  # (G, M, w)
-        keys, values = _project_keys(block.attn, block.ln_1(prefix))
-        k_s, v_s = _project_keys(block.attn, block.ln_1(hidden.suffix).reshape(g * m, t, w))
-        q = _project_queries(block.attn, block.ln_1(rows).reshape(g * m, 1, w))
+        keys, values = project_keys(block.attn, block.ln_1(prefix))
+        k_s, v_s = project_keys(block.attn, block.ln_1(hidden.suffix).reshape(g * m, t, w))
+        q = project_queries(block.attn, block.ln_1(rows).reshape(g * m, 1, w))
         causal = torch.arange(t, device=rows.device) <= hidden.eot[:, None]  # (M, t)
         shared = torch.ones(m, prefix.shape[1], dtype=torch.bool, device=rows.device)
         mask = torch.cat([shared, causal], 1).repeat(g, 1)[:, None, None]  # (G*M, 1, 1, p + t)
-        mixed = _attend(q, _join(keys, k_s, m), _join(values, v_s, m), attn_mask=mask)
-        out = _finish(block, rows.reshape(g * m, 1, w), mixed).reshape(g, m, w)
+        mixed = attend(q, join(keys, k_s, m), join(values, v_s, m), attn_mask=mask)
+        out = finish(block, rows.reshape(g * m, 1, w), mixed).reshape(g, m, w)
         features: Tensor = self.clip.ln_final(out) @ self.clip.text_projection
         return features if hidden.per_image else features[0]
 
@@ -335,98 +348,10 @@ class Backbone(nn.Module):
         """
         x = self.clip.token_embedding(tokens)  # (n, T, w)
         if context is not None:
-            x = _overwrite_context(x, context)
+            x = overwrite_context(x, context)
         x = x + self.clip.positional_embedding
         for k, block in enumerate(self.clip.transformer.resblocks):
-            x = _run_rows(block, _deep_context(x, k, deep), causal=True)
+            x = run_rows(block, deep_context(x, k, deep), causal=True)
         rows = x[torch.arange(x.shape[0], device=x.device), tokens.argmax(-1)]
         features: Tensor = self.clip.ln_final(rows) @ self.clip.text_projection
         return features
-
-
-# ---- one residual block, in parts ------------------------------------------------------------
-
-
-def _heads(x: Tensor, attn: nn.MultiheadAttention) -> Tensor:
-    b, t, w = x.shape
-    return x.reshape(b, t, attn.num_heads, w // attn.num_heads).transpose(1, 2)
-
-
-def _project(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, T, w) -> queries, keys, values (B, heads, T, w / heads)."""
-    q, k, v = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
-    return _heads(q, attn), _heads(k, attn), _heads(v, attn)
-
-
-def _project_queries(attn: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    w = x.shape[-1]
-    return _heads(F.linear(x, attn.in_proj_weight[:w], attn.in_proj_bias[:w]), attn)
-
-
-def _project_keys(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
-    w = x.shape[-1]
-    k, v = F.linear(x, attn.in_proj_weight[w:], attn.in_proj_bias[w:]).chunk(2, dim=-1)
-    return _heads(k, attn), _heads(v, attn)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Attention of heads; in float32 on a CPU even where the products around it are bf16: there
-    bf16's backward is slower than float32's, and so is its forward with a mask."""
-    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        with torch.autocast("cpu", enabled=False):
-            q, k, v = q.float(), k.float(), v.float()
-            return F.scaled_dot_product_attention(q, k, v, **options)
-    return F.scaled_dot_product_attention(q, k, v, **options)
-
-
-def _finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
-    """Residual, MLP, residual: x (B, T, w), mixed (B, heads, T, w / heads) from attention."""
-    attended = block.attn.out_proj(mixed.transpose(1, 2).reshape(x.shape))
-    x = x + block.ls_1(attended)
-    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return out
-
-
-def _run_rows(block: Any, x: Tensor, *, causal: bool = False) -> Tensor:
-    q, k, v = _project(block.attn, block.ln_1(x))
-    return _finish(block, x, _attend(q, k, v, is_causal=causal))
-
-
-def _run_one_row(block: Any, x: Tensor) -> Tensor:
-    """The block's output for row 0 only: (B, T, w) -> (B, 1, w)."""
-    normed = block.ln_1(x)
-    k, v = _project_keys(block.attn, normed)
-    q = _project_queries(block.attn, normed[:, :1])
-    return _finish(block, x[:, :1], _attend(q, k, v))
-
-
-def _join(shared: Tensor, own: Tensor, m: int) -> Tensor:
-    """Prefix keys (G, h, p, d) in front of each class's own (G*M, h, t, d)."""
-    g, h, p, d = shared.shape
-    spread = shared[:, None].expand(g, m, h, p, d).reshape(g * m, h, p, d)
-    return torch.cat([spread, own], 2)
-
-
-def _suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
-    """(t, p + t) bool: a suffix row sees the whole prefix and the suffix up to itself."""
-    rows = torch.arange(t, device=device)[:, None] + p
-    return torch.arange(p + t, device=device)[None] <= rows
-
-
-def _overwrite_context(x: Tensor, context: Tensor) -> Tensor:
-    """Positions 1..n of (G or 1, T, w) replaced by context (n, w) or (G, n, w)."""
-    context = context if context.dim() == 3 else context.expand(x.shape[0], -1, -1)
-    g, n = context.shape[:2]
-    x = x.expand(g, -1, -1)
-    return torch.cat([x[:, :1], context.to(x.dtype), x[:, 1 + n :]], 1)
-
-
-def _deep_context(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
-    return _overwrite_context(x, deep[k - 1]) if 1 <= k <= len(deep) else x
-
-
-def _overwrite_last(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
-    if not 1 <= k <= len(deep):
-        return x
-    new = deep[k - 1].expand(x.shape[0], -1, -1)
-    return torch.cat([x[:, : -new.shape[1]], new.to(x.dtype)], 1)

@@ -20,7 +20,7 @@ from fewclip.errors import DataError, OptionError
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
     from fewclip.classifier import Classifier
-    from fewclip.training.adapt import Plan
+    from fewclip.training import Plan
 
 Outcome = dict[str, float]
 ZERO_SHOT = "zero-shot"
@@ -206,7 +206,7 @@ def learn(
         stop: as in `adapt`.
     """
     from fewclip.classifier import zero_shot_on
-    from fewclip.training.adapt import execute
+    from fewclip.training import execute
 
     if job.method == ZERO_SHOT:
         return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
@@ -215,7 +215,7 @@ def learn(
 
 def _plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:
     from fewclip.data import Item, Split
-    from fewclip.training.adapt import Plan
+    from fewclip.training import Plan
 
     phrases = job.dataset.phrases(job.half)
     photos = job.dataset.sample(job.shots, job.seed, job.half)

@@ -72,8 +72,7 @@ def adapt(arguments: Arguments) -> int:
 def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Card:
     """The card of the model in `out`: trained now, or found there `finished`."""
     from fewclip import artifact
-    from fewclip.training import AdaptConfig, checkpoint, execute, plan
-    from fewclip.training.adapt import describe
+    from fewclip.training import AdaptConfig, checkpoint, describe, execute, plan
     from fewclip.training.progress import stage_to_stderr, to_stderr
 
     config = AdaptConfig(
@@ -96,7 +95,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     describe(made)
     if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
-    if arguments.resume and not finished and not (kept / checkpoint.STATE_FILE).exists():
+    if arguments.resume and not finished and not checkpoint.exists(kept):
         print(f"nothing to resume, no checkpoint in {kept}: starting afresh", file=sys.stderr)
     if finished:
         card = artifact.read_card(out)

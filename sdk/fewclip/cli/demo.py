@@ -23,7 +23,7 @@ from fewclip.samples import digits, surfaces
 if TYPE_CHECKING:
     from fewclip.classifier import Classifier
 
-METHODS = ("zero-shot", "skip-tuning", "kgcoop+dept")
+METHODS = ("zero-shot", "gda", "skip-tuning", "kgcoop+dept")
 TEMPLATE = "a photo of {}."  # the phrases bring their own article
 SHOTS = 16
 

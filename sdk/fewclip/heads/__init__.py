@@ -9,7 +9,8 @@ from fewclip.heads.folds import assign_folds, out_of_fold
 from fewclip.heads.gda import fit_gda
 from fewclip.heads.linear import Head
 from fewclip.heads.logistic import choose_strength, fit_logistic
-from fewclip.heads.mixture import Mixture, fit_mixture, log_loss
+from fewclip.heads.loss import log_loss
+from fewclip.heads.mixture import Mixture, fit_mixture
 from fewclip.heads.sample import FeatureSample, head_features
 from fewclip.heads.stacking import FittedHead, fit_stacked, fold_count
 

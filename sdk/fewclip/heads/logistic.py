@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from fewclip.heads.folds import assign_folds, out_of_fold
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
-from fewclip.heads.mixture import log_loss
+from fewclip.heads.loss import log_loss, mean_and_gradient
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 
@@ -33,20 +33,12 @@ def fit_logistic(features: AnyFloats, labels: Ints, classes: int, strength: floa
         u, s, basis = np.linalg.svd(x, full_matrices=False)
         x = u * s
     d = x.shape[1]
-    rows = np.arange(n)
 
     def loss(theta: Floats) -> tuple[float, Floats]:
         weight, bias = theta[: classes * d].reshape(classes, d), theta[classes * d :]
-        logits = x @ weight.T + bias
-        logits -= logits.max(1, keepdims=True)
-        p = np.exp(logits)
-        total = p.sum(1, keepdims=True)
-        fit = float((np.log(total[:, 0]) - logits[rows, labels]).mean())
-        p /= total
-        p[rows, labels] -= 1
-        p /= n
+        fit, by_logits = mean_and_gradient(x @ weight.T + bias, labels)
         ridge = weight / (strength * n)
-        gradient = np.concatenate([(p.T @ x + ridge).ravel(), p.sum(0)])
+        gradient = np.concatenate([(by_logits.T @ x + ridge).ravel(), by_logits.sum(0)])
         return fit + 0.5 * float((weight * ridge).sum()), gradient
 
     options = {"maxiter": 200, "gtol": 1e-5}

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from fewclip.heads.linear import Floats, Head, Ints
+from fewclip.heads.loss import mean_and_gradient
 
 _RIDGE = 0.02  # images' worth of prior: on separable data the factors would run off
 _TRACE = 1e-3  # of the text always counts: where no head tells, its order is still the answer
@@ -66,13 +67,6 @@ class Mixture:
         return self.text / (1 - self.weight)
 
 
-def log_loss(logits: Floats, labels: Ints) -> Floats:
-    """(n, M) logits, (n,) labels -> (n,) negative log-likelihoods in nats."""
-    top = logits.max(1)
-    total: Floats = top + np.log(np.exp(logits - top[:, None]).sum(1))
-    return total - logits[np.arange(len(labels)), labels]
-
-
 def fit_mixture(itm: Floats, heads: Sequence[Floats], labels: Ints) -> Mixture:
     """The factors of least out-of-fold log-loss.
 
@@ -86,18 +80,11 @@ def fit_mixture(itm: Floats, heads: Sequence[Floats], labels: Ints) -> Mixture:
     spread[spread < 1e-9] = 1.0
     parts = parts / spread[:, None, None]
     n = len(labels)
-    rows = np.arange(n)
 
     def loss(factors: Floats) -> tuple[float, Floats]:
-        logits = np.tensordot(factors, parts, 1)
-        logits -= logits.max(1, keepdims=True)
-        p = np.exp(logits)
-        total = p.sum(1, keepdims=True)
-        value = float((np.log(total[:, 0]) - logits[rows, labels]).mean())
-        p /= total
-        p[rows, labels] -= 1
-        value += 0.5 * _RIDGE * float(factors @ factors) / n
-        return value, np.tensordot(parts, p, 2) / n + _RIDGE * factors / n
+        fit, by_logits = mean_and_gradient(np.tensordot(factors, parts, 1), labels)
+        ridge = _RIDGE * factors / n
+        return fit + 0.5 * float(factors @ ridge), np.tensordot(parts, by_logits, 2) + ridge
 
     bounds = [(_TRACE, None)] + [(0.0, None)] * len(heads)
     start = np.full(len(parts), 1.0 / len(parts))

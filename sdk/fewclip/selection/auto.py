@@ -20,75 +20,24 @@ import numpy.typing as npt
 import torch
 
 from fewclip import decide
+from fewclip.classifier import Classifier
 from fewclip.data import Split
 from fewclip.errors import StoppedError
-from fewclip.heads import assign_folds, fit_mixture, log_loss
+from fewclip.heads import FeatureSample, assign_folds, fit_mixture, log_loss
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
-from fewclip.training.adapt import Plan, execute
+from fewclip.selection.evaluated import Evaluated, Selection, behind, choose
+from fewclip.training import Plan, Progress, execute
+from fewclip.training.checkpoint import read_choice, save_choice
 from fewclip.training.features import sample_features
+from fewclip.training.progress import quiet_stage
 
 FOLDS = 4
-NOISE = 0.5  # standard errors of the paired difference within which the simpler one is taken
 LOST = 0.02  # accuracy on new classes, beyond noise, that no choice may cost
 
-Report = Callable[[str], None]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclasses.dataclass
-class Evaluated:
-    """A candidate so far.
-
-    Attributes:
-        loss, right: (n,) of each training image, out of fold; NaN where it was not evaluated.
-        seconds: spent on it.
-        note: why it was dropped, for people.
-    """
-
-    candidate: Candidate
-    loss: Floats
-    right: Floats
-    seconds: float = 0.0
-    note: str = ""
-
-    @property
-    def images(self) -> npt.NDArray[np.bool_]:
-        return ~np.isnan(self.loss)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A row of the card: plain JSON types."""
-        n = int(self.images.sum())
-        return {
-            "candidate": self.candidate.name,
-            "method": self.candidate.method,
-            "accuracy": float(self.right[self.images].mean()) if n else None,
-            "log_loss": float(self.loss[self.images].mean()) if n else None,
-            "images": n,
-            "seconds": round(self.seconds, 1),
-            "note": self.note,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """What was tried and what was chosen."""
-
-    chosen: Candidate
-    rows: tuple[Evaluated, ...]
-    budget: float
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for the card."""
-        return {
-            "chosen": self.chosen.name,
-            "budget": self.budget,
-            "seconds": round(self.seconds, 1),
-            "rows": [row.to_dict() for row in self.rows],
-        }
 
 
 def default_budget(images: int) -> float:
@@ -103,7 +52,7 @@ def select(
     made: Plan,
     *,
     budget: float | None = None,
-    on_report: Report | None = None,
+    on_report: Callable[[str], None] = quiet_stage,
     stop: Callable[[], bool] | None = None,
 ) -> Selection:
     """Evaluate the candidates on folds of the plan's training images and choose one.
@@ -111,7 +60,10 @@ def select(
     Args:
         budget: seconds; None for `default_budget`. Cheap candidates always finish.
         on_report: called with a line for people after every step.
-        stop: asked while methods train; True ends the selection with what is known so far.
+        stop: asked while methods train.
+
+    Raises:
+        StoppedError: `stop` said so.
     """
     return _Selector(made, budget, on_report, stop).run()
 
@@ -121,7 +73,7 @@ class _Selector:
         self,
         made: Plan,
         budget: float | None,
-        on_report: Report | None,
+        on_report: Callable[[str], None],
         stop: Callable[[], bool] | None,
     ) -> None:
         self.made = made
@@ -129,19 +81,20 @@ class _Selector:
         self.fold = assign_folds(self.labels, FOLDS, np.random.default_rng([made.seed, 5]))
         self.begin = time.monotonic()
         self.budget = default_budget(len(self.labels)) if budget is None else budget
-        self.report = on_report or (lambda _: None)
+        self.report = on_report
         self.stop = stop or (lambda: False)
 
     def run(self) -> Selection:
         rows = [self._start(candidate) for candidate in (*CHEAP, *TRAINED)]
+        sample = None
         if (self.fold >= 0).any():
-            self._evaluate_heads(rows[: len(CHEAP)])
+            sample = self._evaluate_heads(rows[: len(CHEAP)])
             for row in rows[len(CHEAP) :]:
                 self._evaluate(row, 0)
             self._more_folds(rows)
-        best = self._keeping_new(rows, self._choose(rows))
+        best = self._keeping_new(rows, choose(rows))
         self.report(f"chosen: {best.candidate.name}")
-        return Selection(best.candidate, tuple(rows), self.budget, self._spent())
+        return Selection(best.candidate, tuple(rows), self.budget, self._spent(), sample)
 
     def _start(self, candidate: Candidate) -> Evaluated:
         nothing = np.full(len(self.labels), np.nan)
@@ -149,6 +102,9 @@ class _Selector:
 
     def _spent(self) -> float:
         return time.monotonic() - self.begin
+
+    def _over(self) -> bool:
+        return self.stop() or self._spent() > self.budget
 
     def _more_folds(self, rows: Sequence[Evaluated]) -> None:
         """The trained candidate that does best on the first fold, as long as it could win."""
@@ -160,13 +116,13 @@ class _Selector:
             if row is not first:
                 row.note = f"behind {first.candidate.name} on the first fold"
         for k in range(1, FOLDS):
-            if _behind(first, self._choose(rows)):
+            if behind(first, choose(rows)):
                 first.note = "cannot win any more"
                 return
             if not self._evaluate(first, k):
                 return
 
-    def _evaluate_heads(self, rows: Sequence[Evaluated]) -> None:
+    def _evaluate_heads(self, rows: Sequence[Evaluated]) -> FeatureSample:
         """Every candidate that needs features only, after one pass over the images."""
         items = self.made.split.train
         method = self._build(rows[1].candidate)
@@ -194,6 +150,7 @@ class _Selector:
             answers[own] = (1 - fitted.weight) * itm[own] + fitted.weight * fitted.logits
             row.seconds = time.monotonic() - begin
             self._record(row, answers, own)
+        return sample
 
     def _build(self, candidate: Candidate) -> Method:
         plan = with_candidate(self.made, candidate)
@@ -213,6 +170,8 @@ class _Selector:
         try:
             answers = self._answers(row.candidate, held)
         except StoppedError:
+            if self.stop():
+                raise
             row.note = "the budget ended first"
             return False
         finally:
@@ -236,10 +195,7 @@ class _Selector:
     def _answers(self, candidate: Candidate, held: npt.NDArray[np.int64]) -> Floats:
         """(h, M) log-probabilities of the held images, from a model that has not seen them."""
         train = np.setdiff1d(np.arange(len(self.labels)), held)
-        clf = execute(
-            self._plan(candidate, train),
-            stop=lambda: self.stop() or self._spent() > self.budget,
-        )
+        clf = execute(self._plan(candidate, train), stop=self._over)
         outputs = clf.model_outputs([self.made.split.train[i].image for i in held])
         proba = decide.probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
         return np.log(np.maximum(proba, 1e-30))
@@ -250,15 +206,6 @@ class _Selector:
             self.made.split, train=[self.made.split.train[i] for i in train], val=[]
         )
         return with_candidate(self.made, candidate, split=part, checkpoint=None)
-
-    def _choose(self, rows: Sequence[Evaluated]) -> Evaluated:
-        """The simplest candidate that is not behind another by more than noise."""
-        able = [row for row in rows if row.images.any()] or list(rows[:1])
-        best = able[0]
-        for row in able[1:]:
-            if _behind(best, row):
-                best = row
-        return best
 
     def _keeping_new(self, rows: Sequence[Evaluated], best: Evaluated) -> Evaluated:
         """`best`, unless it loses classes that are known by name alone.
@@ -273,13 +220,17 @@ class _Selector:
         if half < 2 or half == len(self.made.phrases):
             return best
         old, new = (np.flatnonzero(mask) for mask in (self.labels < half, self.labels >= half))
-        answers = [self._new_accuracy(c, old, new, half) for c in (CHEAP[0], best.candidate)]
-        noise = float(np.sqrt(0.25 / len(new)))
-        best.note = f"new classes by name: {answers[1]:.1%}, zero-shot {answers[0]:.1%}"
-        if answers[1] >= answers[0] - LOST - noise:
-            return best
-        best.note += "; not chosen for that"
-        return self._choose([row for row in rows if not row.candidate.trains])
+        try:
+            answers = [self._new_accuracy(c, old, new, half) for c in (CHEAP[0], best.candidate)]
+            best.note = f"new classes by name: {answers[1]:.1%}, zero-shot {answers[0]:.1%}"
+            if answers[1] >= answers[0] - LOST - float(np.sqrt(0.25 / len(new))):
+                return best
+            best.note += "; not chosen for that"
+        except StoppedError:
+            if self.stop():
+                raise
+            best.note = "not chosen: the budget ended before it was tried on new classes"
+        return choose([row for row in rows if not row.candidate.trains])
 
     def _new_accuracy(
         self,
@@ -292,15 +243,15 @@ class _Selector:
         others = dict(list(self.made.phrases.items())[half:])
         plan = self._plan(candidate, old)
         split = dataclasses.replace(plan.split, classes=tuple(phrases), phrases=phrases)
-        clf = execute(dataclasses.replace(plan, split=split, phrases=phrases))
+        clf = execute(dataclasses.replace(plan, split=split, phrases=phrases), stop=self._over)
         clf = clf.with_classes(others)
         proba = clf.predict_proba([self.made.split.train[i].image for i in new])
         return float((proba.argmax(1) + half == self.labels[new]).mean())
 
 
 def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
-    """The plan with the candidate's method, on a backbone of its own."""
-    tower = copy.deepcopy(made.backbone)
+    """The plan with the candidate's method; one that trains has a backbone of its own."""
+    tower = copy.deepcopy(made.backbone) if candidate.trains else made.backbone
     defaults = registry.backbone_defaults(candidate.method, tower)
     options = registry.make_options(candidate.method, candidate.options, defaults)
     run = {**made.run, "method": candidate.method, "options": options}
@@ -314,10 +265,33 @@ def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
     )
 
 
-def _behind(one: Evaluated, other: Evaluated) -> bool:
-    """Whether `other` is ahead on the images that both were evaluated on, by more than noise."""
-    both = one.images & other.images
-    if not both.any() or one is other:
-        return False
-    gap = one.loss[both] - other.loss[both]
-    return bool(gap.mean() > NOISE * gap.std() / np.sqrt(len(gap)))
+def execute_chosen(
+    made: Plan,
+    *,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+    report_stage: Callable[[str], None],
+) -> Classifier:
+    """Choose the method and execute it; what was tried goes into the card.
+
+    A checkpoint keeps the choice, so that a resumed run trains what it had begun to train.
+    """
+    made = dataclasses.replace(made, automatic=False)
+    found = None if made.checkpoint is None else read_choice(made.checkpoint, made.run_id)
+    candidate = next((c for c in (*CHEAP, *TRAINED) if found and c.name == found["chosen"]), None)
+    sample = None
+    if candidate is None:
+        selection = select(made, budget=made.budget, on_report=report_stage, stop=stop)
+        candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
+        if made.checkpoint is not None:
+            save_choice(made.checkpoint, made.run_id, found)
+    clf = execute(
+        with_candidate(made, candidate),
+        progress=progress,
+        stop=stop,
+        report_stage=report_stage,
+        sample=None if candidate.trains else sample,
+    )
+    training = {**clf.card.training, "run_id": made.run_id, "selection": found}
+    clf.card = dataclasses.replace(clf.card, training=training)
+    return clf

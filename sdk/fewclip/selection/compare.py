@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Cheap ones first, so that a short budget still compares something.
 METHODS = (
     "zero-shot",
+    "gda",
+    "linear-probe",
     "kgcoop+dept",
     "skip-tuning",
     "clip-adapter+dept",

@@ -1,7 +1,8 @@
 """Training: plan a run, the one loop, checkpoints, progress. No method is defined here."""
 
-from fewclip.training.adapt import Plan, execute, plan
+from fewclip.training.adapt import execute
 from fewclip.training.config import AdaptConfig
 from fewclip.training.loop import Progress
+from fewclip.training.plan import Plan, describe, plan
 
-__all__ = ["AdaptConfig", "Plan", "Progress", "execute", "plan"]
+__all__ = ["AdaptConfig", "Plan", "Progress", "describe", "execute", "plan"]

@@ -25,12 +25,13 @@ from fewclip.errors import ArtifactError, CheckpointError
 from fewclip.methods.base import Method
 
 STATE_FILE = "state.safetensors"
+CHOICE_FILE = "selection.json"
 HEADER = "fewclip_checkpoint"
 FORMAT = 2  # 1 had no checksum
 PARTS = ("parameters", "momentum", "state")
 
 # What a killed writer leaves: ours, and the safetensors library's own.
-_TEMPORARY = (f".{STATE_FILE}.*", ".tmp*")
+_TEMPORARY = (f".{STATE_FILE}.*", f".{CHOICE_FILE}.*", ".tmp*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,39 @@ def _digest(header: _Header, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def exists(folder: Path) -> bool:
+    """Whether there is something to resume."""
+    return (folder / STATE_FILE).exists() or (folder / CHOICE_FILE).exists()
+
+
+def save_choice(folder: Path, run_id: str, choice: Mapping[str, Any]) -> None:
+    """Keep what `method="auto"` has chosen for a run: chosen again it might differ, by the time.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    temporary = folder / f".{CHOICE_FILE}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"run_id": run_id, "choice": choice}), "utf-8")
+        temporary.replace(folder / CHOICE_FILE)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def read_choice(folder: Path, run_id: str) -> Mapping[str, Any] | None:
+    """What was chosen for this very run; None where nothing was, or for another run."""
+    try:
+        plain = json.loads((folder / CHOICE_FILE).read_text("utf-8"))
+        choice = plain["choice"] if plain["run_id"] == run_id else None
+    except (OSError, ValueError, KeyError, TypeError):  # chosen again then
+        return None
+    return choice if isinstance(choice, dict) else None
+
+
 def set_aside(folder: Path) -> Path | None:
     """Keep a checkpoint that a new run would replace, until `remove`; None where nothing is lost.
 
@@ -201,7 +235,7 @@ def set_aside(folder: Path) -> Path | None:
 
 def remove(folder: Path) -> None:
     """Delete a checkpoint, and the folder unless it holds something else."""
-    _remove(folder, (STATE_FILE, "state.*.safetensors", *_TEMPORARY))
+    _remove(folder, (STATE_FILE, "state.*.safetensors", CHOICE_FILE, *_TEMPORARY))
     with contextlib.suppress(OSError):
         folder.rmdir()
 

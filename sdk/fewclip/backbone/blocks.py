@@ -1,0 +1,95 @@
+"""One residual attention block, in parts that can be run alone. It knows no tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def heads(x: Tensor, attn: nn.MultiheadAttention) -> Tensor:
+    b, t, w = x.shape
+    return x.reshape(b, t, attn.num_heads, w // attn.num_heads).transpose(1, 2)
+
+
+def project(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, w) -> queries, keys, values (B, heads, T, w / heads)."""
+    q, k, v = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
+    return heads(q, attn), heads(k, attn), heads(v, attn)
+
+
+def project_queries(attn: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    w = x.shape[-1]
+    return heads(F.linear(x, attn.in_proj_weight[:w], attn.in_proj_bias[:w]), attn)
+
+
+def project_keys(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    w = x.shape[-1]
+    k, v = F.linear(x, attn.in_proj_weight[w:], attn.in_proj_bias[w:]).chunk(2, dim=-1)
+    return heads(k, attn), heads(v, attn)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    """Attention of heads; in float32 on a CPU even where the products around it are bf16: there
+    bf16's backward is slower than float32's, and so is its forward with a mask."""
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = q.float(), k.float(), v.float()
+            return F.scaled_dot_product_attention(q, k, v, **options)
+    return F.scaled_dot_product_attention(q, k, v, **options)
+
+
+def finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    """Residual, MLP, residual: x (B, T, w), mixed (B, heads, T, w / heads) from attention."""
+    attended = block.attn.out_proj(mixed.transpose(1, 2).reshape(x.shape))
+    x = x + block.ls_1(attended)
+    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return out
+
+
+def run_rows(block: Any, x: Tensor, *, causal: bool = False) -> Tensor:
+    q, k, v = project(block.attn, block.ln_1(x))
+    return finish(block, x, attend(q, k, v, is_causal=causal))
+
+
+def run_one_row(block: Any, x: Tensor) -> Tensor:
+    """The block's output for row 0 only: (B, T, w) -> (B, 1, w)."""
+    normed = block.ln_1(x)
+    k, v = project_keys(block.attn, normed)
+    q = project_queries(block.attn, normed[:, :1])
+    return finish(block, x[:, :1], attend(q, k, v))
+
+
+def join(shared: Tensor, own: Tensor, m: int) -> Tensor:
+    """Prefix keys (G, h, p, d) in front of each class's own (G*M, h, t, d)."""
+    g, h, p, d = shared.shape
+    spread = shared[:, None].expand(g, m, h, p, d).reshape(g * m, h, p, d)
+    return torch.cat([spread, own], 2)
+
+
+def suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
+    """(t, p + t) bool: a suffix row sees the whole prefix and the suffix up to itself."""
+    rows = torch.arange(t, device=device)[:, None] + p
+    return torch.arange(p + t, device=device)[None] <= rows
+
+
+def overwrite_context(x: Tensor, context: Tensor) -> Tensor:
+    """Positions 1..n of (G or 1, T, w) replaced by context (n, w) or (G, n, w)."""
+    context = context if context.dim() == 3 else context.expand(x.shape[0], -1, -1)
+    g, n = context.shape[:2]
+    x = x.expand(g, -1, -1)
+    return torch.cat([x[:, :1], context.to(x.dtype), x[:, 1 + n :]], 1)
+
+
+def deep_context(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
+    return overwrite_context(x, deep[k - 1]) if 1 <= k <= len(deep) else x
+
+
+def overwrite_last(x: Tensor, k: int, deep: Sequence[Tensor]) -> Tensor:
+    if not 1 <= k <= len(deep):
+        return x
+    new = deep[k - 1].expand(x.shape[0], -1, -1)
+    return torch.cat([x[:, : -new.shape[1]], new.to(x.dtype)], 1)

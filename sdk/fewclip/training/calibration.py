@@ -1,0 +1,84 @@
+"""Temperature, 'unknown' threshold, prediction sets and figures of a model just adapted."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+
+from fewclip import conformal, decide
+from fewclip.classifier import Classifier
+from fewclip.data import Split
+from fewclip.heads import FeatureSample, FittedHead
+from fewclip.report import Report
+
+
+def measure(clf: Classifier, split: Split) -> Report | None:
+    if not split.val:
+        return None
+    proba = clf.predict_proba([item.image for item in split.val])
+    return Report.from_predictions(proba, [item.label for item in split.val], clf.classes)
+
+
+def figures(report: Report) -> dict[str, float | int]:
+    return {
+        "accuracy": report.accuracy,
+        "macro_f1": report.macro_f1,
+        "ece": report.ece,
+        "n": report.n,
+    }
+
+
+def calibrated(
+    clf: Classifier,
+    split: Split,
+    before: Report | None,
+    sample: FeatureSample,
+    fitted: FittedHead | None,
+) -> Classifier:
+    """Fit temperature and threshold on images that the answers were not fitted on.
+
+    A head on frozen features has out-of-fold answers for its training images; every other method
+    has the validation images. Those also give the figures before and after.
+    """
+    card, ood = clf.card, clf.ood_score
+    assert ood is not None
+    outputs = clf.model_outputs([item.image for item in split.val])
+    truth = np.array([item.label for item in split.val], np.int64)
+    assert outputs.ood_score is not None
+    own = [outputs.ood_score] if clf.method.trains_images else [ood.own, outputs.ood_score]
+    itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
+    if fitted is not None:
+        itm, labels = sample.logits_itm[fitted.images], sample.labels[fitted.images]
+        cat = fitted.logits.astype(np.float32)
+    calibration = decide.fit_calibration(itm, cat, labels, card.head, np.concatenate(own))
+    metrics = dict(card.metrics)
+    if fitted is not None and len(labels):
+        proba = decide.probabilities(itm, cat, card.head, calibration.temperature)
+        metrics["out_of_fold"] = figures(Report.from_predictions(proba, labels, clf.classes))
+    if before is not None:
+        proba = decide.probabilities(
+            outputs.logits_itm, outputs.logits_cat, card.head, calibration.temperature
+        )
+        after = Report.from_predictions(proba, truth, clf.classes)
+        metrics |= {"before": figures(before), "after": figures(after)}
+        if after.accuracy < before.accuracy:
+            warnings.warn(
+                f"{card.method} made things worse on the {len(truth)} images kept out of training: "
+                f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; another method, more "
+                "images, or keep zero-shot",
+                stacklevel=4,
+            )
+    # Before the temperature, which these images may just have taught: see `conformal`.
+    plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
+    kind = "split"
+    if not len(truth) and fitted is not None and len(labels):
+        plain, truth, kind = decide.probabilities(itm, cat, card.head), labels, "cross"
+    card = dataclasses.replace(
+        card,
+        calibration=calibration,
+        metrics=metrics,
+        conformal=conformal.fit(plain, truth, len(clf.classes), kind=kind, seed=card.seed),
+    )
+    return Classifier(clf.method, card, ood_score=ood, validation=clf.validation)

@@ -1,0 +1,140 @@
+"""What a run is before any training: data, backbone, method and options, read and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewclip.backbone import Backbone, load_backbone, resolve_device
+from fewclip.data import Split, content_hash, few_shot, read
+from fewclip.methods import registry
+from fewclip.training import checkpoint
+from fewclip.training.config import AUTO, AdaptConfig
+from fewclip.training.mixed_precision import check_precision, resolve_precision
+from fewclip.training.progress import quiet_stage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides a run, before any training.
+
+    Attributes:
+        method, options: full name, and every option.
+        backbone: loaded, frozen, for this run alone.
+        split: which images train and which validate.
+        phrases: label -> phrase.
+        source: where the images came from, as it was given, when that was a place.
+        automatic, budget: whether the method is still to be chosen, and in how many seconds.
+        run: the run's fingerprint as plain JSON. On a CPU equal fingerprints give equal weights,
+            bit for bit, on processors of the same model: the order of sums depends on the threads,
+            on torch, and on the instructions there are, which therefore are part of it. On a GPU
+            they give weights that are equal but for rounding, since some kernels add in the order
+            in which their blocks happen to end. What `automatic` chooses within a budget of time
+            may differ from run to run; the card says what it was.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    backbone: Backbone
+    template: str
+    split: Split
+    phrases: Mapping[str, str]
+    source: str | None
+    seed: int
+    precision: str
+    checkpoint: Path | None
+    run: Mapping[str, Any]
+    automatic: bool = False
+    budget: float | None = None
+
+    @property
+    def run_id(self) -> str:
+        """sha256 of the fingerprint."""
+        return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
+
+
+def plan(
+    data: Any, config: AdaptConfig, *, report_stage: Callable[[str], None] = quiet_stage
+) -> Plan:
+    """Read and check everything that `adapt` was given.
+
+    Args:
+        report_stage: called with a few words before each part that may take long.
+    """
+    # Chosen later; the closed-form head's options are the plan's until then.
+    name = "gda" if config.method == AUTO else registry.resolve(config.method)
+    device = resolve_device(config.device)
+    check_precision(config.precision)
+    registry.make_options(name, config.method_options)  # a wrong one is said before the long work
+    pool = read(data, classes=config.classes, fixes=config.fixes)
+    split = few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
+    if config.backbone != "micro":  # which takes no time
+        report_stage(f"loading {os.fspath(config.backbone)}")
+    tower = load_backbone(config.backbone, device)
+    precision = _precision(config, tower)
+    defaults = registry.backbone_defaults(name, tower)
+    chosen = registry.make_options(name, config.method_options, defaults)
+    phrases = {label: split.phrases[label] for label in split.classes}
+    run = {
+        "method": AUTO if config.method == AUTO else name,
+        "options": chosen,
+        "template": config.template,
+        "phrases": list(phrases.items()),
+        "backbone": tower.hash,
+        "seed": config.seed,
+        "precision": precision,
+        "device": device.type,
+        "images": content_hash(split.train),
+        "validation": content_hash(split.val),
+        **_arithmetic(device),
+    }
+    return Plan(
+        automatic=config.method == AUTO,
+        budget=config.budget,
+        method=name,
+        options=chosen,
+        backbone=tower,
+        template=config.template,
+        split=split,
+        phrases=phrases,
+        source=os.fspath(data) if isinstance(data, (str, os.PathLike)) else None,
+        seed=config.seed,
+        precision=precision,
+        checkpoint=None if config.checkpoint is None else Path(config.checkpoint),
+        run=json.loads(json.dumps(run)),
+    )
+
+
+def _arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the order of sums, and with it the last bits of the weights, depends on."""
+    named = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        return {**named, "gpu": torch.cuda.get_device_name(device)}
+    return {**named, "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
+
+
+def describe(made: Plan) -> None:
+    """Say on stderr what is learned from, and in one line what looks odd about it."""
+    from fewclip.check import glance
+
+    print(made.split.describe(), file=sys.stderr, flush=True)
+    if line := glance(made.split):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _precision(config: AdaptConfig, backbone: Backbone) -> str:
+    """'auto' continues in the precision that the checkpoint was begun in."""
+    resolved = resolve_precision(config.precision, backbone.device, backbone.image_width)
+    if config.precision == "auto" and config.checkpoint is not None:
+        begun = checkpoint.read_run(Path(config.checkpoint)).get("precision")
+        return str(begun or resolved)
+    return resolved

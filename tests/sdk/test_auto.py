@@ -1,0 +1,114 @@
+"""`method="auto"`: what is tried, what is chosen, and what a stop or an old choice does to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import PHRASES
+
+import fewclip
+from fewclip.cli import main
+from fewclip.selection.auto import default_budget, select, with_candidate
+from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
+from fewclip.selection.evaluated import Evaluated, behind, choose
+from fewclip.training import AdaptConfig, Plan, plan
+from fewclip.training.checkpoint import CHOICE_FILE, read_choice, save_choice
+
+
+def evaluated(loss: list[float], name: str = "some", trains: bool = False) -> Evaluated:
+    values = np.array(loss)
+    return Evaluated(Candidate(name, "gda", trains=trains), values, (values < 1).astype(float))
+
+
+def laid_out(photos: Path, **more: Any) -> Plan:
+    return plan(photos, AdaptConfig(shots=4, val=0, classes=PHRASES, device="cpu", **more))
+
+
+def test_one_is_behind_where_the_gap_is_more_than_noise() -> None:
+    steady, better = evaluated([1.0, 1.1, 0.9, 1.0]), evaluated([0.5, 0.6, 0.4, 0.5])
+    assert behind(steady, better)
+    assert not behind(better, steady)
+    assert not behind(evaluated([1.0, 0.0, 1.0, 0.0]), evaluated([0.0, 1.0, 0.0, 0.9]))
+    assert not behind(steady, evaluated([np.nan] * 4))  # nothing in common
+
+
+def test_the_simpler_one_is_taken_within_noise() -> None:
+    simple = evaluated([0.50, 0.60, 0.40, 0.50], "simple")
+    alike = evaluated([0.40, 0.70, 0.30, 0.59], "alike")
+    better = evaluated([0.10, 0.20, 0.10, 0.10], "better")
+    assert choose([simple, alike]) is simple
+    assert choose([simple, alike, better]) is better
+    assert choose([evaluated([np.nan])]).candidate.name == "some"
+
+
+def test_only_what_trains_gets_a_backbone_of_its_own(photos: Path) -> None:
+    made = laid_out(photos)
+    assert with_candidate(made, CHEAP[1]).backbone is made.backbone
+    assert with_candidate(made, TRAINED[0]).backbone is not made.backbone
+
+
+def test_heads_finish_whatever_the_budget(photos: Path) -> None:
+    said: list[str] = []
+    selection = select(laid_out(photos), budget=1e-9, on_report=said.append)
+    rows = {row.candidate.name: row.to_dict() for row in selection.rows}
+    assert [rows[c.name]["images"] for c in CHEAP] == [12, 12, 12]
+    assert all(rows[c.name]["note"] == "the budget ended first" for c in TRAINED)
+    assert not selection.chosen.trains
+    assert said[-1] == f"chosen: {selection.chosen.name}"
+
+
+@pytest.mark.slow
+def test_every_candidate_is_tried_and_the_card_lists_them(photos: Path, held_out: Path) -> None:
+    clf = fewclip.adapt(
+        photos, budget=300, shots=8, val=0, classes=PHRASES, device="cpu", progress=False
+    )
+    listed = clf.card.training["selection"]
+    assert [row["candidate"] for row in listed["rows"]] == [c.name for c in (*CHEAP, *TRAINED)]
+    assert all(row["images"] > 0 for row in listed["rows"])
+    assert listed["chosen"] in [row["candidate"] for row in listed["rows"]]
+    zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out).accuracy
+    assert clf.evaluate(held_out).accuracy > zero_shot + 0.2
+
+
+def test_a_stop_ends_the_choice(photos: Path) -> None:
+    with pytest.raises(fewclip.StoppedError):
+        select(laid_out(photos), budget=300, stop=lambda: True)
+
+
+def test_options_of_a_method_need_a_method() -> None:
+    with pytest.raises(fewclip.OptionError, match="name a method"):
+        AdaptConfig(epochs=3)
+    with pytest.raises(fewclip.OptionError, match="budget"):
+        AdaptConfig(budget=0)
+
+
+def test_the_budget_grows_with_the_images_up_to_a_limit() -> None:
+    assert default_budget(100) == 110
+    assert default_budget(10**6) == 900
+
+
+def test_a_choice_is_kept_for_its_own_run_only(tmp_path: Path) -> None:
+    save_choice(tmp_path / "c", "one", {"chosen": "gda"})
+    assert read_choice(tmp_path / "c", "one") == {"chosen": "gda"}
+    assert read_choice(tmp_path / "c", "other") is None
+    (tmp_path / "c" / CHOICE_FILE).write_text("{", "utf-8")
+    assert read_choice(tmp_path / "c", "one") is None
+    assert read_choice(tmp_path / "none", "one") is None
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_its_choice(photos: Path, tmp_path: Path) -> None:
+    made = laid_out(photos)
+    save_choice(tmp_path / "m.checkpoint", made.run_id, {"chosen": "kgcoop+dept", "rows": []})
+    words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "4", "--val", "0"]
+    words += ["--device", "cpu", "--resume", "--classes", json.dumps(PHRASES)]
+    assert main(words) == 0
+    card = fewclip.load(tmp_path / "m").card
+    assert card.method == "kgcoop+dept"
+    assert card.training["run_id"] == made.run_id
+    assert not (tmp_path / "m.checkpoint").exists()
+    assert main(words) == 0  # finished already
