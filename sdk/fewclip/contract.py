@@ -39,7 +39,7 @@ IMAGE_INPUT = "image"  # (batch, 3, H, W) float32
 CLASSES_INPUT = "classes"  # (M, D) float32, L2-normalised text features
 FEATURES_OUTPUT = "features"  # (batch, D) float32, L2-normalised
 ITM_OUTPUT = "logits_itm"  # (batch, M) float32, already scaled by exp(logit_scale)
-CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT only
+CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT and heads on frozen features
 INTERMEDIATE_OUTPUT = "intermediate"  # (batch, 5 w) float32, L2-normalised; residual blocks only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 

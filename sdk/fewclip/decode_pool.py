@@ -143,8 +143,13 @@ class DecodePool:
         """Kill all processes; what is being decoded fails."""
         with self._lock:
             self._closed = True
-            processes = list(self._all)
-        for process in processes:
+            idle, self._idle = self._idle, []
+            busy = self._all.difference(idle)
+        # A pipe is closed by the thread that reads it: closed under it, its number may be another
+        # file's by then.
+        for process in busy:
+            process.end()
+        for process in idle:
             process.kill()
 
     def _ask(
@@ -296,9 +301,14 @@ class _Process:
 
     def give_up(self) -> None:
         self.given_up = True
+        self.end()
+
+    def end(self) -> None:
+        """Kill it from any thread; the one that waits for its answer meets the end of the pipe."""
         self._popen.kill()
 
     def kill(self) -> None:
+        """Kill it and close the pipes; for the thread that has it."""
         with self._killing:
             self._popen.kill()
             self._popen.wait()

@@ -5,7 +5,7 @@ shrunk covariance on frozen features, five folds, its confidence brought to what
 Which labels are wrong, confident learning says (Northcutt, Jiang, Chuang, JAIR 2021, arXiv
 1911.00068; cleanlab). Where the model itself is weak that list is long and mostly wrong, so a label
 is only reported where the model is nearly sure of another class (`OWN`, `OTHER`); `thorough` lists
-all. Measured in `benchmarks/results/check.md`.
+all.
 """
 
 from __future__ import annotations

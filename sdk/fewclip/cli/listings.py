@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import Any
 
-# What to take when one does not know: name, download, what for.
+# What to take when one does not know: name, size in float32, what for.
 USUAL_BACKBONES = (
-    ("micro", "none", "bundled, 64 px: for trying things out"),
+    ("micro", "0.04 GB", "bundled, 64 px: for trying things out"),
     ("ViT-B-32/laion2b_s34b_b79k", "0.6 GB", "fast on a CPU"),
     ("ViT-B-16/openai", "0.6 GB", "the papers' backbone, the usual choice"),
     ("ViT-L-14/laion2b_s32b_b82k", "1.7 GB", "the best answers; train it on a GPU"),
@@ -68,7 +68,7 @@ def backbones(arguments: argparse.Namespace) -> int:
     if arguments.all:
         print("\n".join(names))
         return 0
-    print(f"{'backbone':<29}{'download':<10}for")
+    print(f"{'backbone':<29}{'weights':<10}for")
     for name, size, purpose in USUAL_BACKBONES:
         print(f"{name:<29}{size:<10}{purpose}")
     print(f"\n{len(names)} in all: fewclip backbones --all. Or a folder with open_clip_config.json")
