@@ -1,10 +1,10 @@
-"""How well 'none of these' works: own images against strangers. Prints a Markdown table.
+"""How well 'none of these' works: own images against out-of-distribution ones. Prints a Markdown table.
 
     python -m benchmarks.unknown [DATA [METHOD ...]]
 
 DATA holds the photo archives (default: shared/data beside the project). Adapted on the first five
 CIFAR-10 classes (16 shots, the other training photos validate); own images are their test photos,
-strangers the test photos of Tiny ImageNet.
+out-of-distribution images the test photos of Tiny ImageNet.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ METHODS = ("gda", "fine-tune", "skip-tuning", "kgcoop+dept")
 SEEDS = (1, 2, 3)
 
 
-def auroc(own: np.ndarray, strangers: np.ndarray) -> float:
-    """Chance that an own image (n,) scores above a stranger (m,), ties counted half."""
-    ordered = np.sort(strangers)
+def auroc(own: np.ndarray, outside: np.ndarray) -> float:
+    """Chance that an own image (n,) scores above another (m,), ties counted half."""
+    ordered = np.sort(outside)
     below = np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right")
-    return float(below.mean() / (2 * len(strangers)))
+    return float(below.mean() / (2 * len(outside)))
 
 
 def scores(clf: fewclip.Classifier, images: Sequence[Path]) -> np.ndarray:
@@ -45,14 +45,14 @@ def main(data: Path, methods: Sequence[str]) -> None:
         cifar = Path(name, "cifar10-fewshot")
         base = sorted(p.name for p in (cifar / "train").iterdir())[:5]
         own = [p for label in base for p in sorted((cifar / "test" / label).iterdir())]
-        strangers = sorted(Path(name, "tiny-imagenet-fewshot", "test").glob("*/*"))
-        print("| method | AUROC | strangers refused, 95 % of own accepted | refused | accepted |")
+        outside = sorted(Path(name, "tiny-imagenet-fewshot", "test").glob("*/*"))
+        print("| method | AUROC | OOD refused, 95 % of own accepted | OOD refused | own accepted |")
         print("|---|---|---|---|---|")
         for method in methods:
             rows = []
             for seed in SEEDS:
                 clf = fewclip.adapt(cifar, method=method, classes=base, seed=seed, progress=False)
-                mine, other = scores(clf, own), scores(clf, strangers)
+                mine, other = scores(clf, own), scores(clf, outside)
                 bound = clf.card.calibration.threshold
                 assert bound is not None
                 at_95 = (other < np.quantile(mine, 0.05)).mean()
@@ -62,7 +62,7 @@ def main(data: Path, methods: Sequence[str]) -> None:
             print(f"| {method} | {cells} |", flush=True)
     print(
         f"\nMean of seeds {', '.join(map(str, SEEDS))}; the last two columns are at the threshold "
-        f"kept in the card. {len(own)} own images, {len(strangers)} strangers."
+        f"kept in the card. {len(own)} own images, {len(outside)} out-of-distribution images."
     )
 
 

@@ -20,7 +20,7 @@ from fewclip.contract import Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.methods import registry
 from fewclip.methods.base import ClassEmbeddings, Method
-from fewclip.ood import OODPart, OODScore, ood_parts
+from fewclip.ood import OODScore, ood_parts
 from fewclip.preprocess import Image, Images
 
 if TYPE_CHECKING:
@@ -70,23 +70,30 @@ class Classifier(BaseClassifier):
     # ---- answers -----------------------------------------------------------------------------
 
     def model_outputs(self, images: Images) -> decide.ModelOutputs:
-        itm, cat = [np.zeros((0, len(self.classes)), np.float32)], []
-        seen = [np.zeros(0)]
+        parts = []
         for pixels in self._tensors(images):
             with torch.inference_mode():
-                features, intermediate = self.method.features_and_intermediate(pixels)
-                one, two = self.method.logits(features, self._class_embeddings, intermediate)
-            itm.append(one.float().cpu().numpy())
-            if two is not None:
-                cat.append(two.float().cpu().numpy())
-            if self.ood_score is not None:
-                columns = self.card.head.trained_columns
-                seen.append(self.ood_score.score(_ood_parts(features, intermediate), columns))
-        return decide.ModelOutputs(
-            np.concatenate(itm),
-            np.concatenate(cat) if cat else None,
-            np.concatenate(seen) if self.ood_score is not None else None,
-        )
+                parts.append(self.outputs_of(*self.method.features_and_intermediate(pixels)))
+        if not parts:
+            nothing = np.zeros((0, len(self.classes)), np.float32)
+            return decide.ModelOutputs(
+                nothing, None, None if self.ood_score is None else np.zeros(0)
+            )
+        return decide.ModelOutputs.join(parts)
+
+    def outputs_of(
+        self, features: torch.Tensor, intermediate: torch.Tensor | None
+    ) -> decide.ModelOutputs:
+        """`model_outputs` from `Method.features_and_intermediate`, (B, D) and (B, 5 w)."""
+        with torch.inference_mode():
+            itm, cat = self.method.logits(features, self._class_embeddings, intermediate)
+        seen = None
+        if self.ood_score is not None:
+            parts = ood_parts(
+                _plain(features), None if intermediate is None else _plain(intermediate)
+            )
+            seen = self.ood_score.score(parts, self.card.head.trained_columns)
+        return decide.ModelOutputs(_plain(itm), None if cat is None else _plain(cat), seen)
 
     def embed(self, images: Images) -> Floats:
         parts = [np.zeros((0, self.backbone.embed_dim), np.float32)]
@@ -154,12 +161,10 @@ def _class_embeddings(method: Method, card: Card) -> ClassEmbeddings:
         return method.class_embeddings(_phrases(card))
 
 
-def _ood_parts(features: torch.Tensor, intermediate: torch.Tensor | None) -> tuple[OODPart, ...]:
-    """Both before normalisation, (B, D) and (B, 5 w)."""
-    return ood_parts(
-        features.float().cpu().numpy(),
-        None if intermediate is None else intermediate.float().cpu().numpy(),
-    )
+def _plain(x: torch.Tensor) -> Floats:
+    """float32 on the CPU."""
+    array: Floats = x.float().cpu().numpy()
+    return array
 
 
 def check_template(template: str) -> str:

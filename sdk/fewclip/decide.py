@@ -45,6 +45,11 @@ class ModelOutputs(NamedTuple):
     logits_cat: NDArray[np.float32] | None
     ood_score: NDArray[np.float64] | None
 
+    @classmethod
+    def join(cls, parts: Sequence[ModelOutputs]) -> ModelOutputs:
+        """Those of several batches, one or more, as one."""
+        return cls(*(_end_to_end(column) for column in zip(*parts, strict=True)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -80,6 +85,11 @@ class Prediction:
         if self.prediction_set is not None:
             plain["prediction_set"] = list(self.prediction_set)
         return plain
+
+
+def _end_to_end(parts: Sequence[NDArray[Any] | None]) -> Any:
+    """Arrays one after the other; None where there are none."""
+    return None if parts[0] is None else np.concatenate([p for p in parts if p is not None])
 
 
 def probabilities(

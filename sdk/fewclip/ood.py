@@ -10,8 +10,10 @@ Scores fail on different out-of-distribution images, so several must agree on ON
   the output features, under one shrunk covariance.
 
 Each is standardized by its leave-one-out values on the training images and they are added class by
-class; the best class counts. Nothing is fitted on out-of-distribution images. Skip Tuning draws the
-output features together, so that a tuned image tower is judged by intermediate statistics alone.
+class; the best class counts. Nothing is fitted on out-of-distribution images. Training draws a
+tower's features together, Skip Tuning's most of all and those of its frozen half least: a tuned
+tower is standardized by own images that it was not trained on, and its intermediate statistics must
+agree without the output features, too.
 """
 
 from __future__ import annotations
@@ -28,12 +30,11 @@ NEIGHBOURS = 5
 MOST_IMAGES = 8192  # training images kept; of more, every class keeps its share
 
 Floats = npt.NDArray[np.float64]
-OODPart = Floats  # (B, L) float64, rows of length 1
 AnyFloats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-_BANK = "ood_images_"  # + number of the part
-_ARRAYS = ("labels", "whiten", "means", "center", "spread")
+_ARRAYS = ("labels", "center", "spread", "groups", "group_center", "group_spread")
+_TUPLES = ("images", "whiten", "means")  # one array for each part
 
 
 def unit(x: AnyFloats) -> Floats:
@@ -65,45 +66,78 @@ def ood_parts(features: AnyFloats, intermediate: AnyFloats | None) -> tuple[Floa
 class OODScore:
     """Training images as a model keeps them.
 
+    Terms, each (B, C): similarity to the nearest images of a class in every part, then the
+    Mahalanobis distances. A group is a set of terms; its score is that of the best class.
+
     Attributes:
         images: per part (N, L_p) float16, L2-normalised; part 0 is the output features.
         labels: (N,) class of each image, the head's column.
-        whiten: (D, D) float32; squared distances after it are Mahalanobis distances over D.
-        means: (C, D) float32, whitened class means, in the order of the sorted labels.
-        center, spread: (parts + 1,) mean and deviation of each term's leave-one-out values.
-        own: (N,) leave-one-out scores of the training images; empty where none are to be had.
+        whiten, means: per distance (L, L) and (C, L) float32: squared distances of whitened rows to
+            the whitened class means are Mahalanobis distances over L.
+        center, spread: (T,) mean and deviation of each term over own images.
+        groups: (G, T), 1 where a term belongs to a group.
+        group_center, group_spread: (G,) of each group's score over own images.
+        own: scores of own images that the score has not seen; empty where none are to be had.
     """
 
     images: tuple[npt.NDArray[np.float16], ...]
     labels: Ints
-    whiten: npt.NDArray[np.float32]
-    means: npt.NDArray[np.float32]
+    whiten: tuple[npt.NDArray[np.float32], ...]
+    means: tuple[npt.NDArray[np.float32], ...]
     center: Floats
     spread: Floats
+    groups: Ints
+    group_center: Floats
+    group_spread: Floats
     own: Floats = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     @classmethod
-    def fit(cls, parts: Sequence[AnyFloats], labels: npt.NDArray[Any]) -> OODScore:
-        """Learn from `ood_parts` of N >= 1 images and their classes (N,)."""
+    def fit(
+        cls,
+        parts: Sequence[AnyFloats],
+        labels: npt.NDArray[Any],
+        *,
+        tuned: Sequence[AnyFloats] | None = None,
+    ) -> OODScore:
+        """Learn from `ood_parts` of N >= 1 images and their classes (N,).
+
+        Args:
+            tuned: for an image tower that was trained on those images: `ood_parts` of own images
+                that it was not trained on. It has drawn its own images together, most of all in
+                the output features, so that only others show how far own images spread; and an
+                image must resemble them in the intermediate statistics alone, too.
+        """
         kept = _share(np.asarray(labels, np.int64))
         own_labels = np.asarray(labels, np.int64)[kept]
         images = tuple(np.asarray(part, np.float16)[kept] for part in parts)
         _, index = np.unique(own_labels, return_inverse=True)
-        classes = int(index.max()) + 1
-        distances, whiten, means = _leave_one_out(np.asarray(parts[0], np.float64)[kept], index)
-        terms = []
-        for part in images:
-            similar = part.astype(np.float64) @ part.astype(np.float64).T
-            np.fill_diagonal(similar, -np.inf)
-            terms.append(_nearest(similar, index, classes))
-        terms.append(-distances)
-        best = [term.max(1) for term in terms]
-        seen = [values[np.isfinite(values)] for values in best]
-        center = np.array([v.mean() if v.size else 0.0 for v in seen])
-        spread = np.array([max(float(v.std()), 1e-6) if v.size else 1.0 for v in seen])
-        own = _joint(terms, center, spread).max(1)
-        own = own[np.isfinite(own)]
-        return cls(images, own_labels, whiten, means, center, spread, own)
+        apart = tuned is not None and len(parts) > 1
+        fits = [
+            _leave_one_out(np.asarray(part, np.float64)[kept], index)
+            for part in parts[: 2 if apart else 1]
+        ]
+        count = len(parts) + len(fits)
+        groups = np.ones((1, count), np.int64)
+        if apart:
+            groups[0, -1] = 0  # the intermediate statistics' own distance
+            alone = np.ones(count, np.int64)
+            alone[[0, len(parts)]] = 0  # nearest and distance of the output features
+            groups = np.stack([groups[0], alone])
+        nothing = np.zeros(count), np.ones(count), groups, np.zeros(len(groups))
+        raw = cls(
+            images,
+            own_labels,
+            tuple(whiten for _, whiten, _ in fits),
+            tuple(means for _, _, means in fits),
+            *nothing,
+            np.ones(len(groups)),
+        )
+        if tuned is not None and len(tuned[0]) > 1:
+            terms = raw._terms(tuned)
+        else:
+            terms = [_others_nearest(part, index) for part in images]
+            terms += [-distances for distances, _, _ in fits]
+        return raw._standardized(terms)
 
     def score(
         self, parts: Sequence[AnyFloats], classes: Sequence[int] | None = None
@@ -115,24 +149,53 @@ class OODScore:
             classes: columns of the trained classes that are still there; None for all. With none
                 of them left every image scores -inf.
         """
+        kept = None if classes is None else np.isin(np.unique(self.labels), classes)
+        scores = self._group_scores(self._terms(parts), kept)
+        standard = (scores - self.group_center[:, None]) / self.group_spread[:, None]
+        worst: Floats = standard.min(0)
+        return worst
+
+    def _terms(self, parts: Sequence[AnyFloats]) -> list[Floats]:
+        """T terms, (B, C) each."""
         names, index = np.unique(self.labels, return_inverse=True)
-        parts = parts[-len(self.images) :]  # fitted without the output features, it ignores them
         terms = []
         for part, images in zip(parts, self.images, strict=True):
             similar = np.asarray(part, np.float64) @ images.astype(np.float64).T
             terms.append(_nearest(similar, index, len(names)))
-        whitened = np.asarray(parts[0], np.float64) @ self.whiten.astype(np.float64)
-        terms.append(-_squares(whitened, self.means.astype(np.float64)))
-        joint = _joint(terms, self.center, self.spread)
-        if classes is not None:
-            joint = joint[:, np.isin(names, classes)]
-        best: Floats = joint.max(1, initial=-np.inf)
+        for part, whiten, means in zip(parts, self.whiten, self.means, strict=False):
+            whitened = np.asarray(part, np.float64) @ whiten.astype(np.float64)
+            terms.append(-_squares(whitened, means.astype(np.float64)))
+        return terms
+
+    def _group_scores(
+        self, terms: Sequence[Floats], kept: npt.NDArray[np.bool_] | None = None
+    ) -> Floats:
+        """(G, B): in each group the standardized terms are added class by class; best class."""
+        scales = zip(terms, self.center, self.spread, strict=True)
+        standard = np.stack([(term - c) / s for term, c, s in scales])  # (T, B, C)
+        if kept is not None:
+            standard = standard[:, :, kept]
+        joint = np.stack([standard[group == 1].sum(0) for group in self.groups])
+        best: Floats = joint.max(2, initial=-np.inf)
         return best
+
+    def _standardized(self, terms: Sequence[Floats]) -> OODScore:
+        """The same with scales, and `own`, from the terms of own images that it has not seen."""
+        best = [term.max(1) for term in terms]
+        center, spread = _scales([values[np.isfinite(values)] for values in best])
+        scaled = dataclasses.replace(self, center=center, spread=spread)
+        scores = scaled._group_scores(terms)
+        scores = scores[:, np.isfinite(scores).all(0)]
+        center, spread = _scales(list(scores))
+        own = ((scores - center[:, None]) / spread[:, None]).min(0)
+        return dataclasses.replace(scaled, group_center=center, group_spread=spread, own=own)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything `score` needs, by name, for a model file."""
         arrays: dict[str, npt.NDArray[Any]] = {f"ood_{k}": getattr(self, k) for k in _ARRAYS}
-        return arrays | {f"{_BANK}{k}": part for k, part in enumerate(self.images)}
+        for name in _TUPLES:
+            arrays |= {f"ood_{name}_{k}": part for k, part in enumerate(getattr(self, name))}
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> OODScore | None:
@@ -141,25 +204,49 @@ class OODScore:
         Raises:
             KeyError, ValueError: an array is missing, or its shape does not fit the others.
         """
-        parts = sum(name.startswith(_BANK) for name in arrays)
-        if not parts:
+        if not any(name.startswith("ood_images_") for name in arrays):
             return None
-        images = tuple(arrays[f"{_BANK}{k}"] for k in range(parts))
-        found = cls(images, **{k: arrays[f"ood_{k}"] for k in _ARRAYS})
-        n, d = len(found.labels), images[0].shape[1]
-        wanted = {
-            "labels": (n,),
-            "whiten": (d, d),
-            "means": (len(np.unique(found.labels)), d),
-            "center": (parts + 1,),
-            "spread": (parts + 1,),
-        }
-        odd = [name for name, shape in wanted.items() if getattr(found, name).shape != shape]
-        if odd or not n or any(part.ndim != 2 or len(part) != n for part in images):
-            raise ValueError(
-                f"the arrays of the OOD score do not fit each other ({odd or 'images'})"
-            )
+        fields: dict[str, Any] = {name: _numbered(arrays, f"ood_{name}_") for name in _TUPLES}
+        fields |= {name: arrays[f"ood_{name}"] for name in _ARRAYS}
+        found = cls(**fields)
+        found._check_shapes()
         return found
+
+    def _check_shapes(self) -> None:
+        n, classes = len(self.labels), len(np.unique(self.labels))
+        terms = len(self.images) + len(self.whiten)
+        widths = [part.shape[1] if part.ndim == 2 else 0 for part in self.images]
+        fine = (
+            n > 0
+            and all(part.shape == (n, w) for part, w in zip(self.images, widths, strict=True))
+            and 0 < len(self.whiten) == len(self.means) <= len(widths)
+            and all(x.shape == (w, w) for x, w in zip(self.whiten, widths, strict=False))
+            and all(x.shape == (classes, w) for x, w in zip(self.means, widths, strict=False))
+            and self.center.shape == self.spread.shape == (terms,)
+            and self.groups.shape[1:] == (terms,)
+            and self.group_center.shape == self.group_spread.shape == (len(self.groups),)
+        )
+        if not fine:
+            raise ValueError("arrays of the OOD score do not fit each other")
+
+
+def _numbered(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[Any, ...]:
+    count = sum(name.startswith(prefix) for name in arrays)
+    return tuple(arrays[f"{prefix}{k}"] for k in range(count))
+
+
+def _scales(values: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Mean and deviation of each; 0 and 1 where there is nothing."""
+    center = np.array([v.mean() if v.size else 0.0 for v in values])
+    spread = np.array([max(float(v.std()), 1e-6) if v.size else 1.0 for v in values])
+    return center, spread
+
+
+def _others_nearest(images: npt.NDArray[np.float16], index: Ints) -> Floats:
+    """(N, L) -> (N, C): how near each image is to the others of each class."""
+    similar = images.astype(np.float64) @ images.astype(np.float64).T
+    np.fill_diagonal(similar, -np.inf)
+    return _nearest(similar, index, int(index.max()) + 1)
 
 
 def _share(labels: Ints) -> Ints:
@@ -169,13 +256,6 @@ def _share(labels: Ints) -> Ints:
     names = np.unique(labels)
     each = max(MOST_IMAGES // len(names), 1)
     return np.sort(np.concatenate([np.flatnonzero(labels == name)[:each] for name in names]))
-
-
-def _joint(terms: Sequence[Floats], center: Floats, spread: Floats) -> Floats:
-    """(B, C) of each term -> their standardized sum, (B, C)."""
-    standard = [(t - c) / s for t, c, s in zip(terms, center, spread, strict=True)]
-    joint: Floats = np.sum(standard, axis=0)
-    return joint
 
 
 def _nearest(similar: Floats, index: Ints, classes: int) -> Floats:

@@ -74,4 +74,4 @@ def test_it_is_normalised_in_float32(folder: Path) -> None:
 def test_the_arrays_hold_every_part(folder: Path) -> None:
     score = OnnxClassifier(folder, "cpu")._ood_score
     assert score is not None
-    assert [part.shape[1] for part in score.images] == [2 * 192, 192]
+    assert [part.shape[1] for part in score.images] == [256, 2 * 192, 192]

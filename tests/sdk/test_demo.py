@@ -50,7 +50,7 @@ def test_the_demo_leaves_models_reports_and_results(
         assert report.accuracy == pytest.approx(row["accuracy"])
         assert report.n == row["n"] == 3 * len(clf.classes)
         assert clf.card.calibration.calibrated
-        assert 0 <= row["strangers_known"] <= 1
+        assert 0 <= row["ood_known"] <= 1
         saved = out / row["set"] / f"{row['method']}-report"
         assert json.loads((saved / "report.json").read_text("utf-8"))["n"] == row["n"]
         assert (saved / "confusion.png").is_file()

@@ -29,15 +29,40 @@ def terms(fitted: OODScore, x: np.ndarray) -> np.ndarray:
     near = np.stack(
         [np.sort(x @ own[labels == c].T, axis=1)[:, -5:].mean(1) for c in np.unique(labels)], 1
     )
-    gaps = (x @ fitted.whiten)[:, None] - fitted.means
+    gaps = (x @ fitted.whiten[0])[:, None] - fitted.means[0]
     return np.stack([near, -(gaps**2).sum(2)])
+
+
+def standard(fitted: OODScore, found: np.ndarray) -> np.ndarray:
+    """(2, B, C) terms -> (B,), as the class's docstring has it for one group."""
+    scaled = (found - fitted.center[:, None, None]) / fitted.spread[:, None, None]
+    best: np.ndarray = scaled.sum(0).max(1)
+    return (best - fitted.group_center[0]) / fitted.group_spread[0]
 
 
 def test_it_is_the_best_class_of_the_standardized_sum(sample: Sample) -> None:
     x, labels, others = sample
     fitted = OODScore.fit((x,), labels)
-    wanted = (terms(fitted, others) - fitted.center[:, None, None]) / fitted.spread[:, None, None]
-    np.testing.assert_allclose(fitted.score((others,)), wanted.sum(0).max(1), rtol=1e-4, atol=1e-4)
+    wanted = standard(fitted, terms(fitted, others))
+    np.testing.assert_allclose(fitted.score((others,)), wanted, rtol=1e-4, atol=1e-4)
+    assert fitted.own.mean() == pytest.approx(0, abs=1e-9)
+    assert fitted.own.std() == pytest.approx(1)
+
+
+def test_a_tuned_tower_is_scaled_by_images_it_was_not_trained_on(sample: Sample) -> None:
+    x, labels, own = sample
+    drawn = unit(0.9 * np.stack([x[labels == k].mean(0) for k in labels]) + 0.1 * x)  # collapsed
+    rng = np.random.default_rng(2)
+    lower, lower_own = (draw(rng, rng.standard_normal((3, 8)), labels) for _ in range(2))
+    lower_own = unit(lower + 0.1 * rng.standard_normal(lower.shape))
+    plain = OODScore.fit((drawn, lower, lower), labels)
+    tuned = OODScore.fit((drawn, lower, lower), labels, tuned=(own, lower_own, lower_own))
+    assert plain.score((own, lower_own, lower_own)).mean() < -3  # nothing like the training images
+    assert tuned.score((own, lower_own, lower_own)).mean() > -1
+    assert len(tuned.groups) == 2
+    # What the output features take for own images must look like them lower down as well.
+    odd = unit(rng.standard_normal(lower.shape))
+    assert tuned.score((drawn, odd, odd)).max() < np.median(tuned.own)
 
 
 def test_the_distance_is_mahalanobis(sample: Sample) -> None:
@@ -57,9 +82,8 @@ def test_leave_one_out_scores_are_close_to_those_of_refits(sample: Sample) -> No
     for i in range(0, 30, 7):
         rest = np.arange(30) != i
         without = OODScore.fit((x[rest],), labels[rest])
-        found = terms(without, x[i : i + 1])
-        wanted = (found - fitted.center[:, None, None]) / fitted.spread[:, None, None]
-        assert fitted.own[i] == pytest.approx(float(wanted.sum(0).max()), abs=0.1)
+        found = standard(fitted, terms(without, x[i : i + 1]))
+        assert fitted.own[i] == pytest.approx(float(found[0]), abs=0.1)
 
 
 def test_own_images_score_above_others(sample: Sample) -> None:
@@ -92,6 +116,14 @@ def test_it_comes_back_from_its_arrays(sample: Sample) -> None:
     assert again is not None
     np.testing.assert_array_equal(again.score((own, own[:, :8])), fitted.score((own, own[:, :8])))
     assert OODScore.from_arrays({}) is None
+
+
+@pytest.mark.parametrize("name", ["ood_whiten_0", "ood_groups", "ood_images_1", "ood_center"])
+def test_arrays_that_do_not_fit_are_refused(sample: Sample, name: str) -> None:
+    x, labels, _ = sample
+    arrays = OODScore.fit((x, x[:, :8]), labels).to_arrays()
+    with pytest.raises(ValueError, match="do not fit"):
+        OODScore.from_arrays(arrays | {name: arrays[name][:-1]})
 
 
 def test_parts_are_normalised_one_by_one() -> None:

@@ -129,14 +129,14 @@ def _adapt_and_judge(each: DemoSet, method: str, out: Path, epochs: int | None) 
         "macro_f1": report.macro_f1,
         "ece": report.ece,
         "n": report.n,
-        **_strangers(clf, each, out),
+        **_out_of_distribution(clf, each, out),
         **_new_classes(clf, each, out),
         "seconds": seconds,
         "model": str(target),
     }
 
 
-def _strangers(clf: Classifier, each: DemoSet, out: Path) -> dict[str, float]:
+def _out_of_distribution(clf: Classifier, each: DemoSet, out: Path) -> dict[str, float]:
     """Shares of images that are answered 'known': its own, and the other set's."""
     other = next(s for s in SETS if s.name != each.name)
 
@@ -144,7 +144,7 @@ def _strangers(clf: Classifier, each: DemoSet, out: Path) -> dict[str, float]:
         images = _test_images(out, name)
         return sum(p.known is True for p in clf.predict(images, top_k=1)) / len(images)
 
-    return {"own_known": known(each.name), "strangers_known": known(other.name)}
+    return {"own_known": known(each.name), "ood_known": known(other.name)}
 
 
 def _new_classes(clf: Classifier, each: DemoSet, out: Path) -> dict[str, float]:
@@ -169,14 +169,14 @@ def _table(each: DemoSet, rows: list[dict[str, Any]], test: int) -> str:
         f"{each.name}: {n} classes, {SHOTS} images of each to learn from; "
         f"{n * test} test images that no training saw",
         f"{'':<14}{'accuracy':>9}  {'95 %':>16}  {'F1':>5}  {'calibration':>11}"
-        f"  {'own known':>9}  {'strangers refused':>17}  {'seconds':>7}",
+        f"  {'own known':>9}  {'OOD refused':>11}  {'seconds':>7}",
     ]
     for row in rows:
         low, high = row["accuracy_interval"]
         lines.append(
             f"{row['method']:<14}{row['accuracy']:>9.1%}  {f'{low:.1%} to {high:.1%}':>16}"
             f"  {row['macro_f1']:>5.3f}  {row['ece']:>11.3f}"
-            f"  {row['own_known']:>9.1%}  {1 - row['strangers_known']:>17.1%}"
+            f"  {row['own_known']:>9.1%}  {1 - row['ood_known']:>11.1%}"
             f"  {row['seconds']:>7.0f}"
         )
     other = next(s for s in SETS if s.name != each.name)
@@ -187,7 +187,7 @@ def _table(each: DemoSet, rows: list[dict[str, Any]], test: int) -> str:
         f"{'':<14}{'right on ' + other.name:>17}  {f'right on {each.name} with all {n + m}':>29}",
     ]
     lines += [
-        f"{row['method']:<14}{row['new_accuracy']:>17.1%}  {row['accuracy_with_added']:>29.1%}"
+        f"{row['method']:<14}{row['new_accuracy']:>11.1%}  {row['accuracy_with_added']:>29.1%}"
         for row in rows
     ]
     return "\n".join(lines)

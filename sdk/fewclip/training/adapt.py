@@ -14,7 +14,7 @@ import torch
 from fewclip import artifact
 from fewclip.classifier import TEMPLATE, Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration
-from fewclip.data import PixelStore
+from fewclip.data import Item, PixelStore
 from fewclip.heads import FeatureSample
 from fewclip.methods import registry
 from fewclip.methods.base import Method
@@ -175,7 +175,8 @@ def execute(
         )
     if sample is None:
         report_stage(f"passing {len(split.train)} training images")
-        sample = features_of(made, tuned, store.images(), made.options.get("views", 0))
+        views = made.options["views"] if isinstance(tuned, FrozenHead) else 0
+        sample = features_of(made, tuned, split.train, store.images(), views)
     fitted = tuned.fit(sample, made.seed) if isinstance(tuned, FrozenHead) else None
     card = new_card(
         tuned,
@@ -198,25 +199,30 @@ def execute(
             "device": tower.device.type,
         },
     )
-    parts = ood_parts(sample.features[:, 0], _first_view(sample.intermediate))
-    if tuned.trains_images and len(parts) > 1:  # training drew its own images together there
-        parts = parts[1:]
-    ood = OODScore.fit(parts, sample.labels)
+    held = sample.take(np.arange(0))
+    if split.val:
+        held = features_of(made, tuned, split.val, [item.image for item in split.val])
     clf = Classifier(
         tuned,
         card,
-        ood_score=ood,
+        ood_score=OODScore.fit(
+            _ood_parts(sample),
+            sample.labels,
+            tuned=_ood_parts(held) if tuned.trains_images and split.val else None,
+        ),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
-    return calibrated(clf, split, before, sample, fitted)
+    return calibrated(clf, before, sample, held, fitted)
 
 
-def features_of(made: Plan, method: Method, images: Sequence[Image], views: int) -> FeatureSample:
-    """The training images as the method's image tower sees them."""
+def features_of(
+    made: Plan, method: Method, items: Sequence[Item], images: Sequence[Image], views: int = 0
+) -> FeatureSample:
+    """Some of the plan's images as the method's image tower sees them."""
     return sample_features(
         method,
         images,
-        [item.label for item in made.split.train],
+        [item.label for item in items],
         list(made.phrases.values()),
         views=views,
         crop_area=made.options["crop_area"],
@@ -225,8 +231,10 @@ def features_of(made: Plan, method: Method, images: Sequence[Image], views: int)
     )
 
 
-def _first_view(intermediate: np.ndarray | None) -> np.ndarray | None:
-    return None if intermediate is None else intermediate[:, 0]
+def _ood_parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
+    """Of the plain views."""
+    intermediate = None if sample.intermediate is None else sample.intermediate[:, 0]
+    return ood_parts(sample.features[:, 0], intermediate)
 
 
 def _files(made: Plan) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 
 import numpy as np
+import torch
 
 from fewclip import conformal, decide
 from fewclip.classifier import Classifier
@@ -32,20 +33,24 @@ def figures(report: Report) -> dict[str, float | int]:
 
 def calibrated(
     clf: Classifier,
-    split: Split,
     before: Report | None,
     sample: FeatureSample,
+    held: FeatureSample,
     fitted: FittedHead | None,
 ) -> Classifier:
     """Fit temperature and threshold on images that the answers were not fitted on.
 
     A head on frozen features has out-of-fold answers for its training images; every other method
     has the validation images. Those also give the figures before and after.
+
+    Args:
+        before: zero-shot on the validation images; None without any.
+        sample, held: training and validation images on the method's image tower, plain view first.
+        fitted: what a head said out of fold.
     """
     card, ood = clf.card, clf.ood_score
     assert ood is not None
-    outputs = clf.model_outputs([item.image for item in split.val])
-    truth = np.array([item.label for item in split.val], np.int64)
+    outputs, truth = _outputs(clf, held), held.labels
     assert outputs.ood_score is not None
     own = [outputs.ood_score] if clf.method.trains_images else [ood.own, outputs.ood_score]
     itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
@@ -82,3 +87,15 @@ def calibrated(
         conformal=conformal.fit(plain, truth, len(clf.classes), kind=kind, seed=card.seed),
     )
     return Classifier(clf.method, card, ood_score=ood, validation=clf.validation)
+
+
+def _outputs(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
+    """Of the plain views; as many at once as `Classifier` itself takes."""
+    device, parts = clf.backbone.device, []
+    for first in range(0, max(len(sample.labels), 1), clf.batch_size):
+        rows = slice(first, first + clf.batch_size)
+        features = torch.from_numpy(sample.features[rows, 0]).to(device)
+        middle = sample.intermediate
+        below = None if middle is None else torch.from_numpy(middle[rows, 0]).to(device)
+        parts.append(clf.outputs_of(features, below))
+    return decide.ModelOutputs.join(parts)

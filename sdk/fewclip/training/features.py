@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -32,7 +32,6 @@ def sample_features(
     crop_area: float = 1.0,
     flip: bool = False,
     seed: int = 0,
-    on_images: Callable[[int], None] | None = None,
 ) -> FeatureSample:
     """Every image decoded once and passed once in `1 + views` views, the plain one first.
 
@@ -41,7 +40,6 @@ def sample_features(
         labels: class of each image, indices into `phrases`.
         crop_area, flip: of the augmented views.
         seed: with the image's place it fixes its views.
-        on_images: called with the number of images done so far.
     """
     spec = method.backbone.preprocess
 
@@ -71,8 +69,6 @@ def sample_features(
             if middle is not None:
                 intermediates.append(middle.float().cpu().numpy().reshape(shape))
             logits.append(itm.float().cpu().numpy().reshape(shape)[:, 0])
-            if on_images is not None:
-                on_images(some[-1] + 1)
     return FeatureSample(
         np.concatenate(features),
         np.concatenate(intermediates) if intermediates else None,
