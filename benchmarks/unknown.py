@@ -1,4 +1,4 @@
-"""How well 'none of these' works: own images against out-of-distribution ones. Prints a Markdown table.
+"""How well 'none of these' works: own images against others. Prints a Markdown table.
 
     python -m benchmarks.unknown [DATA [METHOD ...]]
 
