@@ -24,8 +24,9 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """CLIP adapted to labelled images.
 
     Args:
-        method, backbone, shots, template, val, epochs, seed, device: as of `fewclip.adapt`; all
-            images are used unless `shots` says otherwise, and none is kept out.
+        method, backbone, shots, template, val, epochs, seed, device: as of `fewclip.adapt`; but the
+            method is one that fits in seconds, for it is fitted once per fold, all images are used
+            unless `shots` says otherwise, and none is kept out.
         phrases: label -> what one would say, where a label is not that.
         options: of the method, `{"omega": 4}`.
 
@@ -36,7 +37,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        method: str = "skip-tuning",
+        method: str = "gda",
         *,
         backbone: str = "micro",
         shots: int | Literal["all"] = "all",

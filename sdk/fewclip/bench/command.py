@@ -70,7 +70,7 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run one protocol; the table goes to stdout, one line per run to stderr."""
-    import fewclip.bench as protocols
+    from fewclip.bench import protocols
 
     chosen: dict[str, Any] = {
         "out": arguments.out,

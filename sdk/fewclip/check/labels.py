@@ -10,7 +10,6 @@ all.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +20,14 @@ import numpy.typing as npt
 from fewclip.check.photos import Photo
 from fewclip.check.report import Issue
 from fewclip.errors import MissingExtraError
+from fewclip.heads import (
+    Head,
+    assign_folds,
+    fit_gda,
+    fit_mixture,
+    head_features,
+    out_of_fold,
+)
 from fewclip.images import Image
 
 if TYPE_CHECKING:
@@ -37,66 +44,48 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-def tower_features(backbone: Backbone, images: Sequence[Image]) -> npt.NDArray[np.float32]:
-    """(N, L): image features and mean patch tokens at three depths, each of length 1.
+def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
+    """(N, L) of `head_features`: image features and mean patch tokens at three depths.
 
     What intermediate blocks see tells apart images of a domain that CLIP does not know.
     """
     import torch
-    import torch.nn.functional as F
 
     from fewclip.preprocess import preprocess
 
-    depth, parts = backbone.image_depth, []
+    parts = []
     for first in range(0, len(images), BATCH):
-        pixels = preprocess(images[first : first + BATCH], backbone.preprocess)
+        pixels = torch.from_numpy(preprocess(images[first : first + BATCH], backbone.preprocess))
         with torch.inference_mode():
-            x = backbone.image_embed(torch.from_numpy(pixels).to(backbone.device))
-            seen, start = [], 0
-            for stop in sorted({depth // 4, depth // 2, 3 * depth // 4}):
-                x, start = backbone.image_blocks(x, start, stop), stop
-                seen.append(F.normalize(x[:, 1:].mean(1), dim=-1))
-            seen.append(F.normalize(backbone.image_features(x, start), dim=-1))
-        parts.append(torch.cat(seen, 1).float().cpu().numpy())
+            taps = backbone.new_taps()
+            embedded = backbone.image_embed(pixels.to(backbone.device))
+            found = backbone.image_features(embedded, taps=taps).float().cpu().numpy()
+            middle = backbone.intermediate(taps).cpu().numpy()
+        parts.append(head_features(found, middle))
     return np.concatenate(parts)
 
 
-def out_of_fold(features: npt.NDArray[np.float32], labels: Ints, seed: int = 0) -> Floats | None:
-    """(N, M) probabilities by models that did not see the image; None with one image of a class."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.model_selection import StratifiedKFold
-
+def out_of_fold_probabilities(features: Floats, labels: Ints, seed: int = 0) -> Floats | None:
+    """(N, M) by models that did not see the image; None with one image of a class."""
     counts = np.bincount(labels)
     folds = min(FOLDS, int(counts.min()))
     if folds < 2:
         return None
-    scores = np.zeros((len(labels), len(counts)))
-    for train, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
-        features, labels
-    ):
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        found = model.fit(features[train], labels[train]).decision_function(features[held])
-        scores[held] = found if found.ndim == 2 else np.stack([-found / 2, found / 2], 1)
-    return _calibrated(scores, labels)
 
+    def fit(train: Ints) -> Head:
+        return fit_gda(features[train], labels[train], train, len(counts))
 
-def _calibrated(scores: Floats, labels: Ints) -> Floats:
-    """softmax(scores / t) with the t of least negative log-likelihood."""
-    rows = np.arange(len(labels))
-
-    def at(log_t: float) -> Floats:
-        z = scores / math.exp(log_t)
-        p = np.exp(z - z.max(1, keepdims=True))
-        return np.asarray(p / p.sum(1, keepdims=True))
-
-    tried = np.linspace(-2, 4, 61)
-    fits = [-np.log(at(t)[rows, labels] + 1e-12).mean() for t in tried]
-    return at(float(tried[int(np.argmin(fits))]))
+    fold = assign_folds(labels, folds, np.random.default_rng(seed))
+    logits = out_of_fold(fit, features, fold, len(counts))
+    scaled = fit_mixture(logits, [], labels).logits(logits, [])
+    p = np.exp(scaled - scaled.max(1, keepdims=True))
+    shares: Floats = p / p.sum(1, keepdims=True)
+    return shares
 
 
 def wrong_labels(
     photos: Sequence[Photo],
-    features: npt.NDArray[np.float32],
+    features: Floats,
     proba: Floats,
     labels: Ints,
     classes: Sequence[str],
@@ -139,9 +128,7 @@ def wrong_labels(
         )
 
 
-def unlike_their_class(
-    photos: Sequence[Photo], features: npt.NDArray[np.float32], labels: Ints
-) -> Iterator[Issue]:
+def unlike_their_class(photos: Sequence[Photo], features: Floats, labels: Ints) -> Iterator[Issue]:
     """Photos far from every other photo of their class, beside how far those lie."""
     x = features - features.mean(0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
@@ -203,7 +190,7 @@ def overlapping(
 
 
 def _nearest(
-    features: npt.NDArray[np.float32], index: int, among: npt.NDArray[np.int64], most: int = 3
+    features: Floats, index: int, among: npt.NDArray[np.int64], most: int = 3
 ) -> list[int]:
     others = among[among != index]
     close = features[others] @ features[index]

@@ -165,21 +165,27 @@ def _doubts(
 ) -> list[Issue]:
     """What features tell: wrong labels, images unlike their class, classes that overlap."""
     from fewclip.backbone import load_backbone, resolve_device
-    from fewclip.check import labels as judge
+    from fewclip.check.labels import (
+        out_of_fold_probabilities,
+        overlapping,
+        tower_features,
+        unlike_their_class,
+        wrong_labels,
+    )
     from fewclip.classifier import TEMPLATE
 
     tower = load_backbone(backbone, resolve_device(device))
-    features = judge.tower_features(tower, [p.image for p in photos])
+    features = tower_features(tower, [p.image for p in photos])
     truth = np.array([classes.index(p.label) for p in photos])
-    issues = list(judge.unlike_their_class(photos, features, truth))
-    proba = judge.out_of_fold(features, truth, seed)
+    issues = list(unlike_their_class(photos, features, truth))
+    proba = out_of_fold_probabilities(features, truth, seed)
     if proba is None:
         return issues
     names = _name_features(tower, classes, TEMPLATE)
-    wrong = list(judge.wrong_labels(photos, features, proba, truth, classes, thorough=thorough))
+    wrong = list(wrong_labels(photos, features, proba, truth, classes, thorough=thorough))
     doubted = {issue.source for issue in wrong}
     issues = [issue for issue in issues if issue.source not in doubted]
-    return [*wrong, *issues, *judge.overlapping(proba, truth, classes, names @ names.T)]
+    return [*wrong, *issues, *overlapping(proba, truth, classes, names @ names.T)]
 
 
 def _name_features(tower: object, classes: Sequence[str], template: str) -> np.ndarray:
