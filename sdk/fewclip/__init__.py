@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fewclip.cores import wait_asleep
+from fewclip.system.cores import wait_asleep
 
 if TYPE_CHECKING:
     from fewclip.backbone import list_backbones as backbones

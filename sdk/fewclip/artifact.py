@@ -24,7 +24,7 @@ from typing import Any
 
 from fewclip.contract import CARD_FILE, Card
 from fewclip.errors import ArtifactError, InputError
-from fewclip.model_files import MAX_CARD, is_plain_name, read_inside, sha256_inside
+from fewclip.model_folder.model_files import MAX_CARD, is_plain_name, read_inside, sha256_inside
 
 if sys.platform != "win32":
     import fcntl

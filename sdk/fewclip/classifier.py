@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from fewclip import artifact, decide, saved_weights
+from fewclip import artifact, decide
 from fewclip.backbone import load_backbone, resolve_device
 from fewclip.base import BaseClassifier, Floats
 from fewclip.class_set import Phrases, read_phrases
@@ -20,6 +20,7 @@ from fewclip.contract import Calibration, Card, HeadSpec
 from fewclip.errors import ArtifactError, BackboneError, OptionError
 from fewclip.methods import registry
 from fewclip.methods.base import ClassEmbeddings, Method
+from fewclip.model_folder import saved_weights
 from fewclip.ood import OODScore, ood_parts
 from fewclip.preprocess import Image, Images
 

@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fewclip import card_schema
-from fewclip.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 from fewclip.errors import ArtifactError, FormatVersionError
+from fewclip.model_folder import card_schema
+from fewclip.model_folder.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 
 FORMAT_VERSION = 2
 CARD_FILE = "card.json"

@@ -26,8 +26,8 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
+from fewclip.decoding.image_headers import check_exif, check_headers
 from fewclip.errors import ImageError, ImageTooLargeError, OptionError
-from fewclip.image_headers import check_exif, check_headers
 
 # A path, an encoded image, a PIL image, or RGB uint8 (H, W, 3).
 Image: TypeAlias = str | os.PathLike[str] | bytes | PILImage.Image | npt.NDArray[np.uint8]

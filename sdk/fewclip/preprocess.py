@@ -20,9 +20,9 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from fewclip.contract import Preprocess
-from fewclip.cores import usable_cores
 from fewclip.errors import ImageError, OptionError
 from fewclip.images import MAX_PIXELS, Image, load_image
+from fewclip.system.cores import usable_cores
 
 __all__ = [
     "MAX_PIXELS",

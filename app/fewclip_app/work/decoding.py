@@ -8,7 +8,7 @@ import os
 
 from PIL import Image as PILImage
 
-from fewclip.decode_pool import DecodePool
+from fewclip.decoding.decode_pool import DecodePool
 
 WORKERS = 2  # images decoded at once, whoever sent them
 

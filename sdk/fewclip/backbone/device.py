@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fewclip.cores import usable_cores
 from fewclip.errors import OptionError
+from fewclip.system.cores import usable_cores
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewclip.bulk.ray_engine import connected
 from fewclip.errors import OptionError
-from fewclip.extras import require
+from fewclip.system.extras import require
 
 if TYPE_CHECKING:
     from fewclip.bench.results import Result

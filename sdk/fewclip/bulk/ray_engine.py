@@ -29,8 +29,8 @@ from fewclip.bulk.row import Row
 from fewclip.bulk.sources import Record
 from fewclip.contract import Card
 from fewclip.errors import DataError, InputError, OptionError
-from fewclip.extras import require
 from fewclip.images import image_suffixes, load_image
+from fewclip.system.extras import require
 
 if TYPE_CHECKING:
     import pyarrow as pa

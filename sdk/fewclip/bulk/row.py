@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from fewclip.decide import Prediction, Score
 from fewclip.errors import DataError
-from fewclip.extras import require
+from fewclip.system.extras import require
 
 _BLOCK = 1 << 20  # bytes copied at once
 

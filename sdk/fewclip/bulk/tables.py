@@ -22,7 +22,7 @@ from fewclip.bulk.sources import (
 )
 from fewclip.data.csv_file import ALIASES
 from fewclip.errors import DataError, OptionError
-from fewclip.extras import require
+from fewclip.system.extras import require
 
 BATCH = 64  # rows read at once
 _NAMES = ("image_path", "path", "filename", "file_name", "key", "__key__", "id")

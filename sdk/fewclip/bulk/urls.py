@@ -14,7 +14,7 @@ from typing import Any
 
 from fewclip.bulk.sources import Files, Shard, container, csv_shards, grouped, is_readable
 from fewclip.errors import DataError, MissingExtraError
-from fewclip.extras import require
+from fewclip.system.extras import require
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
-from fewclip.methods.prompts import linear
+from fewclip.methods.prompting.prompts import linear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fewclip.backbone import Backbone
     from fewclip.methods.base import Method
 
+_FOLDER = Path(__file__).parent
+_PROMPTING = _FOLDER / "prompting"
+_PROMPTING_PACKAGE = "fewclip.methods.prompting"
 _NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry"}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
@@ -31,11 +34,8 @@ def method_classes() -> dict[str, type[Method]]:
     from fewclip.methods.base import Method
 
     found: dict[str, type[Method]] = {}
-    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if info.name in _NOT_METHODS:
-            continue
-        module = importlib.import_module(f"fewclip.methods.{info.name}")
-        name = info.name.replace("_", "-")
+    for name, path in _modules().items():
+        module = importlib.import_module(path)
         found[name] = next(
             value
             for value in vars(module).values()
@@ -49,13 +49,17 @@ def method_classes() -> dict[str, type[Method]]:
 @functools.cache
 def _source(module: str) -> ast.Module:
     """A module of this package, parsed: listing methods needs neither torch nor a second."""
-    return ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+    return ast.parse(_FOLDER.joinpath(*module.split(".")[2:]).with_suffix(".py").read_text("utf-8"))
 
 
-def _names() -> dict[str, str]:
-    """Method -> module."""
-    modules = (info.name for info in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return {name.replace("_", "-"): name for name in modules if name not in _NOT_METHODS}
+def _modules() -> dict[str, str]:
+    """Method -> the module that defines it, in this folder or one below."""
+    found = {}
+    for folder, package in ((_FOLDER, "fewclip.methods"), (_PROMPTING, _PROMPTING_PACKAGE)):
+        for info in pkgutil.iter_modules([str(folder)]):
+            if info.name not in _NOT_METHODS and not info.ispkg:
+                found[info.name.replace("_", "-")] = f"{package}.{info.name}"
+    return found
 
 
 def _dept_ready(module: str) -> bool:
@@ -71,7 +75,7 @@ def _dept_ready(module: str) -> bool:
         for base in node.bases
     }
     above = [
-        str(node.module).rpartition(".")[2]
+        str(node.module)
         for node in source.body
         if isinstance(node, ast.ImportFrom)
         and str(node.module).startswith("fewclip.methods.")
@@ -82,9 +86,9 @@ def _dept_ready(module: str) -> bool:
 
 def list_methods() -> list[str]:
     """Every name that `adapt(method=...)` takes, besides the alias 'dept' for 'kgcoop+dept'."""
-    names = _names()
-    lifted = [name + DEPT for name, module in names.items() if _dept_ready(module)]
-    return sorted([*names, *lifted])
+    modules = _modules()
+    lifted = [name + DEPT for name, module in modules.items() if _dept_ready(module)]
+    return sorted([*modules, *lifted])
 
 
 def resolve(name: str) -> str:
@@ -102,7 +106,7 @@ def resolve(name: str) -> str:
 def describe(name: str) -> str:
     """First sentence of what a method is, for lists."""
     full = resolve(name)
-    text = (ast.get_docstring(_source(_names()[full.removesuffix(DEPT)])) or "").split("\n", 1)[0]
+    text = (ast.get_docstring(_source(_modules()[full.removesuffix(DEPT)])) or "").split("\n", 1)[0]
     return f"{text} With DePT." if full.endswith(DEPT) else text
 
 

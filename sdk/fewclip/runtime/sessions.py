@@ -15,8 +15,8 @@ from typing import Any
 
 import onnxruntime as ort
 
-from fewclip.cores import usable_cores
 from fewclip.errors import ArtifactError, OptionError
+from fewclip.system.cores import usable_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DEVICES = ("auto", "cpu", "cuda")

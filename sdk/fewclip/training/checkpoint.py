@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewclip import card_schema, tensor_file
 from fewclip.errors import ArtifactError, CheckpointError
 from fewclip.methods.base import Method
+from fewclip.model_folder import card_schema, tensor_file
 
 STATE_FILE = "state.safetensors"
 CHOICE_FILE = "selection.json"

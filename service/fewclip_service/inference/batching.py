@@ -20,7 +20,7 @@ import onnxruntime as ort
 from PIL import Image
 
 from fewclip import decide
-from fewclip.decode_pool import SLOW, DecodePool
+from fewclip.decoding.decode_pool import SLOW, DecodePool
 from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
 from fewclip.preprocess import Inputs, to_input
 from fewclip.runtime import OnnxClassifier

@@ -12,9 +12,9 @@ import numpy as np
 from starlette.requests import Request
 
 from fewclip import decide
-from fewclip.cores import usable_cores
 from fewclip.runtime import OnnxClassifier
 from fewclip.runtime.probe import probe
+from fewclip.system.cores import usable_cores
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.http.multipart import Form, read_form
 from fewclip_service.inference.admission import Admission

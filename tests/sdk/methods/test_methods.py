@@ -18,7 +18,7 @@ from fewclip import methods
 from fewclip.backbone import Backbone, load_backbone
 from fewclip.errors import ClassNameError, OptionError, StoppedError
 from fewclip.methods.base import Method
-from fewclip.methods.promptsrc import PromptSRC, gaussian_weights, imagenet_templates
+from fewclip.methods.prompting.promptsrc import PromptSRC, gaussian_weights, imagenet_templates
 from fewclip.preprocess import to_input
 from fewclip.training.loop import TrainingSet, train
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs
-from fewclip.methods.coop import CoOp, CoOpOptions
+from fewclip.methods.prompting.coop import CoOp, CoOpOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

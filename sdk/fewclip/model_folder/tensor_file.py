@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewclip.errors import ArtifactError
-from fewclip.model_files import open_inside
+from fewclip.model_folder.model_files import open_inside
 
 if TYPE_CHECKING:
     from torch import Tensor

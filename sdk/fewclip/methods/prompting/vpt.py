@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
-from fewclip.methods.prompts import DeepOptions, deep_prompts, prompted_image_features
+from fewclip.methods.prompting.prompts import DeepOptions, deep_prompts, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

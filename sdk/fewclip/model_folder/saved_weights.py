@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewclip import tensor_file
 from fewclip.backbone import Backbone
 from fewclip.contract import WEIGHTS_FILE, Card
 from fewclip.errors import ArtifactError, InputError
 from fewclip.methods import registry
 from fewclip.methods.base import Method
+from fewclip.model_folder import tensor_file
 from fewclip.ood import OODScore
 
 

@@ -370,7 +370,9 @@ def test_cocoop_inference_in_pieces(tower: Backbone, monkeypatch: pytest.MonkeyP
     bank = method.class_embeddings(NAMES)
     features = method.image_features(batch(0)[0])
     whole, _ = method.logits(features, bank)
-    monkeypatch.setattr("fewclip.methods.cocoop.TOKEN_BUDGET", bank.prompts.suffix.numel() * 3)
+    monkeypatch.setattr(
+        "fewclip.methods.prompting.cocoop.TOKEN_BUDGET", bank.prompts.suffix.numel() * 3
+    )
     sizes: list[int] = []
     once = method.backbone.text_embed
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
-from fewclip.methods.prompts import init_context
+from fewclip.methods.prompting.prompts import init_context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

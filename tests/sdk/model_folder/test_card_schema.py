@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from forged_cards import changed, resign
 
 import fewclip
-from fewclip import card_schema
-from fewclip.artifact import CARD_DIGEST, _card_digest, read_card
+from fewclip.artifact import CARD_DIGEST, read_card
 from fewclip.cli import main
 from fewclip.contract import Card
 from fewclip.errors import ArtifactError, FewclipError
+from fewclip.model_folder import card_schema
 from fewclip.readme import model_card
 
 ODD = [
@@ -105,15 +106,6 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from leaves(part, (*path, key))
 
 
-def changed(plain: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    plain = json.loads(json.dumps(plain))
-    at: Any = plain
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    return plain
-
-
 def use(card: Card) -> None:
     """What reads a card without its weights: all of it must work, or refuse by name."""
     from fewclip import class_set
@@ -144,16 +136,6 @@ def test_every_mutated_card_is_refused_by_name_or_valid(model: Path) -> None:
     assert len(paths) * len(ODD) > 1000
     assert len(refusals) > len(paths) * len(ODD) / 2
     assert max(map(len, refusals)) < 1000
-
-
-def resign(folder: Path, change: dict[tuple[Any, ...], Any]) -> Path:
-    """Edit card.json as a forger would, with the digest made to fit."""
-    plain = json.loads((folder / "card.json").read_text())
-    for path, value in change.items():
-        plain = changed(plain, path, value)
-    plain[CARD_DIGEST] = _card_digest(plain)
-    (folder / "card.json").write_text(json.dumps(plain))
-    return folder
 
 
 @pytest.mark.parametrize(

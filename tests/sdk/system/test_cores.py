@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from fewclip import cores
 from fewclip.backbone import device
+from fewclip.system import cores
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from fewclip.contract import Preprocess
-from fewclip.decode_pool import DecodePool
+from fewclip.decoding.decode_pool import DecodePool
 from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
 from fewclip.preprocess import load_image, to_input
 from tests.attacks import hostile_images as attack
@@ -136,7 +136,8 @@ def test_a_process_that_died_is_replaced_and_none_is_left(tmp_path: Path) -> Non
 def test_a_process_has_no_secrets_no_torch_and_ends_with_its_parent(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo())
     code = (
-        "import sys, time; from pathlib import Path; from fewclip.decode_pool import DecodePool\n"
+        "import sys, time; from pathlib import Path\n"
+        "from fewclip.decoding.decode_pool import DecodePool\n"
         "DecodePool(1).decode(Path(sys.argv[1]), thumbnail=9); print('ready', flush=True)\n"
         "time.sleep(60)"
     )

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from fewclip.contract import Preprocess
-from fewclip.decode_worker import ANSWER, BROKEN, DONE, MAX_TEXT, REQUEST, TOO_LARGE
+from fewclip.decoding.decode_worker import ANSWER, BROKEN, DONE, MAX_TEXT, REQUEST, TOO_LARGE
 from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
 from fewclip.images import FORMATS_VARIABLE, MAX_PIXELS, decode
 from fewclip.preprocess import Pixels, resize_and_crop
@@ -238,7 +238,7 @@ class _Process:
         self._max_pixels = max_pixels
         plan = json.dumps({"memory": memory, "seconds": seconds + 5})
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "fewclip.decode_worker", plan],
+            [sys.executable, "-m", "fewclip.decoding.decode_worker", plan],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -269,7 +269,7 @@ class _Process:
             self.kill()
             raise FewclipError(
                 f"the decoding process did not start; see what `{sys.executable} -m "
-                'fewclip.decode_worker \'{"memory": 2e9, "seconds": 10}\'` says'
+                'fewclip.decoding.decode_worker \'{"memory": 2e9, "seconds": 10}\'` says'
             ) from error
 
     def send(self, data: bytes, ends: float) -> None:

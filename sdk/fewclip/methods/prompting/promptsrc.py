@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup, cosine_logits
-from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.methods.prompts import DeepOptions, deep_prompts, prompted_image_features
+from fewclip.methods.prompting.coop import CoOp, CoOpOptions
+from fewclip.methods.prompting.prompts import DeepOptions, deep_prompts, prompted_image_features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

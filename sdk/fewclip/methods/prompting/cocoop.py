@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import ClassEmbeddings, Inputs, MethodOptions, Outputs, ParamGroup
 from fewclip.methods.class_blocks import text_in_blocks
-from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.methods.prompts import linear
+from fewclip.methods.prompting.coop import CoOp, CoOpOptions
+from fewclip.methods.prompting.prompts import linear
 
 REDUCTION = 16
 # At inference images go through the text tower in groups of at most so many class tokens: at most

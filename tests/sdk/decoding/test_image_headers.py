@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from fewclip.decoding.image_headers import MAX_SCANS, check_headers
 from fewclip.errors import ImageError
-from fewclip.image_headers import MAX_SCANS, check_headers
 from fewclip.images import FORMATS, load_image
 from tests.attacks import hostile_images as attack
 

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 import fewclip
 
-HOME = Path(__file__).parents[2]
+HOME = Path(__file__).parents[3]
 ROOTS = {
     "fewclip": "sdk",
     "fewclip_export": "export",
@@ -179,8 +179,9 @@ def test_public_names_are_what_they_say() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "names = fewclip.methods()\nimport fewclip.methods.coop\nassert fewclip.methods() == names",
-        "import fewclip.methods.coop as c\nassert c.CoOp\nnames = fewclip.methods()",
+        "names = fewclip.methods()\nimport fewclip.methods.prompting.coop\n"
+        "assert fewclip.methods() == names",
+        "import fewclip.methods.prompting.coop as c\nassert c.CoOp\nnames = fewclip.methods()",
     ],
     ids=["called first", "imported first"],
 )

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import fewclip
-from fewclip import tensor_file
 from fewclip.artifact import read_card
 from fewclip.errors import ArtifactError, FewclipError
-from fewclip.model_files import open_inside
+from fewclip.model_folder import tensor_file
+from fewclip.model_folder.model_files import open_inside
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_header_is_bounded_before_it_is_parsed(tmp_path: Path) -> None:
 def test_weights_that_are_not_what_the_card_says_are_refused(
     tuned_dept: fewclip.Classifier, tmp_path: Path, spoil: object
 ) -> None:
-    from fewclip import saved_weights
+    from fewclip.model_folder import saved_weights
 
     tuned_dept.save(tmp_path / "m")
     tensors, metadata = tensor_file.read(tmp_path / "m", "model.safetensors")
@@ -127,15 +127,15 @@ def test_weights_that_are_not_what_the_card_says_are_refused(
 
 
 def test_truncated_weights_are_refused_even_where_the_card_was_made_to_fit(model: Path) -> None:
-    import test_card_schema
+    from forged_cards import resign
 
     from fewclip.artifact import sha256_file
 
     path = model / "model.safetensors"
     os.truncate(path, path.stat().st_size - 2)
-    test_card_schema.resign(model, {("files", path.name): sha256_file(path)})
+    resign(model, {("files", path.name): sha256_file(path)})
     with pytest.raises(ArtifactError, match="no safetensors file that can be read"):
         fewclip.load(model, device="cpu")
-    test_card_schema.resign(model, {("files",): {}})
+    resign(model, {("files",): {}})
     with pytest.raises(FewclipError, match="incomplete"):
         fewclip.load(model, device="cpu")

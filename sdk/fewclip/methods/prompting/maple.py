@@ -11,8 +11,13 @@ from torch import Tensor, nn
 from fewclip.backbone import ClassPrompts
 from fewclip.errors import OptionError
 from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup
-from fewclip.methods.coop import CoOp, CoOpOptions
-from fewclip.methods.prompts import DeepOptions, deep_prompts, linear, prompted_image_features
+from fewclip.methods.prompting.coop import CoOp, CoOpOptions
+from fewclip.methods.prompting.prompts import (
+    DeepOptions,
+    deep_prompts,
+    linear,
+    prompted_image_features,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Methods that learn context vectors or deep prompts, one module each."""
