@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fewclip import class_set, conformal, decide
-from fewclip.class_set import Phrases
+from fewclip.class_set import Phrases, read_labels
 from fewclip.contract import Card
-from fewclip.errors import OptionError
-from fewclip.preprocess import WORKERS, Images, Inputs, batches
+from fewclip.errors import ClassNameError, OptionError
+from fewclip.explain import Explanation, Question, occlusion
+from fewclip.explain.explanation import Heat, over_photo
+from fewclip.preprocess import WORKERS, Image, Images, Inputs, batches, load_image, to_input
 
 if TYPE_CHECKING:
     from fewclip.report import Report
@@ -123,6 +125,65 @@ class BaseClassifier(abc.ABC):
     @abc.abstractmethod
     def embed(self, images: Images) -> Floats:
         """(N, D) float32 L2-normalised image features. `images` as for `predict`."""
+
+    def explain(
+        self, image: Image, label: str | None = None, contrast: str | None = None
+    ) -> Explanation:
+        """Which parts of an image spoke for a class.
+
+        By attention relevance where the image tower's blocks are at hand; by occlusion for other
+        backbones and exported models, which takes 65 passes of the model.
+
+        Args:
+            image: one image, as for `predict`.
+            label: the class to explain, also one that is not among the classes: it is added by
+                name for this answer. None for the most probable one.
+            contrast: explain why `label` rather than this class; named like `label`.
+
+        Raises:
+            ImageError: the image cannot be read, or is none.
+            ClassNameError: `label` or `contrast` cannot be a class name, or both are the same.
+        """
+        photo = load_image(image)
+        inputs = to_input(photo, self.card.preprocessing)
+        named = None if label is None else read_labels([label])[0]
+        other = None if contrast is None else read_labels([contrast])[0]
+        model = self._knowing([name for name in (named, other) if name is not None])
+        proba = model.predict_proba(inputs[None])[0]
+        chosen = named or model.classes[int(proba.argmax())]
+        if chosen == other:
+            raise ClassNameError(
+                f"{chosen!r} cannot be contrasted with itself; name another class in contrast"
+            )
+        at = model.classes.index
+        question = Question(at(chosen), None if other is None else at(other))
+        heat, method = model._heat(inputs, question)
+        return Explanation(
+            heatmap=over_photo(heat, photo, self.card.preprocessing),
+            label=chosen,
+            score=float(proba[question.label]),
+            contrast=other,
+            method=method,
+            image=photo,
+        )
+
+    def _knowing(self, names: Sequence[str]) -> Self:
+        """This model, with those of the names added that it does not know."""
+        new = [name for name in dict.fromkeys(names) if name not in self.classes]
+        return self.add_classes(new) if new else self
+
+    def _heat(self, inputs: Inputs, question: Question) -> tuple[Heat, str]:
+        """(rows, columns) of what parts of (3, size, size) add to the answer, and by which method.
+
+        By occlusion, which needs answers alone; to be overridden where more is at hand.
+        """
+
+        def answer(images: Inputs) -> npt.NDArray[np.float64]:
+            itm, cat = self.logits(images)
+            temperature = self.card.calibration.temperature
+            return decide.log_probabilities(itm, cat, self.card.head, temperature)
+
+        return occlusion(answer, inputs, question), "occlusion"
 
     def evaluate(self, data: Any) -> Report:
         """Accuracy, macro F1, per class, confusion and calibration on labelled images.

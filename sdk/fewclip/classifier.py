@@ -22,10 +22,12 @@ from fewclip.methods import registry
 from fewclip.methods.base import ClassEmbeddings, Method
 from fewclip.model_folder import saved_weights
 from fewclip.ood import OODScore, ood_parts
-from fewclip.preprocess import Image, Images
+from fewclip.preprocess import Image, Images, Inputs
 
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
+    from fewclip.explain import Question
+    from fewclip.explain.explanation import Heat
     from fewclip_export import ExportReport
 
 BATCH = 64
@@ -103,6 +105,17 @@ class Classifier(BaseClassifier):
                 features = torch.nn.functional.normalize(self.method.image_features(pixels), dim=-1)
             parts.append(features.float().cpu().numpy())
         return np.concatenate(parts)
+
+    def _heat(self, inputs: Inputs, question: Question) -> tuple[Heat, str]:
+        if not self.backbone.has_blocks:
+            return super()._heat(inputs, question)
+        from fewclip.explain.relevance import relevance
+
+        temperature = self.card.calibration.temperature
+        heat = relevance(
+            self.method, self._class_embeddings, self.card.head, temperature, inputs, question
+        )
+        return heat, "attention"
 
     def _tensors(self, images: Images) -> Iterator[torch.Tensor]:
         """(n, 3, size, size) on the model's device."""

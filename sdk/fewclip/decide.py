@@ -108,7 +108,14 @@ def probabilities(
     Returns:
         (B, M) float64; rows sum to 1.
     """
-    return np.exp(_log_softmax(_log_probabilities(logits_itm, logits_cat, head) / temperature))
+    return np.exp(log_probabilities(logits_itm, logits_cat, head, temperature))
+
+
+def log_probabilities(
+    logits_itm: ArrayLike, logits_cat: ArrayLike | None, head: HeadSpec, temperature: float = 1.0
+) -> Floats:
+    """Natural logarithm of `probabilities`, exact also where those are next to 0: (B, M)."""
+    return _log_softmax(_log_probabilities(logits_itm, logits_cat, head) / temperature)
 
 
 def in_distribution_score(

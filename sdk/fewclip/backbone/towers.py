@@ -166,6 +166,12 @@ class Backbone(nn.Module):
         return int(self.clip.token_embedding.weight.shape[1])
 
     @property
+    def image_grid(self) -> int:
+        """Rows and columns of patches; a square."""
+        patches = int(self.clip.visual.positional_embedding.shape[0]) - 1
+        return int(patches**0.5)
+
+    @property
     def embed_dim(self) -> int:
         return int(self.clip.visual.proj.shape[1])
 

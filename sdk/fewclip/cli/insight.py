@@ -1,10 +1,14 @@
-"""`fewclip check`: what is odd about a data set. Arguments in, words and files out."""
+"""`fewclip check`, `explain`: a look into data and model. Arguments in, words and files out."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from pathlib import Path
+
+from fewclip.cli.arguments import download_flag, json_flag, print_json
+from fewclip.errors import OptionError
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -41,4 +45,45 @@ def check(arguments: Arguments) -> int:
         print(report)
     if page is not None:
         print(f"saved: {page}", file=sys.stderr)
+    return 0
+
+
+def explain_arguments(parser: Parser) -> None:
+    """Add what `explain` reads."""
+    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("image", help="a photo")
+    parser.add_argument(
+        "--out", required=True, metavar="PNG", help="write the photo under its heat map"
+    )
+    parser.add_argument(
+        "--label", metavar="L", help="explain this class, also a new name; default: the answer"
+    )
+    parser.add_argument("--contrast", metavar="L", help="explain why the label rather than this")
+    json_flag(parser)
+    download_flag(parser)
+
+
+def explain(arguments: Arguments) -> int:
+    """Write the overlay; say which class it explains and where the most speaks for it."""
+    from fewclip.cli.commands import open_model
+
+    out = Path(arguments.out)
+    if out.suffix.lower() != ".png":
+        raise OptionError(f"--out wants the name of a .png file, got {arguments.out!r}")
+    if out.exists() and out.samefile(arguments.image):
+        raise OptionError("--out names the photo itself; name another file")
+    model = open_model(arguments.model, allow_download=arguments.allow_download)
+    found = model.explain(arguments.image, arguments.label, arguments.contrast)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.overlay().save(out)
+    if arguments.json:
+        print_json({"image": arguments.image, **found.to_dict(), "out": str(out)})
+        return 0
+    x, y = found.peak
+    rather = f" rather than {found.contrast}" if found.contrast else ""
+    print(
+        f"{arguments.image}: {found.label} {found.score:.1%}{rather}, most of all around pixel "
+        f"({x}, {y}), by {found.method}"
+    )
+    print(f"saved: {out}", file=sys.stderr)
     return 0

@@ -21,6 +21,7 @@ PHRASES = {
     "stained": "a stained surface",
     "cracked": "a cracked surface",
 }
+_FAINT = 0.25  # share of the strongest change from which a pixel counts as damaged
 _FINER = 4  # lines are drawn this much larger and reduced, which makes them smooth
 
 Plane = npt.NDArray[np.float64]  # (SIZE, SIZE)
@@ -30,14 +31,23 @@ Rng = np.random.Generator
 
 def draw(label: str, seed: int | list[int]) -> PILImage.Image:
     """One RGB image, SIZE x SIZE, of a surface that is `label`, a key of `PHRASES`."""
+    return draw_with_damage(label, seed)[0]
+
+
+def draw_with_damage(
+    label: str, seed: int | list[int]
+) -> tuple[PILImage.Image, npt.NDArray[np.bool_]]:
+    """`draw`, and (SIZE, SIZE) where the surface was damaged: False everywhere if it is whole."""
     # The label is part of the seed, so that a damaged surface is not a whole one's twin.
     words = seed if isinstance(seed, list) else [seed]
     rng = np.random.default_rng([*words, list(PHRASES).index(label)])
     material = _MATERIALS[rng.integers(len(_MATERIALS))]
     light = rng.uniform(0, 2 * np.pi)
-    surface = material(rng)
-    surface = _DEFECTS[label](surface, light, rng)
-    return _photograph(surface, light, rng)
+    whole = material(rng)
+    surface = _DEFECTS[label](whole, light, rng)
+    change = np.abs(surface - whole).max(axis=2)
+    damage = change > max(_FAINT * float(change.max()), 1e-9)
+    return _photograph(surface, light, rng), damage
 
 
 def _noise(cells: float, rng: Rng, stretch: float = 1.0) -> Plane:

@@ -69,7 +69,7 @@ class CoCoOp(CoOp):
             functools.partial(self.text_per_image, image=image),
             prompts,
             self.parameters(),
-            self.backbone.class_tokens_at_once // len(image),
+            self.backbone.class_tokens_at_once // max(len(image), 1),
         )
 
     def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
