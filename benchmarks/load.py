@@ -36,14 +36,15 @@ CLIENTS = (1, 8, 32)
 BOUNDARY = "frontier"
 
 
-def photos(count: int) -> list[bytes]:
-    """JPEGs of 500 x 375, about 50 KB each: clouds of noise, as hard to decode as a photo."""
+def photos(count: int, size: tuple[int, int] = (500, 375)) -> list[bytes]:
+    """JPEGs, of 500 x 375 about 50 KB each: clouds of noise, as hard to decode as a photo."""
     rng = np.random.default_rng(0)
+    cells = (-(-size[1] // 4), size[0] // 4, 3)
     made = []
     for _ in range(count):
-        noise = Image.fromarray(rng.integers(0, 255, (94, 125, 3), np.uint8))
+        noise = Image.fromarray(rng.integers(0, 255, cells, np.uint8))
         file = io.BytesIO()
-        noise.resize((500, 375), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
+        noise.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
         made.append(file.getvalue())
     return made
 
