@@ -7,22 +7,34 @@ backbone must be at the same paths on every node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from fewclip.bulk.ray_engine import connected
 from fewclip.errors import OptionError
 from fewclip.system.extras import require
 
-if TYPE_CHECKING:
-    from fewclip.bench.results import Result
-    from fewclip.bench.sweep import Job, Sweep
+T = TypeVar("T")
 
 
-def results(
-    sweep: Sweep, todo: Sequence[tuple[Job, Mapping[str, Any]]]
-) -> Iterator[tuple[int, Result]]:
-    """(index in `todo`, its result), in the order in which they are done.
+def completed(
+    function: Callable[..., T],
+    calls: Iterable[tuple[Any, ...]],
+    *,
+    cpus: float,
+    gpus: Callable[..., int],
+    address: str | None,
+    throttled: bool = False,
+) -> Iterator[tuple[tuple[Any, ...], T]]:
+    """(arguments, what the function returned), in the order in which they are done.
+
+    Args:
+        function: it, and what it is bound to, is sent to the cluster once.
+        calls: arguments of each run.
+        cpus: that each run declares.
+        gpus: of a run, by its arguments.
+        throttled: ask for the next call when there is room to run it, and not before.
 
     Raises:
         OptionError: the cluster has not so many CPUs as one run declares.
@@ -30,30 +42,40 @@ def results(
         Whatever a run raises; the results before it have come.
     """
     ray = require("ray", "engine 'ray'", "scale")
-    with connected(ray, sweep.ray_address):
-        have = ray.cluster_resources().get("CPU", 0.0)
-        if have < sweep.ray_cpus:
+    with connected(ray, address):
+        have = ray.cluster_resources()
+        if have.get("CPU", 0.0) < cpus:
             raise OptionError(
-                f"a run declares {sweep.ray_cpus:g} CPUs and the cluster has {have:g}; lower "
+                f"a run declares {cpus:g} CPUs and the cluster has {have.get('CPU', 0.0):g}; lower "
                 "--ray-cpus"
             )
         # -1: a run whose worker died is done again, however often.
-        task = ray.remote(num_cpus=sweep.ray_cpus, max_retries=-1)(_execute)
-        waiting = {}
-        for index, (job, run) in enumerate(todo):
-            gpus = 1 if run["device"] == "cuda" else 0
-            waiting[task.options(num_gpus=gpus).remote(sweep, job, run)] = index
-        while waiting:
+        task = ray.remote(num_cpus=cpus, max_retries=-1)(_call)
+        sent = ray.put(function)
+        waiting: dict[Any, tuple[Any, ...]] = {}
+        left = iter(calls)
+        while True:
+            room = _room(have, cpus) - len(waiting) if throttled else None
+            for call in itertools.islice(left, room):
+                waiting[task.options(num_gpus=gpus(*call)).remote(sent, *call)] = call
+            if not waiting:
+                return
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(done), _result(ray, done)
 
 
-def _execute(sweep: Sweep, job: Job, run: Mapping[str, Any]) -> Result:
-    return sweep.execute(job, run)
+def _room(have: Mapping[str, float], cpus: float) -> int:
+    """Runs that the cluster has room for."""
+    room = int(have.get("CPU", 0.0) // cpus) if cpus else 1
+    return max(1, min(room, int(have["GPU"])) if have.get("GPU") else room)
 
 
-def _result(ray: Any, done: Any) -> Result:
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    return function(*arguments)
+
+
+def _result(ray: Any, done: Any) -> Any:
     try:
-        return ray.get(done)  # type: ignore[no-any-return]
+        return ray.get(done)
     except ray.exceptions.RayTaskError as error:
         raise error.cause or error from error

@@ -111,11 +111,21 @@ class Sweep:
         if self.engine == "local":
             yield from ((index, self.execute(job, run)) for index, job, run in todo)
         elif todo:
-            from fewclip.bench.ray_runs import results
+            from fewclip.bench.ray_runs import completed
 
             plain = dataclasses.replace(self, say=None)  # what says it may not travel
-            for n, result in results(plain, [(job, run) for _, job, run in todo]):
-                yield todo[n][0], result
+            calls = completed(
+                plain.run_one,
+                todo,
+                cpus=self.ray_cpus,
+                gpus=lambda _index, _job, run: int(run["device"] == "cuda"),
+                address=self.ray_address,
+            )
+            yield from ((index, result) for (index, _, _), result in calls)
+
+    def run_one(self, _index: int, job: Job, run: Mapping[str, Any]) -> Result:
+        """A call of `completed`."""
+        return self.execute(job, run)
 
     def _tell(self, line: str) -> None:
         if self.say is not None:

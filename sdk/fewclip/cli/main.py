@@ -51,8 +51,8 @@ SUBCOMMANDS = {
     "app": Subcommand("open the page: upload, adapt, classify", "fewclip_app.command:app"),
     "compare": Subcommand(
         "find the best method for your images",
-        "fewclip.selection.compare:compare_command",
-        "fewclip.selection.compare:compare_arguments",
+        "fewclip.selection.command:compare_command",
+        "fewclip.selection.command:compare_arguments",
     ),
     "check": Subcommand("find faults in a data set", "fewclip.cli.insight:check"),
     "explain": Subcommand("show which parts spoke for a class", "fewclip.cli.insight:explain"),

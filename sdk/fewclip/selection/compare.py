@@ -1,34 +1,29 @@
 """Which method is best for YOUR images: cross-validation within a time budget, and one advice.
 
-Every image is judged by models that have not seen it. `_advice.py` puts the outcome into words;
-`_references.py` holds the outside references, classifiers of scikit-learn on CLIP's features.
+Every image is judged by models that have not seen it. `fold_runs.py` is one run, and
+`recommendation.py` puts the outcome into words; `baselines.py` holds scikit-learn's classifiers on
+CLIP's features.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import math
-import sys
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fewclip.bench.measure import measured
-from fewclip.bench.photos import Dataset, Photo, permutation
 from fewclip.bench.published import PLAIN
-from fewclip.bench.sweep import Job, learn
+from fewclip.bench.results import Result, Store
 from fewclip.data import Data, Pool, read
-from fewclip.errors import DataError, OptionError, StoppedError
-from fewclip.selection.baselines import REFERENCES, fit_reference, require_sklearn
+from fewclip.errors import OptionError
+from fewclip.selection.baselines import REFERENCES, require_sklearn
+from fewclip.selection.fold_runs import FoldRuns, Settings
 from fewclip.selection.recommendation import Comparison, Row, advise
-
-if TYPE_CHECKING:
-    import torch
 
 # Cheap ones first, so that a short budget still compares something.
 METHODS = (
@@ -54,6 +49,30 @@ class _Tally:
     peak_mb: float = 0.0
     given_up: bool = False
 
+    def add(self, right: npt.NDArray[np.int8], held: npt.NDArray[np.bool_], result: Result) -> None:
+        self.right[held] = right
+        self.seconds.append(result.cost["seconds"])
+        self.peak_mb = max(self.peak_mb, result.cost["peak_mb"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where the runs are done.
+
+    Attributes:
+        name: "local", one after another; or "ray", several at once.
+        ray_address: of a running cluster; None starts Ray on this machine.
+        ray_cpus: that each run declares, and its threads.
+    """
+
+    name: str = "local"
+    ray_address: str | None = None
+    ray_cpus: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("local", "ray"):
+            raise OptionError(f"unknown engine {self.name!r}; use local or ray")
+
 
 def compare(
     data: Data,
@@ -70,6 +89,10 @@ def compare(
     precision: str = "auto",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     say: Say | None = None,
+    out: str | os.PathLike[str] | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    ray_cpus: float = 1.0,
 ) -> Comparison:
     """Compare methods on one's own images by cross-validation.
 
@@ -84,145 +107,103 @@ def compare(
         shots: training images per class at most.
         options: {method: {option: value}}; under "" what holds for every method.
         say: takes one line per step.
+        out: folder that keeps every finished run; those that are there are not done again.
+        engine: "local", one run after another; or "ray", several at once.
+        ray_address: of a running cluster; None starts Ray on this machine.
+        ray_cpus: that each run declares, and its threads.
 
     Raises:
         DataError, OptionError, BackboneError: the input is at fault.
-        MissingExtraError: scikit-learn is not installed.
+        MissingExtraError: scikit-learn, or Ray for engine "ray", is not installed.
     """
     begin = time.monotonic()
     if not budget > 0:
         raise OptionError(f"budget must be seconds above 0, got {budget!r}")
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise OptionError(f"folds must be a whole number of at least 2, got {folds!r}")
+    where = Engine(name=engine, ray_address=ray_address, ray_cpus=ray_cpus)
     require_sklearn()
     pool = read(data, classes=classes)
-    bench = _Bench(pool, backbone, template, shots, seed, device, precision, options or {}, methods)
-    places = _folds(pool, folds, seed)
-    tallies = {name: _Tally(np.full(len(places), -1, np.int8)) for name in bench.names}
-    first = tallies[bench.names[0]]
-    for fold in range(places.max() + 1):
-        for name, tally in tallies.items():
-            left = begin + budget - time.monotonic()
-            # Another fold takes as long as the last. The first method always gets its first fold,
-            # so that there is an answer at all.
-            needed = fold == 0 and tally is first
-            tally.given_up |= not needed and left < max(tally.seconds, default=0.0)
-            if tally.given_up:
-                continue
-            held = places == fold
-            try:
-                bench.judge(name, tally, held, deadline=math.inf if needed else begin + budget)
-            except StoppedError:
-                tally.given_up = True
-            _tell(say, name, tally, fold, held)
-    rows = [_row(name, tally) for name, tally in tallies.items()]
+    settings = Settings(
+        backbone=backbone,
+        template=template,
+        shots=shots,
+        seed=seed,
+        device=device,
+        precision=precision,
+        options=options or {},
+    )
+    runs = FoldRuns(pool, methods, folds, settings)
+    store = None if out is None else Store(out)
+    tallies = _Schedule(runs, begin + budget, store, say or (lambda line: None)).run(where)
     return advise(
-        rows,
-        folds=int(places.max()) + 1,
-        images=len(places),
+        [_row(name, tally) for name, tally in tallies.items()],
+        folds=runs.folds,
+        images=runs.images,
         seconds=time.monotonic() - begin,
         budget=budget,
         notes=_notes(pool),
     )
 
 
-class _Bench:
-    """Judges one method on one fold."""
+class _Schedule:
+    """Which run comes next, as long as the budget lasts; and what came of each."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        backbone: str,
-        template: str,
-        shots: int | Literal["all"],
-        seed: int,
-        device: str,
-        precision: str,
-        options: Mapping[str, Mapping[str, Any]],
-        methods: Sequence[str],
-    ) -> None:
-        from fewclip.backbone import load_backbone, resolve_device
-        from fewclip.classifier import check_template, zero_shot_on
-        from fewclip.methods import registry
-        from fewclip.training.mixed_precision import resolve_precision
+    def __init__(self, runs: FoldRuns, ends: float, store: Store | None, say: Say) -> None:
+        self._runs, self._ends, self._store, self._say = runs, ends, store, say
+        self._tallies = {name: _Tally(np.full(runs.images, -1, np.int8)) for name in runs.names}
 
-        self.pool, self.shots, self.seed, self.backbone = pool, shots, seed, backbone
-        self.device: torch.device = resolve_device(device)
-        tower = load_backbone(backbone, self.device)
-        if not methods:
-            raise OptionError("no methods were named; name at least one, see `fewclip methods`")
-        self.runs: dict[str, dict[str, Any]] = {}
-        for method in map(registry.resolve, methods):
-            given = {**options.get("", {}), **options.get(method, {})}
-            self.runs[method] = {
-                "options": registry.make_options(
-                    method, given, registry.backbone_defaults(method, tower)
-                ),
-                "templates": [check_template(template)],
-                "precision": resolve_precision(precision, self.device, tower.image_width),
-            }
-        zero_shot = zero_shot_on(tower, pool.phrases, template)
-        self.features = zero_shot.embed([item.image for item in pool.train])  # (N, D)
-        self.labels = np.array([item.label for item in pool.train])
-        first, *others = self.runs
-        self.names = [first, *REFERENCES, *others]
+    def run(self, engine: Engine) -> dict[str, _Tally]:
+        """Every method's tally, in the order in which they were tried."""
+        if engine.name == "local":
+            for name, fold, seconds in self._todo():
+                self._finished(name, fold, self._runs.execute(name, fold, seconds))
+            return self._tallies
+        from fewclip.bench.ray_runs import completed
 
-    def judge(self, name: str, tally: _Tally, held: npt.NDArray[np.bool_], deadline: float) -> None:
-        """Learn from what is not held, judge what is."""
-        items = self.pool.train
-        photos = [Photo(item.image, item.label, item.content) for item in items]
-        train = [p for p, out in zip(photos, held, strict=True) if not out]
-        dataset = Dataset(
-            name="own",
-            title="the data",
-            classes=self.pool.phrases,
-            train=tuple(train),
-            test=(),
+        calls = completed(
+            self._runs.execute,
+            self._todo(),
+            cpus=engine.ray_cpus,
+            gpus=lambda *_: self._runs.gpus,
+            address=engine.ray_address,
+            throttled=True,
         )
-        job = Job("compare", dataset, name, self.seed, self.shots, test=lambda *_: {})
-        with measured(self.device.type) as cost:
-            answers = self._answers(job, held, deadline)
-        tally.right[held] = answers == self.labels[held]
-        tally.seconds.append(cost.seconds)
-        tally.peak_mb = max(tally.peak_mb, cost.peak_mb)
+        for (name, fold, _), result in calls:
+            self._finished(name, fold, result)
+        return self._tallies
 
-    def _answers(
-        self, job: Job, held: npt.NDArray[np.bool_], deadline: float
-    ) -> npt.NDArray[np.int64]:
-        """The class index of each held image."""
-        if job.method in REFERENCES:
-            index = {item.content: i for i, item in enumerate(self.pool.train)}
-            known = [index[photo.key] for photo in job.dataset.sample(self.shots, self.seed)]
-            model = fit_reference(job.method, self.features[known], self.labels[known])
-            return np.asarray(model(self.features[held]))
-        from fewclip.backbone import load_backbone
+    def _todo(self) -> Iterator[tuple[str, int, float]]:
+        """(name, fold, seconds that it may take), of what is not kept from before."""
+        for fold in range(self._runs.folds):
+            for name, tally in self._tallies.items():
+                if (kept := self._kept(name, fold)) is not None:
+                    self._finished(name, fold, kept, " (kept from before)")
+                    continue
+                # The first method always gets its first fold, so that there is an answer at all.
+                if fold == 0 and name == self._runs.names[0]:
+                    yield name, fold, math.inf
+                    continue
+                left = self._ends - time.monotonic()
+                # Another fold takes as long as the last.
+                tally.given_up |= left < max(tally.seconds, default=0.0)
+                if not tally.given_up:
+                    yield name, fold, left
 
-        tower = load_backbone(self.backbone, self.device)
-        clf = learn(job, self.runs[job.method], tower, stop=lambda: time.monotonic() > deadline)
-        images = [item.image for item, out in zip(self.pool.train, held, strict=True) if out]
-        return np.asarray(clf.predict_proba(images).argmax(1))
+    def _kept(self, name: str, fold: int) -> Result | None:
+        return self._store.find(self._runs.describe(name, fold)) if self._store else None
 
-
-def _folds(pool: Pool, wanted: int, seed: int) -> npt.NDArray[np.int64]:
-    """(N,) the fold of each training image; each class is spread evenly.
-
-    Raises:
-        DataError: a class has one image only.
-    """
-    labels = np.array([item.label for item in pool.train])
-    counts = np.bincount(labels, minlength=len(pool.classes))
-    if counts.min() < 2:
-        short = pool.classes[int(counts.argmin())]
-        raise DataError(
-            f"class {short!r} has one image, and cross-validation needs two of each class: one to "
-            "learn from, one to judge; add others"
-        )
-    folds = min(wanted, int(counts.min()))
-    places = np.zeros(len(labels), np.int64)
-    for index, label in enumerate(pool.classes):
-        own = np.flatnonzero(labels == index)
-        places[own[permutation(label, seed, len(own))]] = np.arange(len(own)) % folds
-    return places
+    def _finished(self, name: str, fold: int, result: Result | None, more: str = "") -> None:
+        tally = self._tallies[name]
+        if result is None:
+            tally.given_up = True
+            self._say(f"fold {fold + 1}: {name} did not finish within the budget")
+            return
+        if self._store is not None and not more:
+            self._store.add(result)
+        tally.add(self._runs.right(result), self._runs.held(fold), result)
+        accuracy, seconds = result.scores["accuracy"], result.cost["seconds"]
+        self._say(f"fold {fold + 1}: {name} {accuracy:.1%}, {seconds:.0f} s{more}")
 
 
 def _row(name: str, tally: _Tally) -> Row:
@@ -246,58 +227,3 @@ def _notes(pool: Pool) -> list[str]:
     if pool.test:
         notes.append(f"the {len(pool.test)} images of test/ were left alone, for your last check")
     return notes
-
-
-def _tell(
-    say: Say | None, name: str, tally: _Tally, fold: int, held: npt.NDArray[np.bool_]
-) -> None:
-    if say is None:
-        return
-    if tally.given_up:
-        say(f"fold {fold + 1}: {name} did not finish within the budget")
-    else:
-        say(f"fold {fold + 1}: {name} {tally.right[held].mean():.1%}, {tally.seconds[-1]:.0f} s")
-
-
-# ---- the command -----------------------------------------------------------------------------
-
-
-def compare_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `compare_command` reads."""
-    parser.add_argument("data", help="a folder with one sub-folder per class, or a CSV")
-    parser.add_argument("--budget", type=float, default=600.0, help="seconds; default: 600")
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="M")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
-    parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
-    parser.add_argument("--template", default=PLAIN, help="prompt with one {}")
-    parser.add_argument(
-        "--classes", help="JSON: a list of labels, or {label: phrase}; or a file that holds it"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
-    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-
-
-def compare_command(arguments: argparse.Namespace) -> int:
-    """Print the table and the advice."""
-    from fewclip.bench.command import words
-    from fewclip.cli.arguments import class_names, shots
-
-    found = compare(
-        arguments.data,
-        methods=words(arguments.methods),
-        budget=arguments.budget,
-        folds=arguments.folds,
-        shots=shots(arguments.shots),
-        backbone=arguments.backbone,
-        classes=class_names(arguments.classes),
-        template=arguments.template,
-        seed=arguments.seed,
-        device=arguments.device,
-        precision=arguments.precision,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if arguments.json else found)
-    return 0

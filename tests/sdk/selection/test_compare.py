@@ -45,7 +45,7 @@ def test_every_image_is_judged_once_by_a_model_that_has_not_seen_it(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[set[str], int]] = []
-    module = sys.modules["fewclip.selection.compare"]
+    module = sys.modules["fewclip.selection.fold_runs"]
     learn = module.learn
 
     def look(job: Any, *arguments: Any, **more: Any) -> Any:
@@ -78,6 +78,19 @@ def test_a_spent_budget_leaves_methods_out_and_says_so(own: Path) -> None:
     assert "not tried" in str(found)
 
 
+def test_runs_that_are_kept_are_not_done_again(own: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    found = [
+        compare(own, methods=["zero-shot"], folds=folds, out=tmp_path / "runs", say=lines.append)
+        for folds in (2, 2, 3)
+    ]
+    assert ["kept" in line for line in lines] == [False] * 6 + [True] * 6 + [False] * 9
+    assert [[r.to_dict() for r in each.rows] for each in found[:1]] == [
+        [r.to_dict() for r in each.rows] for each in found[1:2]
+    ]
+    assert len(list((tmp_path / "runs" / "runs").glob("*.json"))) == 15
+
+
 def test_folds_are_at_most_the_images_of_the_smallest_class(tmp_path: Path) -> None:
     own = bench_data.write_folder(tmp_path / "own", ["red", "ant"], 5, 0)
     for i in (2, 3, 4):
@@ -97,7 +110,9 @@ def test_test_images_are_left_for_the_last_check(tmp_path: Path) -> None:
 
 
 def test_wrong_words(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong in ({"budget": 0}, {"folds": 1}, {"methods": []}, {"template": "no braces"}):
+    for wrong in (
+        {"budget": 0}, {"folds": 1}, {"methods": []}, {"template": "no braces"}, {"engine": "spark"}
+    ):  # fmt: skip
         with pytest.raises(OptionError):
             compare(own, **wrong)  # type: ignore[arg-type]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
