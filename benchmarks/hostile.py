@@ -1,20 +1,24 @@
-"""Ten thousand requests that nobody should send. Does the service stay up, honest and small?
+"""Thousands of requests that nobody should send. Does the service stay up, honest and small?
 
     python -m benchmarks.hostile EXPORTED [--requests 10000] [--out benchmarks/results/hostile.md]
 
 Hand-made ones on raw sockets (`hostile_cases.py`), bodies that hypothesis makes up, and what
 schemathesis derives from the service's own OpenAPI document. A 5xx other than 503 and 504, a
 traceback in an answer, or a good request that is not answered, is a finding; memory is watched.
+Good requests are timed alone and while files that are dear to open are sent, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import random
 import re
 import socket
+import statistics
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -24,13 +28,19 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile_cases import Case, cases, photo
+from benchmarks.hostile_cases import Case, cases, dear, photo
+from benchmarks.load import photos
 from benchmarks.server import Server
 
 CLIENTS = 16
 ANSWER_SECONDS = 60.0
 # A body that never ends is answered after `timeout`; a head that never ends is not answered.
 SILENCE_SECONDS = 5.0
+BOMBERS = 4
+BOMBS = 40
+LATENCY_TURNS = 4
+LATENCY_SECONDS = 10.0  # of each turn
+SLOWER = 2.0  # at most, the median good request while bombs are sent
 LIMITS: dict[str, Any] = {"max_bytes": 1_000_000, "max_pixels": 4_000_000, "timeout": 2}
 
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d\d\d) ")
@@ -89,6 +99,69 @@ def is_well(server: Server, seconds: float = 30.0) -> bool:
             return True
         time.sleep(0.2)
     return False
+
+
+def latencies(server: Server, seconds: float) -> list[float]:
+    """Milliseconds of one good request after another; one that is refused counts as endless."""
+    image = photos(1)[0]
+    found = []
+    ends = time.monotonic() + seconds
+    with httpx.Client(base_url=server.url, timeout=ANSWER_SECONDS) as client:
+        while time.monotonic() < ends:
+            begin = time.perf_counter()
+            answer = client.post("/v1/predict", files={"image": image})
+            spent = (time.perf_counter() - begin) * 1000
+            found.append(spent if answer.status_code == 200 else math.inf)
+    return found
+
+
+def good_beside_bombs(server: Server, seed: int) -> tuple[list[str], list[str]]:
+    """Good requests alone and beside dear ones, in turns: lines of the report, findings."""
+    rng = random.Random(seed)
+    bombs = [dear(rng) for _ in range(BOMBS)]  # making them costs more than sending them
+    alone: list[float] = []
+    beside: list[float] = []
+    sent = 0
+    for _ in range(LATENCY_TURNS):
+        alone += latencies(server, LATENCY_SECONDS)
+        stop = threading.Event()
+
+        def bombard(own: random.Random, stop: threading.Event) -> int:
+            count = 0
+            while not stop.is_set():
+                send(server.port, own.choice(bombs))
+                count += 1
+            return count
+
+        with ThreadPoolExecutor(BOMBERS) as pool:
+            bombers = [
+                pool.submit(bombard, random.Random(rng.random()), stop) for _ in range(BOMBERS)
+            ]
+            try:
+                beside += latencies(server, LATENCY_SECONDS)
+            finally:
+                stop.set()
+            sent += sum(bomber.result() for bomber in bombers)
+    slower = statistics.median(beside) / statistics.median(alone)
+    lines = [
+        "",
+        f"| one client's good requests, {LATENCY_TURNS} turns | requests | median ms | p95 ms |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {len(each)} | {statistics.median(each):.0f} | {_p95(each):.0f} |"
+            for name, each in (("alone", alone), (f"beside {BOMBERS} clients of bombs", beside))
+        ),
+        "",
+        f"- {sent} bombs in those turns; the median good request took {slower:.1f} times as long",
+    ]
+    wrong = (
+        [f"beside bombs good requests took {slower:.1f} times as long"] if slower > SLOWER else []
+    )
+    return lines, wrong
+
+
+def _p95(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * len(values))]
 
 
 def made_up(server: Server, examples: int) -> tuple[Counter[str], list[str]]:
@@ -196,9 +269,10 @@ def main() -> int:
     total = arguments.requests
     with Server(arguments.model, **LIMITS) as server:
         report = _run(server, total, arguments.seed)
+        more = good_beside_bombs(server, arguments.seed)
         restarts = len({e["pid"] for e in server.events() if e["event"] == "model_loaded"}) - 1
         errors = [e for e in server.events() if e["level"] == "error"]
-    lines, wrong = report
+    lines, wrong = [*report[0], *more[0]], [*report[1], *more[1]]
     lines += [f"- workers that died: {restarts}; errors in the log: {len(errors)}"]
     lines += [f"- finding: {finding}" for finding in wrong[:20]] or ["- findings: none"]
     text = "\n".join(["# Hostile requests", "", *lines, ""])

@@ -5,8 +5,8 @@
 
 A decoder is C code over hostile bytes: it may crash, take all memory or never return. Here it runs
 in a process with a limit on its memory and a deadline, without this process's secrets, and only
-pixels come back. What takes longer than a moment gives its slot to a new process and goes on at a
-low priority, so that a few slow images do not keep the others waiting.
+pixels come back. Large files are decoded by processes of their own, at a low priority, and so is
+what takes longer than a moment: neither keeps small images waiting.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from fewclip.preprocess import Pixels, resize_and_crop
 SECONDS = 10.0  # until a decoder is killed
 QUICK = 1.0  # seconds after which an image counts as slow
 SLOW = 2  # slow images at once; one more, and the slowest is given up
+LARGE = 256 << 10  # bytes of a file from which on it counts as large
+_LOW = 10  # priority (nice) of large and of slow images
 _WHOLE = 1 << 30  # a square that any image fits into
 _STARTING = 60.0  # seconds for a process to start, on a machine that is busy
 _BASE_MEMORY = 512 << 20  # address space of Python, its libraries and a file
@@ -56,11 +58,25 @@ class Decoded:
     thumbnail: Pixels | None
 
 
+class _Lane:
+    """Processes that decode files of about one size; `DecodePool` holds its lock.
+
+    Args:
+        workers: images decoded at once.
+        priority: nice value of the processes.
+    """
+
+    def __init__(self, workers: int, priority: int) -> None:
+        self.slots = threading.Semaphore(workers)
+        self.priority = priority
+        self.idle: list[_Process] = []
+
+
 class DecodePool:
     """Processes that decode; `decode` may be called from any number of threads.
 
     Args:
-        workers: images decoded at once; slow ones come on top.
+        workers: small images decoded at once, and as many large ones; slow ones come on top.
         max_pixels: of one image; more are refused before they are decoded.
         seconds: until decoding one image is given up.
         memory: bytes of address space of a process; None for what `max_pixels` may need.
@@ -78,9 +94,8 @@ class DecodePool:
         self._seconds = seconds
         self._memory = memory or _BASE_MEMORY + _PIXEL_MEMORY * max_pixels
         self._workers = workers
-        self._slots = threading.Semaphore(workers)
+        self._small, self._large = _Lane(workers, 0), _Lane(workers, _LOW)
         self._lock = threading.Lock()
-        self._idle: list[_Process] = []
         self._slow: list[_Process] = []
         self._all: set[_Process] = set()
         self._closed = False
@@ -92,14 +107,14 @@ class DecodePool:
         self.close()
 
     def start(self) -> None:
-        """Start the processes now instead of when they are first needed.
+        """Start the processes for small images now; others start when they are first needed.
 
         Raises:
             FewclipError: one does not come up.
         """
         if sys.platform != "win32":
-            for process in [self._take() for _ in range(self._workers)]:
-                self._put(process)
+            for process in [self._take(self._small) for _ in range(self._workers)]:
+                self._put(process, self._small)
 
     def decode(
         self,
@@ -122,12 +137,13 @@ class DecodePool:
         if sys.platform == "win32":  # no limits to set there
             return _in_this_process(image, self.max_pixels, crop, thumbnail)
         request = _request(image, self.max_pixels, crop, thumbnail)
-        with self._slot() as give_back:
-            process = self._take()
+        lane = self._large if is_large(image) else self._small
+        with self._slot(lane) as give_back:
+            process = self._take(lane)
             try:
                 return self._ask(process, request, give_back, crop, thumbnail)
             finally:
-                self._put(process)
+                self._put(process, lane)
 
     def image(self, image: bytes | os.PathLike[str], *, thumbnail: int = _WHOLE) -> PILImage.Image:
         """One image upright and RGB; whole, or reduced to fit into a square.
@@ -143,7 +159,8 @@ class DecodePool:
         """Kill all processes; what is being decoded fails."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
+            idle = [*self._small.idle, *self._large.idle]
+            self._small.idle, self._large.idle = [], []
             busy = self._all.difference(idle)
         # A pipe is closed by the thread that reads it: closed under it, its number may be another
         # file's by then.
@@ -181,51 +198,54 @@ class DecodePool:
 
     def _slow_down(self, process: _Process) -> None:
         """Let the others pass; of too many slow images the one under way longest is given up."""
-        with contextlib.suppress(OSError):  # it has just ended
-            os.setpriority(os.PRIO_PROCESS, process.pid, 10)
+        process.lower_priority(_LOW)
         with self._lock:
             self._slow.append(process)
             if len(self._slow) > SLOW:
                 self._slow.pop(0).give_up()
 
     @contextlib.contextmanager
-    def _slot(self) -> Iterator[Any]:
-        """One of `workers` turns; the function gives it back early."""
-        self._slots.acquire()
+    def _slot(self, lane: _Lane) -> Iterator[Any]:
+        """One of the lane's turns; the function gives it back early."""
+        lane.slots.acquire()
         given: list[bool] = []
 
         def give_back() -> None:
             if not given:
                 given.append(True)
-                self._slots.release()
+                lane.slots.release()
 
         try:
             yield give_back
         finally:
             give_back()
 
-    def _take(self) -> _Process:
+    def _take(self, lane: _Lane) -> _Process:
         with self._lock:
             if self._closed:
                 raise FewclipError("the decoder is closed")
-            while self._idle:
-                process = self._idle.pop()
+            while lane.idle:
+                process = lane.idle.pop()
                 if process.alive:
                     return process
                 self._all.discard(process)
                 process.kill()
             process = _Process(self._memory, self._seconds, self.max_pixels)
             self._all.add(process)
+        if lane.priority:
+            process.lower_priority(lane.priority)
         process.start()
         return process
 
-    def _put(self, process: _Process) -> None:
+    def _put(self, process: _Process, lane: _Lane) -> None:
         with self._lock:
             slow = process in self._slow
-            if slow:  # a lowered priority cannot be raised again
+            if slow:
                 self._slow.remove(process)
-            if process.alive and not slow and not self._closed:
-                self._idle.append(process)
+            # A lowered priority cannot be raised again.
+            fits = lane.priority > 0 or not slow
+            if process.alive and fits and not self._closed:
+                lane.idle.append(process)
                 return
             self._all.discard(process)
         process.kill()
@@ -271,6 +291,10 @@ class _Process:
                 f"the decoding process did not start; see what `{sys.executable} -m "
                 'fewclip.decoding.decode_worker \'{"memory": 2e9, "seconds": 10}\'` says'
             ) from error
+
+    def lower_priority(self, nice: int) -> None:
+        with contextlib.suppress(OSError):  # it has just ended
+            os.setpriority(os.PRIO_PROCESS, self.pid, nice)
 
     def send(self, data: bytes, ends: float) -> None:
         left = memoryview(data)
@@ -330,6 +354,16 @@ class _Process:
             parts.append(block)
             size -= len(block)
         return b"".join(parts)
+
+
+def is_large(image: bytes | os.PathLike[str]) -> bool:
+    """Whether a file waits among the large ones."""
+    if isinstance(image, bytes):
+        return len(image) >= LARGE
+    try:
+        return os.stat(image).st_size >= LARGE
+    except OSError:  # the decoder says what is wrong with it
+        return False
 
 
 def _wait(handle: int, what: int, ends: float) -> None:

@@ -20,7 +20,7 @@ import onnxruntime as ort
 from PIL import Image
 
 from fewclip import decide
-from fewclip.decoding.decode_pool import SLOW, DecodePool
+from fewclip.decoding.decode_pool import SLOW, DecodePool, is_large
 from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
 from fewclip.preprocess import Inputs, to_input
 from fewclip.runtime import OnnxClassifier
@@ -80,8 +80,10 @@ class Engine:
     ) -> None:
         self._dispatch = dispatch
         self._pool = DecodePool(threads, max_pixels=max_pixels, seconds=decode_seconds)
-        # One more than the pool has slots for each that a slow image may have given back.
+        # One more than the pool has slots for each that a slow image may have given back. Large
+        # files wait in a queue of their own, so that small ones pass them.
         self._decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode")
+        self._large_decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode-large")
         # Apart from the decoders: a text tower encodes one list at a time, and those who wait for
         # it must not keep images from being decoded.
         self._namers = ThreadPoolExecutor(1, thread_name_prefix="names")
@@ -92,7 +94,7 @@ class Engine:
 
     def close(self) -> None:
         self._pool.close()
-        for pool in (self._decoders, self._namers):
+        for pool in (self._decoders, self._large_decoders, self._namers):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def answer(
@@ -111,7 +113,8 @@ class Engine:
         Raises:
             APIError: no readable image, too many pixels, or out of time.
         """
-        pixels = await _in(self._decoders, deadline, self._decode, classifier, data)
+        decoders = self._large_decoders if is_large(data) else self._decoders
+        pixels = await _in(decoders, deadline, self._decode, classifier, data)
         job = Job(classifier, pixels, top_k, coverage)
         try:
             prediction = await _within(deadline, asyncio.ensure_future(self._dispatch(job)))

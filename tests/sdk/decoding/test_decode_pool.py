@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from fewclip.contract import Preprocess
-from fewclip.decoding.decode_pool import DecodePool
+from fewclip.decoding.decode_pool import LARGE, DecodePool
 from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
 from fewclip.preprocess import load_image, to_input
 from tests.attacks import hostile_images as attack
@@ -118,6 +118,25 @@ def test_slow_images_do_not_keep_the_others_waiting() -> None:
         pool.decode(photo(), crop=SPEC)
         assert time.monotonic() - began < 20  # two moments and a start, not their time
         pool.close()
+        for thread in threads:
+            thread.join()
+
+
+def test_large_files_have_a_lane_of_their_own() -> None:
+    """Three that take a second each and one process for them; a small image is there before."""
+    large = attack.jpeg_of_many_scans(90, 1500)
+    assert len(large) >= LARGE
+    small = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(small, "PNG")
+    with DecodePool(1) as pool:
+        pool.start()
+        threads = [
+            threading.Thread(target=lambda: pool.decode(large, thumbnail=8)) for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        pool.decode(small.getvalue(), thumbnail=8)
+        assert any(thread.is_alive() for thread in threads)
         for thread in threads:
             thread.join()
 
