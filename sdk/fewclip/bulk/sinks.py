@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fewclip.bulk.row import Csv, Format, JsonLines, Parquet, Row
+from fewclip.bulk.sources import is_url
 from fewclip.errors import InputError
 
 if sys.platform != "win32":
@@ -57,6 +58,11 @@ class Output:
         part_rows: int = PART_ROWS,
         part_seconds: float = PART_SECONDS,
     ) -> None:
+        if is_url(out):
+            raise InputError(
+                f"--out {out}: rows are written on this machine, where a part can appear whole; "
+                "name a path here, and copy the folder when it is done"
+            )
         self.path = Path(out)
         self._format = _format(self.path, top_k)
         self._is_folder = isinstance(self._format, Parquet)
