@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ClassNameError,
         CoverageError,
         DataError,
+        DivergedError,
         FewclipError,
         FormatVersionError,
         GateError,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     )
     from fewclip.methods import list_methods as methods
     from fewclip.report import Report
+    from fewclip.selection.compare import compare
+    from fewclip.selection.recommendation import Comparison
     from fewclip.training.adapt import adapt
 
 wait_asleep()
@@ -51,9 +54,11 @@ __all__ = [
     "CheckpointError",
     "ClassNameError",
     "Classifier",
+    "Comparison",
     "CoverageError",
     "DataError",
     "DataReport",
+    "DivergedError",
     "FewclipError",
     "FormatVersionError",
     "GateError",
@@ -68,6 +73,7 @@ __all__ = [
     "adapt",
     "backbones",
     "check",
+    "compare",
     "load",
     "methods",
     "zero_shot",
@@ -77,9 +83,11 @@ __all__ = [
 _HOMES = {
     "DataReport": ("fewclip.check.report", "DataReport"),
     "Classifier": ("fewclip.classifier", "Classifier"),
+    "Comparison": ("fewclip.selection.recommendation", "Comparison"),
     "Prediction": ("fewclip.decide", "Prediction"),
     "Report": ("fewclip.report", "Report"),
     "adapt": ("fewclip.training.adapt", "adapt"),
+    "compare": ("fewclip.selection.compare", "compare"),
     "backbones": ("fewclip.backbone.loading", "list_backbones"),
     "load": ("fewclip.classifier", "load"),
     "zero_shot": ("fewclip.classifier", "zero_shot"),

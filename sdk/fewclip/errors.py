@@ -12,6 +12,7 @@ FewclipError
 │   ├── ArtifactError                a saved or exported folder that is broken or tampered with
 │   │   └── FormatVersionError       ... or made by a version this one does not know
 │   ├── CheckpointError              a checkpoint that does not belong to this run
+│   ├── DivergedError                a training loss that is not finite: a rate is too high
 │   └── GateError                    an export that does not answer as the trained model does
 ├── MissingExtraError (ImportError)  an optional dependency is not installed; CLI exit status 2
 └── StoppedError                     a long job was stopped on request; what is kept is said
@@ -68,6 +69,10 @@ class FormatVersionError(ArtifactError):
 
 class CheckpointError(InputError):
     """A checkpoint belongs to another run, or is broken."""
+
+
+class DivergedError(InputError):
+    """Training ended in a loss that is not finite; nothing was written."""
 
 
 class GateError(InputError):

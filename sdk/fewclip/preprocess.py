@@ -48,6 +48,13 @@ Images: TypeAlias = Image | Sequence[Image] | npt.NDArray[np.uint8] | Inputs
 
 WORKERS = min(8, usable_cores())
 CROP_AREA = 0.08  # smallest share of an image that a training crop keeps, as published
+# The published augmentation suits photos of things. Small parts, letters and hands need crops that
+# keep most of the image, and no mirroring.
+AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {
+    "published": {"crop_area": CROP_AREA, "flip": True},
+    "gentle": {"crop_area": 0.6, "flip": False},
+    "none": {"crop_area": 1.0, "flip": False},
+}
 
 _RESAMPLING = {
     "bicubic": PILImage.Resampling.BICUBIC,

@@ -72,6 +72,11 @@ def _metrics(card: Card) -> str:
             f"| {name} | {row['accuracy']:.1%} ({interval}) | {_decimal(row['macro_f1'])} | "
             f"{_decimal(row['ece'])} |"
         )
+    if gda := card.metrics.get("gda"):
+        low, high = wilson(min(max(gda["accuracy"], 0.0), 1.0), max(gda["n"], 1))
+        interval = f"{100 * low:.0f} to {high:.0%}"
+        lines.append(f"| gda, for comparison | {gda['accuracy']:.1%} ({interval}) | | |")
+    lines += [f"\n**Warning:** {remark}." for remark in card.training.get("warnings", ())]
     lines += [
         "",
         f"Temperature {calibration.temperature:.3f}, unknown threshold "

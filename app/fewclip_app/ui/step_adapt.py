@@ -16,7 +16,7 @@ from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
 
 POLL_SECONDS = 0.5  # between two questions after a job
-GENTLE = {"crop_area": 0.5, "flip": False}
+GENTLE = {"augment": "gentle"}
 METHODS = {"Best for my photos": "auto", "Skip Tuning": "skip-tuning", "DePT": "dept"}
 # What trains when nobody chooses.
 DEFAULT_METHOD = "auto"

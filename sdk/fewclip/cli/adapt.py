@@ -30,6 +30,17 @@ def adapt_arguments(parser: Parser) -> None:
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--method", default="auto", help="'auto', or see `fewclip methods`")
     parser.add_argument("--budget", type=float, help="seconds that 'auto' may take to choose")
+    parser.add_argument(
+        "--keep-best",
+        action="store_true",
+        help="Ctrl-C while 'auto' chooses: take the best head so far",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=("published", "gentle", "none"),
+        help="training crops: the papers', gentle ones without mirroring for small parts and "
+        "letters, or none ('auto' chooses)",
+    )
     parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
     parser.add_argument("--val", default="auto", help="'auto', a fraction, a folder, or 0")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
@@ -78,6 +89,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     config = AdaptConfig(
         method=arguments.method,
         budget=arguments.budget,
+        keep_best=arguments.keep_best,
         backbone=arguments.backbone,
         shots=shots(arguments.shots),
         classes=class_names(arguments.classes),
@@ -89,7 +101,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         precision=arguments.precision,
         checkpoint=kept if arguments.resume else None,
         fixes=arguments.fixes,
-        options=settings(arguments.set),
+        options=_options(arguments),
     )
     made = plan(arguments.data, config, report_stage=stage_to_stderr)
     describe(made)
@@ -120,6 +132,11 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     return artifact.read_card(out, verify=False)
 
 
+def _options(arguments: Arguments) -> dict[str, Any]:
+    named = {} if arguments.augment is None else {"augment": arguments.augment}
+    return {**named, **settings(arguments.set)}
+
+
 def _report_adapted(arguments: Arguments, card: Card) -> None:
     if arguments.json:
         print_json(card.to_dict())
@@ -130,6 +147,8 @@ def _report_adapted(arguments: Arguments, card: Card) -> None:
             f"accuracy on {after['n']} images kept out of training: "
             f"{_with_interval(before)} before, {_with_interval(after)} after"
         )
+        if gda := card.metrics.get("gda"):
+            print(f"gda, for comparison, on the same images: {_with_interval(gda)}")
     else:
         print("no images were kept out of training: not measured, scores are uncalibrated")
     print(f"saved: {arguments.out}")

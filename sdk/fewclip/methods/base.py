@@ -215,6 +215,9 @@ class Method(nn.Module):
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` of 0 .. epochs-1."""
 
+    def after_training(self) -> None:
+        """Called once, when the last epoch is done."""
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs besides the trained parameters."""
         return {}

@@ -9,32 +9,29 @@ from torch import Tensor
 
 from fewclip.methods.base import (
     Inputs,
-    Method,
-    MethodOptions,
     Outputs,
     ParamGroup,
     tower_parameters,
 )
+from fewclip.methods.tuned_tower import TunedTower, TunedTowerOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTuneOptions(MethodOptions):
+class FineTuneOptions(TunedTowerOptions):
     """Defaults of the Skip Tuning code's base-to-new runs."""
 
     lr: float = 1e-5
     warmup_epochs: int = 0
 
 
-class FineTune(Method):
+class FineTune(TunedTower):
     """Both towers but the embeddings, the patch convolution, `ln_pre` and `logit_scale`.
 
     The FT baseline of Wu et al., "Skip Tuning", CVPR 2025, arXiv 2412.11509.
     """
 
     name: ClassVar[str] = "fine-tune"
-    Options: ClassVar[type[MethodOptions]] = FineTuneOptions
-    trains_images = True
-    dept_ready: ClassVar[bool] = False
+    Options: ClassVar[type[TunedTowerOptions]] = FineTuneOptions
 
     def param_groups(self) -> list[ParamGroup]:
         image, text = tower_parameters(self.backbone, 0, 0)

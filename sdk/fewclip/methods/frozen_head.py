@@ -18,8 +18,7 @@ from torch import Tensor
 from fewclip.heads import FeatureSample, FittedHead, Head, fit_stacked
 from fewclip.heads.linear import Floats, Ints
 from fewclip.methods.base import Method, MethodOptions
-
-GENTLE_CROP = 0.6
+from fewclip.preprocess import AUGMENTATIONS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +32,8 @@ class FrozenHeadOptions(MethodOptions):
 
     epochs: int = 1
     warmup_epochs: int = 0
-    crop_area: float = GENTLE_CROP
-    flip: bool = False
+    crop_area: float = AUGMENTATIONS["gentle"]["crop_area"]
+    flip: bool = AUGMENTATIONS["gentle"]["flip"]
     views: int = 4
     dept_weight: float | None = None
 

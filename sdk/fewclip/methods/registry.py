@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewclip.errors import OptionError
+from fewclip.preprocess import AUGMENTATIONS
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 _PROMPTING = _FOLDER / "prompting"
 _PROMPTING_PACKAGE = "fewclip.methods.prompting"
-_NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry"}
+_NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry", "tuned_tower"}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
 DEPT_WEIGHT = 0.7
@@ -115,22 +116,28 @@ def make_options(
 ) -> dict[str, Any]:
     """All options of a method as a plain dict: its defaults, the backbone's, then what was given.
 
+    `augment` ("published", "gentle" or "none") sets `crop_area` and `flip`, where
+    those are not given.
+
     Raises:
         OptionError: an unknown option, or a value out of range.
     """
     full = resolve(name)
     cls = method_classes()[full.removesuffix(DEPT)]
     known = {f.name for f in dataclasses.fields(cls.Options)}
-    known |= {"dept_weight"} if full.endswith(DEPT) else set()
+    known |= {"augment"} | ({"dept_weight"} if full.endswith(DEPT) else set())
     unknown = sorted(set(given) - known)
     if unknown:
         raise OptionError(
             f"{full} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}"
         )
-    merged = {**(defaults or {}), **given}
+    merged = {**(defaults or {}), **_augmentation(given), **given}
+    merged.pop("augment", None)
     weight = merged.pop("dept_weight", DEPT_WEIGHT) if full.endswith(DEPT) else None
     try:
         options = dataclasses.asdict(cls.Options(**merged))
+        # A warm-up that lasts as long as the run would be no training.
+        options["warmup_epochs"] = min(options["warmup_epochs"], options["epochs"] - 1)
     except TypeError as error:
         raise OptionError(f"an option of {full} has the wrong type: {error}") from error
     if options["views"] and not (cls.frozen_images or cls.fits):
@@ -143,6 +150,20 @@ def make_options(
             raise OptionError(f"option dept_weight must be in [0, 1], got {weight!r}")
         options["dept_weight"] = float(weight)
     return options
+
+
+def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that `augment` stands for; named ones go before it.
+
+    Raises:
+        OptionError: no such augmentation.
+    """
+    name = given.get("augment")
+    if name is None:
+        return {}
+    if name not in AUGMENTATIONS:
+        raise OptionError(f"option augment must be {', '.join(AUGMENTATIONS)}; got {name!r}")
+    return AUGMENTATIONS[name]
 
 
 def backbone_defaults(name: str, backbone: Backbone) -> Mapping[str, Any]:

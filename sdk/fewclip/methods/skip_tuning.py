@@ -16,18 +16,17 @@ from fewclip.errors import OptionError
 from fewclip.methods.base import (
     BatchPlan,
     Inputs,
-    Method,
-    MethodOptions,
     Outputs,
     ParamGroup,
     float32_arithmetic,
     tower_parameters,
 )
 from fewclip.methods.class_blocks import text_in_blocks
+from fewclip.methods.tuned_tower import TunedTower, TunedTowerOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SkipTuningOptions(MethodOptions):
+class SkipTuningOptions(TunedTowerOptions):
     """The paper's base-to-new setting, tuned there for ViT-B/16 with OpenAI's weights.
 
     Attributes:
@@ -66,7 +65,7 @@ class SkipTuningOptions(MethodOptions):
         self.check(self.lam > 0, "lam", "a number > 0")
 
 
-class SkipTuning(Method):
+class SkipTuning(TunedTower):
     """Wu, Zhang, Zeng, Gao, Song, Shen, "Skip Tuning: Pre-trained Vision-Language Models are
     Effective and Efficient Adapters Themselves", CVPR 2025, arXiv 2412.11509.
 
@@ -77,9 +76,7 @@ class SkipTuning(Method):
     """
 
     name: ClassVar[str] = "skip-tuning"
-    Options: ClassVar[type[MethodOptions]] = SkipTuningOptions
-    trains_images = True
-    dept_ready: ClassVar[bool] = False
+    Options: ClassVar[type[TunedTowerOptions]] = SkipTuningOptions
 
     def build(self, generator: torch.Generator) -> None:
         backbone, options = self.backbone, self.options

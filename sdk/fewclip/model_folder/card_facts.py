@@ -43,18 +43,33 @@ class Figures(TypedDict):
     n: int
 
 
+class Accuracy(TypedDict):
+    """Right answers among `n` images."""
+
+    accuracy: float
+    n: int
+
+
 class MetricFacts(TypedDict, total=False):
-    """Zero-shot's figures and the model's own, on the same images."""
+    """Zero-shot's figures and the model's own, and gda's accuracy, on the same images.
+
+    `out_of_fold`: a head's figures on its training images, each answered by a head that had not
+    seen it.
+    """
 
     before: Figures | None
     after: Figures | None
+    out_of_fold: Figures | None
+    gda: Accuracy
 
 
 class TrainingFacts(TypedDict, total=False):
-    """`phrases`: the trained classes, in the order of the head's columns."""
+    """`phrases`: the trained classes, in the order of the head's columns; `warnings`: what a user
+    should know before relying on the model."""
 
     run_id: str
     phrases: Mapping[str, str]
     losses: Sequence[float | None]
     resumed_from_epochs: Sequence[int]
     device: str
+    warnings: Sequence[str]

@@ -27,6 +27,7 @@ from fewclip.heads import FeatureSample, assign_folds, fit_mixture, log_loss
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.tuned_tower import TunedTower
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
 from fewclip.selection.evaluated import Evaluated, Selection, behind, choose
 from fewclip.training import Plan, Progress, execute
@@ -89,11 +90,24 @@ class _Selector:
         sample = None
         if (self.fold >= 0).any():
             sample = self._evaluate_heads(rows[: len(CHEAP)])
-            for row in rows[len(CHEAP) :]:
-                self._evaluate(row, 0)
-            self._more_folds(rows)
+            try:
+                for row in rows[len(CHEAP) :]:
+                    if not row.candidate.shares:
+                        self._evaluate(rows, row, 0)
+                self._more_folds(rows)
+            except (StoppedError, KeyboardInterrupt):
+                if not self.made.keep_best:
+                    raise
+                return self._best_so_far(rows, sample)
         best = self._keeping_new(rows, choose(rows))
         self.report(f"chosen: {best.candidate.name}")
+        return Selection(best.candidate, tuple(rows), self.budget, self._spent(), sample)
+
+    def _best_so_far(self, rows: Sequence[Evaluated], sample: FeatureSample) -> Selection:
+        """The best of those that need no training: who stops does not want to wait for one."""
+        best = choose(rows[: len(CHEAP)])
+        best.note = "the best when the choice was stopped"
+        self.report(f"stopped; the best so far is {best.candidate.name}")
         return Selection(best.candidate, tuple(rows), self.budget, self._spent(), sample)
 
     def _start(self, candidate: Candidate) -> Evaluated:
@@ -112,6 +126,8 @@ class _Selector:
         if not tried:
             return
         first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
+        source = first.candidate.shares
+        trained = next((row for row in tried if row.candidate.name == source), first)
         for row in tried:
             if row is not first:
                 row.note = f"behind {first.candidate.name} on the first fold"
@@ -119,7 +135,7 @@ class _Selector:
             if behind(first, choose(rows)):
                 first.note = "cannot win any more"
                 return
-            if not self._evaluate(first, k):
+            if not self._evaluate(rows, trained, k):
                 return
 
     def _evaluate_heads(self, rows: Sequence[Evaluated]) -> FeatureSample:
@@ -163,12 +179,17 @@ class _Selector:
             generator=torch.Generator().manual_seed(plan.seed),
         )
 
-    def _evaluate(self, row: Evaluated, k: int) -> bool:
-        """A candidate that trains on one more fold; False where the budget ended first."""
+    def _evaluate(self, rows: Sequence[Evaluated], row: Evaluated, k: int) -> bool:
+        """A candidate that trains on one more fold, and those that share its training.
+
+        Returns:
+            False where the budget ended first.
+        """
         held = np.flatnonzero(self.fold == k)
+        sharing = [other for other in rows if other.candidate.shares == row.candidate.name]
         begin = time.monotonic()
         try:
-            answers = self._answers(row.candidate, held)
+            answers = self._answers(row.candidate, held, sharing)
         except StoppedError:
             if self.stop():
                 raise
@@ -176,9 +197,10 @@ class _Selector:
             return False
         finally:
             row.seconds += time.monotonic() - begin
-        logits = np.full((len(self.labels), len(self.made.phrases)), np.nan)
-        logits[held] = answers
-        self._record(row, logits, held)
+        for one, found in zip([row, *sharing], answers, strict=True):
+            logits = np.full((len(self.labels), len(self.made.phrases)), np.nan)
+            logits[held] = found
+            self._record(one, logits, held)
         return True
 
     def _record(self, row: Evaluated, logits: Floats, images: npt.NDArray[np.int64]) -> None:
@@ -192,13 +214,24 @@ class _Selector:
             f"{max(self.budget - self._spent(), 0):.0f} s left"
         )
 
-    def _answers(self, candidate: Candidate, held: npt.NDArray[np.int64]) -> Floats:
-        """(h, M) log-probabilities of the held images, from a model that has not seen them."""
+    def _answers(
+        self, candidate: Candidate, held: npt.NDArray[np.int64], sharing: Sequence[Evaluated]
+    ) -> list[Floats]:
+        """(h, M) log-probabilities of the held images, from a model that has not seen them.
+
+        First the candidate's, then those of the candidates that share its training.
+        """
         train = np.setdiff1d(np.arange(len(self.labels)), held)
         clf = execute(self._plan(candidate, train), stop=self._over)
-        outputs = clf.model_outputs([self.made.split.train[i].image for i in held])
-        proba = decide.probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
-        return np.log(np.maximum(proba, 1e-30))
+        images = [self.made.split.train[i].image for i in held]
+        found = [_log_probabilities(clf, images)]
+        start = dict(self.made.backbone.clip.named_parameters())
+        for row in sharing:
+            assert isinstance(clf.method, TunedTower)
+            # One sharing candidate a training: a second would start from the first one's weights.
+            clf.method.interpolate(start, row.candidate.options["interpolation"])
+            found.append(_log_probabilities(Classifier(clf.method, clf.card), images))
+        return found
 
     def _plan(self, candidate: Candidate, train: npt.NDArray[np.int64]) -> Plan:
         """The candidate on some of the training images, with nothing kept out or kept."""
@@ -249,6 +282,13 @@ class _Selector:
         return float((proba.argmax(1) + half == self.labels[new]).mean())
 
 
+def _log_probabilities(clf: Classifier, images: Sequence[Any]) -> Floats:
+    """(n, M), before any temperature."""
+    outputs = clf.model_outputs(images)
+    proba = decide.probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
+    return np.log(np.maximum(proba, 1e-30))
+
+
 def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
     """The plan with the candidate's method; one that trains has a backbone of its own."""
     tower = copy.deepcopy(made.backbone) if candidate.trains else made.backbone
@@ -276,7 +316,7 @@ def execute_chosen(
 
     A checkpoint keeps the choice, so that a resumed run trains what it had begun to train.
     """
-    made = dataclasses.replace(made, automatic=False)
+    made = dataclasses.replace(made, automatic=False, references=False)
     found = None if made.checkpoint is None else read_choice(made.checkpoint, made.run_id)
     candidate = next((c for c in (*CHEAP, *TRAINED) if found and c.name == found["chosen"]), None)
     sample = None

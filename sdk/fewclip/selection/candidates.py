@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-GENTLE: Mapping[str, Any] = {"crop_area": 0.6, "flip": False}
+from fewclip.preprocess import AUGMENTATIONS
+
+GENTLE = AUGMENTATIONS["gentle"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +19,14 @@ class Candidate:
         name: for tables; the method and what is special about this way.
         method, options: as `adapt` takes them; what is not named is the backbone's own default.
         trains: minutes instead of seconds, so that it is tried on a fold or two.
+        shares: name of the candidate whose training gives this one's weights too.
     """
 
     name: str
     method: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trains: bool = False
+    shares: str = ""
 
 
 CHEAP = (
@@ -30,6 +34,7 @@ CHEAP = (
     Candidate("gda", "gda"),
     Candidate("linear-probe", "linear-probe"),
 )
+HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known
 # Gentle crops and no mirroring suit small parts, letters and hands; the published ones suit photos
 # of things. Skip Tuning and DePT are always tried, each with both.
 TRAINED = (
@@ -37,4 +42,18 @@ TRAINED = (
     Candidate("kgcoop+dept, gentle crops", "kgcoop+dept", GENTLE, trains=True),
     Candidate("skip-tuning", "skip-tuning", trains=True),
     Candidate("kgcoop+dept", "kgcoop+dept", trains=True),
+    Candidate(
+        "skip-tuning, gentle crops, half of the change",
+        "skip-tuning",
+        {**GENTLE, "interpolation": HALF},
+        trains=True,
+        shares="skip-tuning, gentle crops",
+    ),
+    Candidate(
+        "skip-tuning, half of the change",
+        "skip-tuning",
+        {"interpolation": HALF},
+        trains=True,
+        shares="skip-tuning",
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.plan import Plan, describe, plan
 from fewclip.training.progress import quiet_stage, stage_to_stderr, to_stderr
+from fewclip.training.references import measure_references
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
 VALIDATION_FILES = 1000  # at most so many are named in the card
@@ -38,6 +40,7 @@ def adapt(
     *,
     method: str = "auto",
     budget: float | None = None,
+    keep_best: bool = False,
     backbone: str | os.PathLike[str] = "micro",
     shots: int | Literal["all"] = 16,
     classes: Sequence[str] | Mapping[str, str] | None = None,
@@ -63,6 +66,8 @@ def adapt(
             training images; else see `fewclip.methods()`; "dept" is "kgcoop+dept".
         budget: seconds that "auto" may take before the final fit; None for
             `selection.auto.default_budget`.
+        keep_best: when "auto" is stopped (Ctrl-C, `stop`) while it chooses, take the best head on
+            frozen features so far instead of raising.
         backbone: "micro", an open_clip NAME/TAG, or a folder; see `fewclip.backbones()`.
         shots: training images per class, or "all".
         classes: which labels, in which order, or {label: phrase} where a label is not what one
@@ -82,7 +87,8 @@ def adapt(
         stop: asked before every step; True ends training with StoppedError.
         fixes: a CSV of images to leave out or relabel, as `fewclip check` suggests it; no file of
             the data is changed.
-        options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...).
+        options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...), and `augment`:
+            "published", "gentle" (crops that keep most of an image, no mirroring) or "none".
 
     Returns:
         A calibrated Classifier; its card holds data summary, settings and before/after figures.
@@ -90,11 +96,13 @@ def adapt(
     Raises:
         DataError, OptionError, ClassNameError, BackboneError: the input is at fault.
         CheckpointError: the checkpoint is another run's, broken, or held by a run at work.
+        DivergedError: the loss is not finite; nothing is kept.
         StoppedError: stopped on request; the checkpoint, if any, can be continued.
     """
     config = AdaptConfig(
         method=method,
         budget=budget,
+        keep_best=keep_best,
         backbone=backbone,
         shots=shots,
         classes=classes,
@@ -152,6 +160,12 @@ def execute(
     )
     history = History((), ())
     store = PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
+    references = None
+    if made.references and tuned.trains:
+        references = measure_references(
+            made, store.images(), functools.partial(features_of, made, tuned)
+        )
+        report_stage(references.describe())
     if tuned.trains:
         report_stage(f"preparing {len(made.phrases)} classes")
         tuned.setup(list(made.phrases.values()))
@@ -212,7 +226,9 @@ def execute(
         ),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
-    return calibrated(clf, before, sample, held, fitted)
+    return calibrated(
+        clf, before, sample, held, fitted, references=references, report_stage=report_stage
+    )
 
 
 def features_of(

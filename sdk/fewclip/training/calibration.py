@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from fewclip.classifier import Classifier
 from fewclip.data import Split
 from fewclip.heads import FeatureSample, FittedHead
 from fewclip.report import Report
+from fewclip.training.progress import quiet_stage
+from fewclip.training.references import HEAD, References
 
 
 def measure(clf: Classifier, split: Split) -> Report | None:
@@ -37,6 +40,9 @@ def calibrated(
     sample: FeatureSample,
     held: FeatureSample,
     fitted: FittedHead | None,
+    *,
+    references: References | None = None,
+    report_stage: Callable[[str], None] = quiet_stage,
 ) -> Classifier:
     """Fit temperature and threshold on images that the answers were not fitted on.
 
@@ -47,6 +53,8 @@ def calibrated(
         before: zero-shot on the validation images; None without any.
         sample, held: training and validation images on the method's image tower, plain view first.
         fitted: what a head said out of fold.
+        references: what else was measured on these images; what it says of the model is reported,
+            and kept in the card.
     """
     card, ood = clf.card, clf.ood_score
     assert ood is not None
@@ -62,6 +70,7 @@ def calibrated(
     if fitted is not None and len(labels):
         proba = decide.probabilities(itm, cat, card.head, calibration.temperature)
         metrics["out_of_fold"] = figures(Report.from_predictions(proba, labels, clf.classes))
+    remarks = []
     if before is not None:
         proba = decide.probabilities(
             outputs.logits_itm, outputs.logits_cat, card.head, calibration.temperature
@@ -69,12 +78,17 @@ def calibrated(
         after = Report.from_predictions(proba, truth, clf.classes)
         metrics |= {"before": figures(before), "after": figures(after)}
         if after.accuracy < before.accuracy:
-            warnings.warn(
+            remarks.append(
                 f"{card.method} made things worse on the {len(truth)} images kept out of training: "
-                f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; another method, more "
-                "images, or keep zero-shot",
-                stacklevel=4,
+                f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try method 'auto', "
+                "more images, or keep zero-shot"
             )
+            warnings.warn(remarks[0], stacklevel=4)
+        if references is not None:
+            metrics[HEAD] = {"accuracy": float(references.kept_out.mean()), "n": len(truth)}
+            if remark := references.warning(card.method, proba.argmax(1) == truth):
+                report_stage(remark)
+                remarks.append(remark)
     # Before the temperature, which these images may just have taught: see `conformal`.
     plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
     kind = "split"
@@ -84,6 +98,7 @@ def calibrated(
         card,
         calibration=calibration,
         metrics=metrics,
+        training={**card.training, "warnings": remarks} if remarks else card.training,
         conformal=conformal.fit(plain, truth, len(clf.classes), kind=kind, seed=card.seed),
     )
     return Classifier(clf.method, card, ood_score=ood, validation=clf.validation)

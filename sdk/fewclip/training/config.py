@@ -25,6 +25,7 @@ class AdaptConfig:
 
     method: str = "auto"
     budget: float | None = None
+    keep_best: bool = False
     backbone: str | os.PathLike[str] = "micro"
     shots: int | Literal["all"] = 16
     classes: Sequence[str] | Mapping[str, str] | None = None

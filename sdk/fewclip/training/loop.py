@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from fewclip.contract import Preprocess
-from fewclip.errors import StoppedError
+from fewclip.errors import DivergedError, StoppedError
 from fewclip.methods.base import BatchPlan, Method, MethodOptions
 from fewclip.preprocess import CROP_AREA, WORKERS, augment
-from fewclip.training import checkpoint as checkpoints
+from fewclip.training.checkpoint import Checkpoint, load, remove, restore, save
 from fewclip.training.mixed_precision import autocast
 from fewclip.training.optimizer import SGDInBackward
 
+CHECKED_EVERY = 50  # steps; a look at the loss waits for the device
 Optimizer = TypeVar("Optimizer", bound=torch.optim.SGD)
 
 
@@ -181,6 +182,7 @@ def train(
     Raises:
         StoppedError: `stop` said so, or Ctrl-C; the checkpoint holds the last finished epoch.
         CheckpointError: the checkpoint is broken or another run's.
+        DivergedError: the loss is not finite; the checkpoint is removed, for it leads there again.
     """
     device = method.backbone.device
     optimizer = make_optimizer(method, SGDInBackward)
@@ -189,15 +191,15 @@ def train(
     losses: list[float] = []
     resumed: list[int] = []
     if checkpoint is not None:
-        found = checkpoints.load(checkpoint, run or {})
+        found = load(checkpoint, run or {})
         if found is not None:
-            checkpoints.restore(found, method, optimizer, epochs)
+            restore(found, method, optimizer, epochs)
             done, losses = found.epochs_done, list(found.history)
             resumed = [*found.resumed_from, *([done] if 0 < done < epochs else [])]
 
     def keep() -> None:
         if checkpoint is not None:
-            checkpoints.save(checkpoint, _snapshot(method, optimizer, run or {}, losses, resumed))
+            save(checkpoint, _snapshot(method, optimizer, run or {}, losses, resumed))
 
     if done == 0:
         keep()
@@ -214,18 +216,45 @@ def train(
                     raise _stopped(len(losses), epochs, checkpoint)
                 terms = train_step(method, optimizer, inputs, targets, precision)
                 total += torch.stack([t.float() for t in terms.values()]).sum()
+                if step % CHECKED_EVERY == 0 or step == len(batches):
+                    _check_finite(float(total), method, epoch, epochs)
                 if progress is not None:
                     done_steps = epoch * len(batches) + step
                     progress(clock.tick(epoch, step, len(batches), total, done_steps, len(targets)))
             method.after_epoch(epoch, epochs)
             losses.append(float(total) / len(batches))
             keep()
+    except DivergedError:
+        if checkpoint is not None:
+            remove(checkpoint)
+        raise
     except KeyboardInterrupt:  # Ctrl-C
         raise _stopped(len(losses), epochs, checkpoint) from None
     finally:
         optimizer.close()
         method.requires_grad_(False)
+    method.after_training()
     return History(tuple(losses), tuple(resumed))
+
+
+def _check_finite(loss: float, method: Method, epoch: int, epochs: int) -> None:
+    """
+    Raises:
+        DivergedError: the loss is infinite or not a number.
+    """
+    if math.isfinite(loss):
+        return
+    rates = {
+        field.name: getattr(method.options, field.name)
+        for field in dataclasses.fields(method.options)
+        if field.name.endswith("lr")
+    }
+    named = ", ".join(f"{name}={rate:g}" for name, rate in rates.items())
+    raise DivergedError(
+        f"the loss became {loss} in epoch {epoch + 1} of {epochs}, and nothing was saved: the "
+        f"learning rate is most likely too high ({named}); try a tenth of it, or method 'gda', "
+        "which has none"
+    )
 
 
 def _stopped(done: int, epochs: int, checkpoint: Path | None) -> StoppedError:
@@ -286,14 +315,14 @@ def _snapshot(
     run: Mapping[str, Any],
     losses: Sequence[float],
     resumed: Sequence[int],
-) -> checkpoints.Checkpoint:
+) -> Checkpoint:
     parameters = method.trained_parameters()
     momentum = {
         name: optimizer.state[p]["momentum_buffer"]
         for name, p in parameters.items()
         if optimizer.state[p].get("momentum_buffer") is not None
     }
-    return checkpoints.Checkpoint(
+    return Checkpoint(
         run=run,
         epochs_done=len(losses),
         history=tuple(losses),

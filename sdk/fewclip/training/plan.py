@@ -34,6 +34,8 @@ class Plan:
         phrases: label -> phrase.
         source: where the images came from, as it was given, when that was a place.
         automatic, budget: whether the method is still to be chosen, and in how many seconds.
+        references: whether zero-shot and a head on frozen features are measured beside the method.
+        keep_best: a choice that is stopped ends with the best head so far instead of an error.
         run: the run's fingerprint as plain JSON. On a CPU equal fingerprints give equal weights,
             bit for bit, on processors of the same model: the order of sums depends on the threads,
             on torch, and on the instructions there are, which therefore are part of it. On a GPU
@@ -55,6 +57,8 @@ class Plan:
     run: Mapping[str, Any]
     automatic: bool = False
     budget: float | None = None
+    references: bool = False
+    keep_best: bool = False
 
     @property
     def run_id(self) -> str:
@@ -99,6 +103,8 @@ def plan(
     }
     return Plan(
         automatic=config.method == AUTO,
+        references=config.method != AUTO,
+        keep_best=config.keep_best,
         budget=config.budget,
         method=name,
         options=chosen,

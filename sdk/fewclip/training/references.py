@@ -1,0 +1,110 @@
+"""How zero-shot and a head in closed form do on a run's own images, before it trains anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fewclip.data import Item
+from fewclip.heads import FeatureSample
+from fewclip.methods import registry
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.preprocess import Image
+from fewclip.report import wilson
+from fewclip.training.plan import Plan
+
+HEAD = "gda"
+Right = npt.NDArray[np.bool_]
+# (items, images) -> the images on the frozen backbone.
+Sample = Callable[[Sequence[Item], Sequence[Image]], FeatureSample]
+
+
+@dataclasses.dataclass(frozen=True)
+class References:
+    """
+    Attributes:
+        zero_shot, head: (n,) which training images they answer right, the head out of fold.
+        kept_out: (m,) which validation images the head answers right.
+    """
+
+    zero_shot: Right
+    head: Right
+    kept_out: Right
+
+    def describe(self) -> str:
+        """One line for people, before somebody waits for minutes."""
+        if not len(self.head):
+            return "training"
+        return (
+            f"for comparison, out of fold on {len(self.head)} training images: zero-shot "
+            f"{with_interval(self.zero_shot)}, {HEAD} {with_interval(self.head)} within seconds; "
+            "training"
+        )
+
+    def warning(self, method: str, right: Right) -> str:
+        """What to say of a method that the head beats by more than chance; "" where it does not.
+
+        Args:
+            right: (m,) which validation images the method answers right.
+        """
+        lost = int((self.kept_out & ~right).sum())
+        won = int((right & ~self.kept_out).sum())
+        if lost - won <= math.sqrt(lost + won):
+            return ""
+        return (
+            f"{method} answers {with_interval(right)} of the {len(right)} images kept out of "
+            f"training, and {HEAD}, which takes seconds, {with_interval(self.kept_out)}; method "
+            f"'auto' takes what serves these images best; augment='gentle', more images or another "
+            f"learning rate may help {method}"
+        )
+
+
+def with_interval(right: Right) -> str:
+    """An accuracy and its 95 % interval."""
+    share = float(right.mean())
+    low, high = wilson(share, len(right))
+    return f"{share:.1%} ({100 * low:.0f} to {high:.0%})"
+
+
+def measure_references(made: Plan, images: Sequence[Image], sample_of: Sample) -> References:
+    """One plain pass over training and validation images, and a closed-form fit.
+
+    Args:
+        images: the training images, decoded or not.
+    """
+    split = made.split
+    method = registry.build(
+        HEAD,
+        made.backbone,
+        registry.make_options(HEAD, {"views": 0}),
+        template=made.template,
+        phrases=list(made.phrases.values()),
+        generator=torch.Generator().manual_seed(made.seed),
+    )
+    assert isinstance(method, FrozenHead)
+    train = sample_of(split.train, images)
+    fitted = method.fit(train, made.seed)
+    own, truth = train.logits_itm[fitted.images], train.labels[fitted.images]
+    mixed = (1 - fitted.weight) * own + fitted.weight * fitted.logits
+    return References(
+        zero_shot=own.argmax(1) == truth,
+        head=mixed.argmax(1) == truth,
+        kept_out=_right(method, fitted.weight, sample_of, split.val),
+    )
+
+
+def _right(method: FrozenHead, weight: float, sample_of: Sample, items: Sequence[Item]) -> Right:
+    if not items:
+        return np.zeros(0, bool)
+    held = sample_of(items, [item.image for item in items])
+    middle = None if held.intermediate is None else torch.from_numpy(held.intermediate[:, 0])
+    features = torch.from_numpy(held.features[:, 0]).to(method.weight.device)
+    cat = method.cat_logits(features, None if middle is None else middle.to(features.device))
+    mixed = (1 - weight) * held.logits_itm + weight * cat.cpu().numpy()
+    right: Right = mixed.argmax(1) == held.labels
+    return right
