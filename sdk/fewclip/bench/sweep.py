@@ -172,7 +172,7 @@ class Sweep:
         from fewclip.methods import registry
 
         own = dict(registry.backbone_defaults(job.method, tower))
-        base = {**published.settings(job.protocol, job.method), **own}
+        base = {**published.settings(job.protocol, job.method, job.dataset.name), **own}
         given = {**self.options.get("", {}), **self.options.get(job.method, {})}
         if self.epochs is not None and job.method != ZERO_SHOT:
             given["epochs"] = self.epochs

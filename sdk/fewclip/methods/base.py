@@ -25,6 +25,15 @@ Inputs = tuple[Tensor, ...]
 MAX_CTX = 256  # learned vectors per block: a card is a stranger's, and they are allocated unseen
 
 
+# Annotation of an option -> what it may be. Others check themselves.
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodOptions:
     """Hyper-parameters that every method has.
@@ -52,6 +61,11 @@ class MethodOptions:
     views: int = 0
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            kinds, wanted = _TYPES.get(str(each.type), ((), ""))
+            value = getattr(self, each.name)
+            good = isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds)
+            self.check(not kinds or good, each.name, wanted)
         for field, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0), ("views", 0)):
             value = getattr(self, field)
             self.check(isinstance(value, int) and value >= low, field, f"a whole number >= {low}")
@@ -63,7 +77,6 @@ class MethodOptions:
             self.check(getattr(self, field) >= 0, field, "a number >= 0")
         self.check(0 <= self.momentum < 1, "momentum", "in [0, 1)")
         self.check(0 < self.crop_area <= 1, "crop_area", "in (0, 1]")
-        self.check(isinstance(self.flip, bool), "flip", "true or false")
 
     def check(self, holds: bool, field: str, wanted: str) -> None:
         """Raise OptionError naming the field when `holds` is False."""
@@ -211,6 +224,9 @@ class Method(nn.Module):
         logits = cosine_logits(outputs.image, outputs.text, self.backbone.logit_scale)
         ce = F.cross_entropy(logits, outputs.labels)
         return {"ce": ce, **self.regularization_loss(outputs, inputs)}
+
+    def train_along(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """What a wrapper trains together with this method; called once, after `build`."""
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` of 0 .. epochs-1."""

@@ -33,13 +33,21 @@ class DePT(Method):
     Args:
         inner: the wrapped method; it is trained along.
         dept_weight: lambda.
+        dept_lr: learning rate of transforms and classifier; None for 6.5 times the method's.
         generator: for the linear classifier's start (uniform in +-1/sqrt(D)).
     """
 
     name: ClassVar[str] = "dept"
     dept_ready: ClassVar[bool] = False
 
-    def __init__(self, inner: Method, dept_weight: float, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        inner: Method,
+        dept_weight: float,
+        generator: torch.Generator,
+        *,
+        dept_lr: float | None = None,
+    ) -> None:
         super().__init__(
             inner.backbone,
             inner.options,
@@ -48,6 +56,7 @@ class DePT(Method):
             generator=generator,
         )
         self.inner = inner
+        self.dept_lr = dept_lr
         self.per_image_text = inner.per_image_text
         self.frozen_images = inner.frozen_images
         self.dept_weight: float = dept_weight
@@ -64,14 +73,19 @@ class DePT(Method):
             self.weight,
             self.bias,
         ) = (nn.Parameter(x.to(inner.backbone.device)) for x in start)
+        inner.train_along(self._own_group().params)
 
     def setup(self, phrases: Sequence[str]) -> None:
         self.inner.setup(phrases)
 
     def param_groups(self) -> list[ParamGroup]:
+        return [*self.inner.param_groups(), self._own_group()]
+
+    def _own_group(self) -> ParamGroup:
         names = ("image_gamma", "image_beta", "text_gamma", "text_beta", "weight", "bias")
         own = {f"dept.{name}": getattr(self, name) for name in names}
-        return [*self.inner.param_groups(), ParamGroup(own, NEW_LR_MULTIPLIER * self.options.lr)]
+        rate = NEW_LR_MULTIPLIER * self.options.lr if self.dept_lr is None else self.dept_lr
+        return ParamGroup(own, rate)
 
     def batch_plan(self, shots: int) -> BatchPlan:
         return self.inner.batch_plan(shots)

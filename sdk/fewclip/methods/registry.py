@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import functools
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def make_options(
     full = resolve(name)
     cls = method_classes()[full.removesuffix(DEPT)]
     known = {f.name for f in dataclasses.fields(cls.Options)}
-    known |= {"augment"} | ({"dept_weight"} if full.endswith(DEPT) else set())
+    known |= {"augment"} | ({"dept_weight", "dept_lr"} if full.endswith(DEPT) else set())
     unknown = sorted(set(given) - known)
     if unknown:
         raise OptionError(
@@ -134,6 +135,7 @@ def make_options(
     merged = {**(defaults or {}), **_augmentation(given), **given}
     merged.pop("augment", None)
     weight = merged.pop("dept_weight", DEPT_WEIGHT) if full.endswith(DEPT) else None
+    rate = merged.pop("dept_lr", None) if full.endswith(DEPT) else None
     try:
         options = dataclasses.asdict(cls.Options(**merged))
         # A warm-up that lasts as long as the run would be no training.
@@ -148,7 +150,9 @@ def make_options(
     if full.endswith(DEPT):
         if not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
             raise OptionError(f"option dept_weight must be in [0, 1], got {weight!r}")
-        options["dept_weight"] = float(weight)
+        if rate is not None and (not isinstance(rate, (int, float)) or not 0 <= rate < math.inf):
+            raise OptionError(f"option dept_lr must be a number >= 0, or None; got {rate!r}")
+        options |= {"dept_weight": float(weight), "dept_lr": None if rate is None else float(rate)}
     return options
 
 
@@ -189,6 +193,7 @@ def build(
     cls = method_classes()[full.removesuffix(DEPT)]
     own = dict(options)
     weight = own.pop("dept_weight") if full.endswith(DEPT) else None
+    rate = own.pop("dept_lr", None)
     method = cls(
         backbone,
         cls.Options(**own),
@@ -197,5 +202,5 @@ def build(
         generator=generator,
     )
     if weight is not None:
-        return DePT(method, weight, generator)
+        return DePT(method, weight, generator, dept_lr=rate)
     return method

@@ -32,7 +32,7 @@ class SkipTuningOptions(TunedTowerOptions):
     Attributes:
         omega: first trained block; one number for both towers, or (image, text) where they differ
             in depth; None for half of each tower.
-        top_ratio: share of the classes that CSkip always keeps.
+        top_ratio: share of the classes that CSkip always keeps; 1 keeps all, whatever `max_top`.
         max_top: at most so many are always kept.
         lam: scale of the exponential density that the others are kept by.
         image_lr, text_lr: base learning rates of the towers.
@@ -143,7 +143,7 @@ class SkipTuning(TunedTower):
 def class_mask(uniform: Tensor, top_ratio: float, lam: float, max_top: int) -> Tensor:
     """CSkip's Bernoulli mask over ranks: uniform (M,) draws in [0, 1) -> (M,) bool."""
     m = len(uniform)
-    top = min(math.ceil(top_ratio * m), max_top, m)
+    top = m if top_ratio == 1 else min(math.ceil(top_ratio * m), max_top, m)
     keep = torch.ones(m)
     if m - top > 1:
         density = torch.exp(-torch.linspace(0, 5, m - top) / lam) / lam

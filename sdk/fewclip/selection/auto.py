@@ -193,7 +193,8 @@ class _Selector:
         except StoppedError:
             if self.stop():
                 raise
-            row.note = "the budget ended first"
+            for each in [row, *sharing]:
+                each.note = "the budget ended first"
             return False
         finally:
             row.seconds += time.monotonic() - begin

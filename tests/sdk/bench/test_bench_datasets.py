@@ -227,3 +227,15 @@ def test_templates_differ_by_method_as_published() -> None:
     for templates in published.TEMPLATES.values():
         assert set(templates) <= set(LAYOUTS)
         assert all(template.count("{}") == 1 for template in templates.values())
+
+
+def test_promptsrcs_few_shot_runs_average_late_on_five_data_sets() -> None:
+    late = [published.settings("few-shot", "promptsrc", name) for name in ("dtd", "eurosat")]
+    assert [(row["average_mean"], row["average_std"]) for row in late] == [(45.0, 5.0)] * 2
+    other = published.settings("few-shot", "promptsrc+dept", "food101")
+    assert (other["average_mean"], other["average_std"], other["epochs"]) == (30.0, 30.0, 50)
+
+
+def test_kgcoop_with_dept_has_its_own_rate_across_data_sets() -> None:
+    found = published.settings("cross-dataset", "kgcoop+dept")
+    assert found == {"dept_weight": 0.5, "dept_lr": 0.016}

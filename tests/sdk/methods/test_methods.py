@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fewclip.backbone import Backbone, load_backbone
 from fewclip.errors import ClassNameError, OptionError, StoppedError
 from fewclip.methods.base import Method
 from fewclip.methods.prompting.promptsrc import PromptSRC, gaussian_weights, imagenet_templates
+from fewclip.methods.skip_tuning import class_mask
 from fewclip.preprocess import to_input
 from fewclip.training.loop import TrainingSet, train
 
@@ -310,3 +312,67 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], word: str) 
 def test_a_name_too_long_is_refused(name: str) -> None:
     with pytest.raises(ClassNameError, match="tokens"):
         build(name).class_embeddings(["short", "a name of far too many words " * 6])
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "wanted"),
+    [
+        ("skip-tuning", {"same_class": "no"}, "option same_class must be true or false, got 'no'"),
+        ("coop", {"context": 5}, "option context must be text, got 5"),
+        ("coop", {"lr": "fast"}, "option lr must be a number, got 'fast'"),
+        ("coop", {"epochs": True}, "option epochs must be a whole number, got True"),
+        ("kgcoop+dept", {"dept_lr": "x"}, "option dept_lr must be a number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(
+    method: str, option: dict[str, object], wanted: str
+) -> None:
+    with pytest.raises(OptionError, match=re.escape(wanted)):
+        methods.make_options(method, option)
+
+
+def test_a_top_ratio_of_one_keeps_every_class_whatever_max_top_says() -> None:
+    uniform = torch.ones(80)  # never below a probability
+    assert class_mask(uniform, 1.0, 0.3, 50).all()
+    assert int(class_mask(uniform, 0.99, 0.3, 50).sum()) == 50
+
+
+def test_promptsrcs_average_covers_depts_head() -> None:
+    backbone = load_backbone("micro")
+    options = methods.make_options("promptsrc+dept", {"epochs": 2, "average_mean": 1.0})
+    method = methods.build(
+        "promptsrc+dept",
+        backbone,
+        options,
+        template="a photo of a {}.",
+        phrases=["cat", "dog"],
+        generator=torch.Generator().manual_seed(0),
+    )
+    weights = gaussian_weights(2, 1.0, options["average_std"])
+    seen = []
+    for epoch in range(2):
+        with torch.no_grad():
+            for parameter in method.trained_parameters().values():
+                parameter.add_(epoch + 1.0)
+        seen.append({n: p.detach().clone() for n, p in method.trained_parameters().items()})
+        method.after_epoch(epoch, 2)
+    assert {"dept.weight", "dept.image_gamma", "context"} <= set(seen[0])
+    for name, parameter in method.trained_parameters().items():
+        expected = weights[0] * seen[0][name] + weights[1] * seen[1][name]
+        torch.testing.assert_close(parameter.detach(), expected)
+    assert any("dept." in name for name in method.state())
+
+
+def test_depts_own_rate_may_differ_from_the_methods() -> None:
+    rates = {}
+    for given in (None, 0.016):
+        method = methods.build(
+            "kgcoop+dept",
+            load_backbone("micro"),
+            methods.make_options("kgcoop+dept", {"lr": 0.002, "dept_lr": given}),
+            template="a photo of a {}.",
+            phrases=["cat", "dog"],
+            generator=torch.Generator().manual_seed(0),
+        )
+        rates[given] = method.param_groups()[-1].lr
+    assert rates == {None: pytest.approx(0.013), 0.016: 0.016}

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewclip.backbone import ClassPrompts
 from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup, cosine_logits
@@ -23,8 +23,8 @@ class PromptSRCOptions(DeepOptions, CoOpOptions):
     Attributes:
         n_image_ctx: prompts of the image tower.
         text_weight, image_weight: of the L1 distances to the frozen features.
-        average_mean, average_std: the prompts used in the end are the average over epochs, counted
-            from 1, with these Gaussian weights.
+        average_mean, average_std: what is used in the end, DePT's head included, is the average
+            over epochs, counted from 1, with these Gaussian weights.
         templates: prompts with one `{}` whose frozen text features are averaged; empty for CLIP's
             80 ImageNet templates.
     """
@@ -76,7 +76,12 @@ class PromptSRC(CoOp):
         self.image_prompts = deep_prompts(
             image_depth, options.n_image_ctx, backbone.image_width, backbone, generator
         )
+        self._along: Mapping[str, nn.Parameter] = {}
         self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
+
+    def train_along(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._along = dict(parameters)
+        self.average |= {name: torch.zeros_like(p) for name, p in parameters.items()}
 
     @torch.no_grad()
     def setup(self, phrases: Sequence[str]) -> None:
@@ -115,7 +120,7 @@ class PromptSRC(CoOp):
     @torch.no_grad()
     def after_epoch(self, epoch: int, epochs: int) -> None:
         weight = gaussian_weights(epochs, self.options.average_mean, self.options.average_std)
-        for name, parameter in self.own_parameters().items():
+        for name, parameter in {**self.own_parameters(), **self._along}.items():
             self.average[name] += weight[epoch] * parameter
             if epoch == epochs - 1:
                 parameter.copy_(self.average[name])
