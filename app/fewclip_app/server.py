@@ -19,6 +19,7 @@ from typing import Any
 
 from fewclip.errors import OptionError
 from fewclip_app.settings import Settings
+from fewclip_app.upload_quota import UploadQuota
 
 # The browser is told to ask nobody but this server. Gradio's own scripts and styles stand inline,
 # and it makes workers from blobs.
@@ -170,7 +171,17 @@ def _serve(root: Path, host: str, port: int, settings: Settings) -> None:
             prevent_thread_lock=True,
             auth=(settings.user, settings.password) if settings.user else None,
             max_file_size=settings.max_bytes,
-            app_kwargs={"middleware": [Middleware(KeepToOurselves, names=_names(host, settings))]},
+            app_kwargs={
+                "middleware": [
+                    Middleware(KeepToOurselves, names=_names(host, settings)),
+                    Middleware(
+                        UploadQuota,
+                        folder=root,
+                        apart=sessions.root,
+                        most=settings.max_upload_bytes,
+                    ),
+                ]
+            },
             **theme.mount_options(),
         )
     except OSError as error:

@@ -25,6 +25,9 @@ class Settings:
     max_classes: int = _setting(200, "classes that one person may make")
     max_bytes: int = _setting(512 * MEBI, "bytes of one uploaded file")
     max_total_bytes: int = _setting(2048 * MEBI, "bytes that one person may keep, unpacked")
+    max_upload_bytes: int = _setting(
+        8192 * MEBI, "bytes of uploads that are not deleted yet, all people together"
+    )
     max_pixels: int = _setting(50_000_000, "pixels of one image")
     trainings: int = _setting(1, "people whose models are trained at once; the others wait")
     keep_minutes: int = _setting(60, "how long images and models outlive a closed page")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from fewclip.errors import DataError
 from fewclip_app.work import archive
+from tests.attacks import hostile_zips
 
 LIMITS = {"max_files": 10, "max_bytes": 100_000}
 
@@ -186,3 +188,24 @@ def test_what_is_packed_unpacks_to_the_same(tmp_path: Path) -> None:
     archive.unpack(tmp_path / "model.zip", tmp_path / "out", **LIMITS)
     assert (tmp_path / "out/model/weights").read_bytes() == b"\0\1\2"
     assert (tmp_path / "out/model/card.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (hostile_zips.directory_of_many_entries(), "list of files takes"),
+        (hostile_zips.directory_of_long_comments(), "list of files takes"),
+        (hostile_zips.zip64(), "Zip64"),
+    ],
+)
+def test_a_directory_is_bounded_before_it_is_read(
+    content: bytes, match: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "hostile.zip"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        refused(path, tmp_path, match)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -5,8 +5,10 @@ Nothing here knows what the files mean, and nothing is written outside the folde
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +18,11 @@ from fewclip.errors import DataError
 
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _CHUNK = 1024**2
+# The end of a zip's directory: disks (2 numbers), entries here and in all, bytes, offset, comment.
+_END = struct.Struct("<4s4H2LH")
+_END_MARK, _ZIP64_MARK, _ZIP64_SIZE = b"PK\x05\x06", b"PK\x06\x07", 20
+_MAX_COMMENT = 65535
+_ENTRY_BYTES = 1024  # of the directory, for each file that is allowed: names are long in some
 
 
 def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> None:
@@ -27,6 +34,7 @@ def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> No
         DataError: no zip, broken, encrypted, too much in it, or an entry that would land elsewhere.
     """
     try:
+        _check_directory(archive, max_files)
         with zipfile.ZipFile(archive) as zipped:
             entries = _checked(zipped, max_files, max_bytes)
             target.mkdir(parents=True)
@@ -76,6 +84,31 @@ def consume(file: Path, read: Callable[[Path], None]) -> None:
         read(file)
     finally:
         file.unlink(missing_ok=True)
+
+
+def _check_directory(archive: Path, max_files: int) -> None:
+    """Bound the list of files before it is read: `ZipFile` holds all of it in memory.
+
+    Raises:
+        DataError: it is larger than `max_files` need, or of the kind for more than 4 GB.
+    """
+    with archive.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END.size - _MAX_COMMENT - _ZIP64_SIZE))
+        tail = file.read()
+    at = tail.rfind(_END_MARK)
+    if at < 0 or len(tail) - at < _END.size:
+        return  # no zip, which `ZipFile` says
+    if tail[max(0, at - _ZIP64_SIZE) : at].startswith(_ZIP64_MARK):
+        raise DataError(
+            "the zip is of the kind for more than 65,535 files or 4 GB (Zip64); zip fewer images"
+        )
+    _, _, _, _, _, length, _, _ = _END.unpack_from(tail, at)
+    if length > max(1000, 2 * max_files) * _ENTRY_BYTES:
+        raise DataError(
+            f"the zip's list of files takes {length / 1e6:,.0f} MB, and {max_files:,} files are "
+            "allowed; leave some out, or split it"
+        )
 
 
 def _checked(
