@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fewclip.errors import DataError
+from fewclip.errors import DataError, FewclipError
 from fewclip_app.settings import Settings
+from fewclip_app.work import training
 from fewclip_app.work.workspace import Workspace
 
 
@@ -167,3 +168,14 @@ def test_deleted_with_everything_in_it(workspace: Workspace, tmp_path: Path) -> 
     workspace.add_photos(workspace.drafts[0].key, [upload(tmp_path / "up", "a.png", png())])
     workspace.delete()
     assert not workspace.store.folder.exists()
+
+
+def test_a_refused_model_names_no_folder_of_the_server(
+    tmp_path: Path, make_zip: Callable[..., Path]
+) -> None:
+    workspace = Workspace(tmp_path / "mine", Settings())
+    for content in (b"[" * 100_000, b"{}", b"no JSON", b'{"a": ' * 100 + b"1" + b"}" * 100):
+        file = make_zip({"model/card.json": content})
+        with pytest.raises(FewclipError) as caught:
+            training.load(workspace, file)
+        assert str(tmp_path) not in str(caught.value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -191,8 +192,10 @@ def load(workspace: Workspace, file: Path) -> None:
         # Whoever runs the page has allowed the backbone, its download too.
         device = workspace.settings.device
         found = fewclip.load(folder, device=device, allow_download=True)
-    except Exception:
+    except Exception as error:
         shutil.rmtree(unpacked, ignore_errors=True)
+        # Names as they are in the zip: where it was unpacked is nobody's business.
+        error.args = tuple(str(each).replace(f"{unpacked}{os.sep}", "") for each in error.args)
         raise
     shutil.rmtree(unpacked)
     workspace.take_model(Model(found, loaded=True))
