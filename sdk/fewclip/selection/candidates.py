@@ -28,6 +28,14 @@ class Candidate:
     trains: bool = False
     shares: str = ""
 
+    @property
+    def arguments(self) -> str:
+        """What `fewclip adapt` takes to adapt in this way."""
+        gentle = GENTLE.items() <= self.options.items()
+        others = {k: v for k, v in self.options.items() if not (gentle and k in GENTLE)}
+        words = [f"--method {self.method}", *(["--augment gentle"] if gentle else [])]
+        return " ".join([*words, *(f"--set {key}={value}" for key, value in others.items())])
+
 
 CHEAP = (
     Candidate("zero-shot", "zero-shot"),
@@ -35,6 +43,7 @@ CHEAP = (
     Candidate("linear-probe", "linear-probe"),
 )
 HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known
+HEADS = tuple(each.method for each in CHEAP)
 # Gentle crops and no mirroring suit small parts, letters and hands; the published ones suit photos
 # of things. Skip Tuning and DePT are always tried, each with both.
 TRAINED = (
@@ -57,3 +66,18 @@ TRAINED = (
         shares="skip-tuning",
     ),
 )
+
+
+def named(name: str) -> Candidate:
+    """A candidate of that name, or the method of that name with the backbone's own options.
+
+    Raises:
+        OptionError: neither.
+    """
+    from fewclip.methods import resolve  # which imports torch for its options only
+
+    known = {each.name: each for each in (*CHEAP, *TRAINED)}
+    if name in known:
+        return known[name]
+    method = resolve(name)
+    return known.get(method) or Candidate(method, method, trains=method not in HEADS)

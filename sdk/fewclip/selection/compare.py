@@ -22,21 +22,19 @@ from fewclip.bench.results import Result, Store
 from fewclip.data import Data, Pool, read
 from fewclip.errors import OptionError
 from fewclip.selection.baselines import REFERENCES, require_sklearn
+from fewclip.selection.candidates import CHEAP, TRAINED
 from fewclip.selection.fold_runs import FoldRuns, Settings
 from fewclip.selection.recommendation import Comparison, Row, advise
 
-# Cheap ones first, so that a short budget still compares something.
+# What "auto" tries, heads first, so that a short budget still compares something; then others.
 METHODS = (
-    "zero-shot",
-    "gda",
-    "linear-probe",
-    "kgcoop+dept",
-    "skip-tuning",
+    *(each.name for each in (*CHEAP, *TRAINED) if not each.shares),
     "clip-adapter+dept",
     "maple+dept",
     "promptsrc+dept",
     "fine-tune",
 )
+_QUICK = (*(each.name for each in CHEAP), *REFERENCES)
 Say = Callable[[str], None]
 
 
@@ -101,8 +99,9 @@ def compare(
 
     Args:
         data, backbone, classes, template, seed, device, precision: as in `adapt`.
-        methods: in the order in which they are tried.
-        budget: seconds for everything; what does not fit is left out and said.
+        methods: in the order in which they are tried; names of methods, or of what "auto" tries.
+        budget: seconds for everything; zero-shot, heads on frozen features and scikit-learn's SVM
+            always finish, what else does not fit is left out and said.
         folds: parts that the images are divided into; at most the images of the smallest class.
         shots: training images per class at most.
         options: {method: {option: value}}; under "" what holds for every method.
@@ -137,7 +136,7 @@ def compare(
     store = None if out is None else Store(out)
     tallies = _Schedule(runs, begin + budget, store, say or (lambda line: None)).run(where)
     return advise(
-        [_row(name, tally) for name, tally in tallies.items()],
+        [_row(name, tally, runs) for name, tally in tallies.items()],
         folds=runs.folds,
         images=runs.images,
         seconds=time.monotonic() - begin,
@@ -180,8 +179,9 @@ class _Schedule:
                 if (kept := self._kept(name, fold)) is not None:
                     self._finished(name, fold, kept, " (kept from before)")
                     continue
-                # The first method always gets its first fold, so that there is an answer at all.
-                if fold == 0 and name == self._runs.names[0]:
+                # The first always gets its first fold, so that there is an answer at all; what
+                # takes seconds always finishes.
+                if name in _QUICK or (fold == 0 and name == self._runs.names[0]):
                     yield name, fold, math.inf
                     continue
                 left = self._ends - time.monotonic()
@@ -206,7 +206,7 @@ class _Schedule:
         self._say(f"fold {fold + 1}: {name} {accuracy:.1%}, {seconds:.0f} s{more}")
 
 
-def _row(name: str, tally: _Tally) -> Row:
+def _row(name: str, tally: _Tally, runs: FoldRuns) -> Row:
     judged = tally.right >= 0
     return Row(
         method=name,
@@ -216,6 +216,7 @@ def _row(name: str, tally: _Tally) -> Row:
         seconds=float(np.mean(tally.seconds)) if tally.seconds else 0.0,
         peak_mb=tally.peak_mb,
         outside=name in REFERENCES,
+        arguments="" if name in REFERENCES else runs.candidates[name].arguments,
         given_up=tally.given_up,
     )
 

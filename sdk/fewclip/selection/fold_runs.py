@@ -21,6 +21,7 @@ from fewclip.bench.sweep import Job, learn
 from fewclip.data import Pool
 from fewclip.errors import DataError, OptionError, StoppedError
 from fewclip.selection.baselines import REFERENCES, fit_reference
+from fewclip.selection.candidates import named
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,8 @@ class FoldRuns:
         folds: of each class, spread evenly; at most the images of the smallest class.
 
     Attributes:
-        names: methods and references, in the order in which they are tried.
+        candidates: what is compared, by name.
+        names: candidates and references, in the order in which they are tried.
         folds: how many there are.
         images: training images of the pool.
 
@@ -84,15 +86,16 @@ class FoldRuns:
             "folds": self.folds,
             "data": self._dataset(np.ones(self.images, np.bool_)).fingerprint,
         }
+        self.candidates = {each.name: each for each in map(named, methods)}
         self._options: dict[str, dict[str, Any]] = {name: {} for name in REFERENCES}
-        for method in map(registry.resolve, methods):
-            given = {**settings.options.get("", {}), **settings.options.get(method, {})}
-            base = registry.backbone_defaults(method, tower)
-            self._options[method] = registry.make_options(method, given, base)
+        for name, one in self.candidates.items():
+            asked = {**settings.options.get("", {}), **settings.options.get(one.method, {})}
+            base = registry.backbone_defaults(one.method, tower)
+            self._options[name] = registry.make_options(one.method, {**one.options, **asked}, base)
         zero_shot = zero_shot_on(tower, pool.phrases, settings.template)
         self._features = zero_shot.embed([item.image for item in pool.train])  # (N, D)
         self._labels = np.array([item.label for item in pool.train])
-        first, *others = [name for name in self._options if name not in REFERENCES]
+        first, *others = self.candidates
         self.names = [first, *REFERENCES, *others]
 
     @property
@@ -112,7 +115,8 @@ class FoldRuns:
         """The run as plain JSON: equal descriptions are the same run."""
         from fewclip import __version__
 
-        own = {"method": name, "options": self._options[name], "fold": fold}
+        method = name if name in REFERENCES else self.candidates[name].method
+        own = {"method": method, "options": self._options[name], "fold": fold}
         return {**self._common, **own, "fewclip": __version__}
 
     def execute(self, name: str, fold: int, seconds: float = math.inf) -> Result | None:
@@ -122,14 +126,14 @@ class FoldRuns:
         job = Job(
             "compare",
             self._dataset(~held),
-            name,
+            name if name in REFERENCES else self.candidates[name].method,
             self._settings.seed,
             self._settings.shots,
             test=lambda *_: {},
         )
         try:
             with measured(self._device.type) as cost:
-                answers = self._answers(job, held, deadline)
+                answers = self._answers(name, job, held, deadline)
         except StoppedError:
             return None
         right = (answers == self._labels[held]).astype(int)
@@ -153,18 +157,18 @@ class FoldRuns:
         )
 
     def _answers(
-        self, job: Job, held: npt.NDArray[np.bool_], deadline: float
+        self, name: str, job: Job, held: npt.NDArray[np.bool_], deadline: float
     ) -> npt.NDArray[np.int64]:
         """The class index of each held image."""
-        if job.method in REFERENCES:
+        if name in REFERENCES:
             index = {item.content: i for i, item in enumerate(self._pool.train)}
             known = [index[photo.key] for photo in job.dataset.sample(job.shots, job.seed)]
-            model = fit_reference(job.method, self._features[known], self._labels[known])
+            model = fit_reference(name, self._features[known], self._labels[known])
             return np.asarray(model(self._features[held]))
         from fewclip.backbone import load_backbone
 
         tower = load_backbone(self._settings.backbone, self._device)
-        run = {**self._common, "options": self._options[job.method]}
+        run = {**self._common, "options": self._options[name]}
         clf = learn(job, run, tower, stop=lambda: time.monotonic() > deadline)
         images = [item.image for item, out in zip(self._pool.train, held, strict=True) if out]
         return np.asarray(clf.predict_proba(images).argmax(1))

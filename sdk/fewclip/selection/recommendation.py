@@ -28,6 +28,7 @@ class Row:
         peak_mb: highest of any fold.
         outside: a reference, no method of fewclip's.
         given_up: the budget left some of its folds out.
+        arguments: what `fewclip adapt` takes to do the same; "" for a reference.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Row:
     peak_mb: float
     outside: bool = False
     given_up: bool = False
+    arguments: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -118,6 +120,7 @@ def advise(
     sentences = [
         f"Use {best.method}: {best.accuracy:.1%} of {best.n} images right, and between {low:.1%} "
         f"and {high:.1%} with 95 % confidence."
+        + (f" (fewclip adapt {best.arguments})" if best.arguments else "")
     ]
     rivals = [row for row in own if row is not best]
     alike = [row for row in rivals if _alike(row, best)]
