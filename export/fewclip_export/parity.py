@@ -23,6 +23,7 @@ from fewclip.errors import GateError
 from fewclip_export.comparison import ModelRun
 from fewclip_export.parity_images import ParitySamples
 from fewclip_export.parity_probe import BATCHES, NEW
+from fewclip_export.report import Findings
 
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
 NEW_IMAGES = 200
@@ -45,23 +46,6 @@ LIMITS: Mapping[str, Limits] = {
     "fp16": Limits(difference=None, agreement=0.99, accuracy_loss=None),
     "int8": Limits(difference=None, agreement=0.97, accuracy_loss=0.01),
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Findings:
-    """How the two sides compare; the fields are those of `ExportReport`."""
-
-    images: int
-    origin: str
-    near_ties: int
-    max_abs_diff: float
-    top1_agreement: float
-    new_class_agreement: float
-    known_agreement: float
-    labelled: int
-    accuracy_change: float | None
-    accuracy_change_all: float | None
-    speed_vs_fp32: float
 
 
 def examine(

@@ -111,7 +111,7 @@ def remembered(card: Card) -> list[tuple[Image, str | None]]:
     for entry in entries:
         path = root / entry["path"]
         try:
-            # A regular file: a stranger's card may name a device, which never ends.
+            # A regular file: an untrusted card may name a device, which never ends.
             if path.is_file() and sha256_file(path) == entry["sha256"]:
                 found.append((str(path), entry["label"]))
         except (OSError, ValueError):  # ValueError: a NUL in the name

@@ -8,14 +8,10 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """How an exported folder answers beside the trained model, and what it takes.
+class Findings:
+    """How an exported folder answers beside the trained model.
 
     Attributes:
-        precision: "fp32", "fp16" or "int8".
-        folder: where it was written.
-        files: file name -> bytes, the card apart.
-        size: of all files, bytes.
         images: image files compared; `origin` says in words which.
         near_ties: of these, left out of the agreement: the trained model's own best two answers
             lie closer than 0.001.
@@ -29,14 +25,8 @@ class ExportReport:
         accuracy_change_all: the same with augmented views of them; what the gate looks at.
         speed_vs_fp32: images a second beside the float32 export, CPU, measured in turns in the
             same run.
-        failures: what the gate objects to; empty unless it was forced.
-        forced: written in spite of failures.
     """
 
-    precision: str
-    folder: str
-    files: Mapping[str, int]
-    size: int
     images: int
     origin: str
     near_ties: int
@@ -48,6 +38,25 @@ class ExportReport:
     accuracy_change: float | None
     accuracy_change_all: float | None
     speed_vs_fp32: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportReport(Findings):
+    """The findings, and what the folder takes.
+
+    Attributes:
+        precision: "fp32", "fp16" or "int8".
+        folder: where it was written.
+        files: file name -> bytes, the card apart.
+        size: of all files, bytes.
+        failures: what the gate objects to; empty unless it was forced.
+        forced: written in spite of failures.
+    """
+
+    precision: str
+    folder: str
+    files: Mapping[str, int]
+    size: int
     failures: tuple[str, ...] = ()
 
     @property

@@ -89,7 +89,7 @@ class MissingExtraError(FewclipError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         install = f"pip install 'fewclip[{extra}]'"
-        if extra == "app":  # Gradio would refuse the Pillow that is safe with strangers' images
+        if extra == "app":  # Gradio would refuse the Pillow that is safe with untrusted images
             install += " && pip install --no-deps 'gradio>=6.31,<7'"
         super().__init__(f"{what} needs the '{extra}' extra: {install}")
         self.extra = extra

@@ -39,7 +39,7 @@ MAX_ASPECT = 200
 
 # What cameras, browsers and scanners write, as Pillow names it. MPO (two pictures in one JPEG)
 # comes with JPEG, HEIF with pillow-heif. FEWCLIP_FORMATS (comma-separated) names others, such as
-# JPEG2000: a decoder that nobody needs is one more that a stranger's file may break.
+# JPEG2000: a decoder that nobody needs is one more that an untrusted file may break.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 FORMATS_VARIABLE = "FEWCLIP_FORMATS"
 # They run a program, read other files, or are known by their name alone.

@@ -76,7 +76,7 @@ class Tokenizer:
         """Read `save`'s output (the `tokenizer.json` format of the tokenizers library).
 
         All CLIP models share one tokenizer, so that of a file only the merges are read, and they
-        must be CLIP's. The library itself is never given a stranger's file: a padding of 2^33
+        must be CLIP's. The library itself is never given an untrusted file: a padding of 2^33
         tokens in one ends the process.
 
         Raises:

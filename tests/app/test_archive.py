@@ -1,4 +1,4 @@
-"""Zips from strangers: tricks, bombs and broken ones leave nothing behind, honest ones unpack."""
+"""Untrusted zips: tricks, bombs and broken ones leave nothing behind, honest ones unpack."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from fewclip.errors import GateError
 from fewclip.runtime import OnnxClassifier
 from fewclip_export import ExportReport, exporter, parity, parity_images
 from fewclip_export.comparison import ModelRun
-from fewclip_export.parity import Findings, failures
+from fewclip_export.parity import failures
+from fewclip_export.report import Findings
 
 GOOD = Findings(
     images=212,

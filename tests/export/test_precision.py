@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exports import exported_model, saved_model, strangers
+from exports import exported_model, ood_images, saved_model
 
 import fewclip
 from fewclip.artifact import read_card
@@ -79,7 +79,7 @@ def test_inputs_and_outputs_stay_float32(folders: dict[str, Path]) -> None:
 
 
 def test_they_answer_with_added_classes_too(folders: dict[str, Path], tmp_path: Path) -> None:
-    images = strangers(tmp_path, 9)
+    images = ood_images(tmp_path, 9)
     models = {k: OnnxClassifier(folder, "cpu") for k, folder in folders.items()}
     itm = {k: m.add_classes(["zebra"]).logits(images)[0] for k, m in models.items()}
     assert np.abs(itm["fp16"] - itm["fp32"]).max() < 0.1
@@ -93,7 +93,7 @@ def test_weights_beyond_one_file_stand_beside_the_graph(
     for module in (graph, precision):
         monkeypatch.setattr(module, "ONE_FILE", 100_000)
     trained = fewclip.load(saved_model(tmp_path_factory), device="cpu")
-    images = strangers(tmp_path, 5)
+    images = ood_images(tmp_path, 5)
     for name in ("fp32", "int8"):
         out = tmp_path / name
         report = exporter.export(trained, out, precision=name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exports import strangers
+from exports import ood_images
 from PIL import Image
 
 import fewclip
@@ -29,7 +29,7 @@ def work(tmp_path: Path) -> Path:
 @pytest.fixture
 def own(tmp_path: Path) -> list[tuple[Any, str]]:
     """Three labelled images; the last one's class is not the model's."""
-    return list(zip(strangers(tmp_path, 3), ["red", "blue", "green"], strict=True))
+    return list(zip(ood_images(tmp_path, 3), ["red", "blue", "green"], strict=True))
 
 
 def test_the_own_images_come_first_and_are_completed(own: list[Any], work: Path) -> None:

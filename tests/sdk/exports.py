@@ -61,7 +61,7 @@ def exported_model(factory: pytest.TempPathFactory, precision: str = "fp32") -> 
     return once(factory, f"exported-{precision}", make)
 
 
-def strangers(folder: Path, count: int) -> list[str]:
+def ood_images(folder: Path, count: int) -> list[str]:
     """Pictures that are no digits, of many sizes."""
     import numpy as np
     from PIL import Image
@@ -70,7 +70,7 @@ def strangers(folder: Path, count: int) -> list[str]:
     paths = []
     for i in range(count):
         cells = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        path = folder / f"stranger-{i}.png"
+        path = folder / f"ood-{i}.png"
         Image.fromarray(cells).resize((20 + 3 * i, 90 - i)).save(path)
         paths.append(str(path))
     return paths

@@ -1,4 +1,4 @@
-"""Zip files in and out. A zip from a stranger is checked before a byte of it is written.
+"""Zip files in and out. An untrusted zip is checked before a byte of it is written.
 
 Nothing here knows what the files mean, and nothing is written outside the folder that is given.
 """

@@ -281,10 +281,8 @@ class Workspace:
     def _taken_test(
         self, found: Sequence[Found], names: set[str], skipped: list[Skipped]
     ) -> list[tuple[Photo, str]]:
-        strangers = sorted({each.label for each in found} - names)
-        skipped += [
-            Skipped(f"test images of {name}", "no class of this name") for name in strangers
-        ]
+        unknown = sorted({each.label for each in found} - names)
+        skipped += [Skipped(f"test images of {name}", "no class of this name") for name in unknown]
         return self._taken([each for each in found if each.label in names], skipped)
 
     def _drop(self, drafts: Iterable[ClassDraft], test: Iterable[tuple[Photo, str]]) -> None:

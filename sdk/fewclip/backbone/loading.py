@@ -61,7 +61,7 @@ def load_backbone(
     """Load a frozen backbone in eval mode and float32.
 
     Args:
-        allow_download: False for a name that a stranger's card gives: only what is bundled, in a
+        allow_download: False for a name that an untrusted card gives: only what is bundled, in a
             local folder or in the hub's cache is taken then, and no server is asked.
 
     Raises:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from fewclip.cli.arguments import engine_arguments, hardware_arguments, json_flag
 from fewclip.contract import plain_json
 from fewclip.errors import OptionError
 
@@ -49,8 +50,7 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
     parser.add_argument("--template", help="instead of the published ones; holds one {}")
     parser.add_argument("--epochs", type=int, help="instead of each method's own")
-    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
-    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
+    hardware_arguments(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -58,14 +58,8 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[METHOD.]KEY=VALUE",
         help="an option of one method, or of all; may be repeated",
     )
-    parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="ray: several runs at once"
-    )
-    parser.add_argument("--ray-address", metavar="A", help="of a running cluster, or 'auto'")
-    parser.add_argument(
-        "--ray-cpus", type=float, default=1.0, metavar="N", help="CPUs of each run; default: 1"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    engine_arguments(parser)
+    json_flag(parser)
 
 
 def bench(arguments: argparse.Namespace) -> int:

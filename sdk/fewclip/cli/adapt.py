@@ -11,7 +11,9 @@ from typing import Any
 from fewclip.cli.arguments import (
     Arguments,
     Parser,
+    class_arguments,
     class_names,
+    hardware_arguments,
     json_flag,
     number,
     print_json,
@@ -44,14 +46,10 @@ def adapt_arguments(parser: Parser) -> None:
     parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
     parser.add_argument("--val", default="auto", help="'auto', a fraction, a folder, or 0")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
-    parser.add_argument("--template", default="a photo of a {}.", help="prompt with one {}")
-    parser.add_argument(
-        "--classes", help="JSON: a list of labels, or {label: phrase}; or a file that holds it"
-    )
+    class_arguments(parser, "a photo of a {}.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
-    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
+    hardware_arguments(parser)
     parser.add_argument(
         "--set",
         action="append",

@@ -19,6 +19,30 @@ def json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
+def hardware_arguments(parser: Parser) -> None:
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
+    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
+
+
+def class_arguments(parser: Parser, template: str) -> None:
+    """What the classes are, and the sentence around them."""
+    parser.add_argument("--template", default=template, help="prompt with one {}")
+    parser.add_argument(
+        "--classes", help="JSON: a list of labels, or {label: phrase}; or a file that holds it"
+    )
+
+
+def engine_arguments(parser: Parser) -> None:
+    """Where the runs of `bench` and `compare` are done."""
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: several runs at once"
+    )
+    parser.add_argument("--ray-address", metavar="A", help="of a running cluster, or 'auto'")
+    parser.add_argument(
+        "--ray-cpus", type=float, default=1.0, metavar="N", help="CPUs of each run; default: 1"
+    )
+
+
 def download_flag(parser: Parser) -> None:
     parser.add_argument(
         "--allow-download",

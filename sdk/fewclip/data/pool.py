@@ -110,7 +110,7 @@ def read(
         notes.append(f"{left} of the data's classes are left out, for `classes` does not name them")
     splits = {}
     for split, found in result.splits.items():
-        skipped += _strangers(found, result.labels, f"that is in {split} and not in train")
+        skipped += _outside_classes(found, result.labels, f"that is in {split} and not in train")
         splits[split], unusable = _verify([each for each in found if each.label in wanted])
         skipped += unusable
     splits, repeated = _without_repeats(splits)
@@ -160,8 +160,8 @@ def read_labelled(
             f"which is among the classes {listed(classes)}; rename the labels or add the classes"
         )
     seen, unusable = _verify(known)
-    strangers = _strangers(found, wanted, "that is not among the model's")
-    skipped = result.skipped + strangers + unusable
+    outside = _outside_classes(found, wanted, "that is not among the model's")
+    skipped = result.skipped + outside + unusable
     if not seen:
         raise DataError(f"{result.name} has not one usable image{_first(skipped)}")
     return _items(seen, tuple(classes)), skipped
@@ -240,7 +240,7 @@ def _items(seen: Iterable[_Seen], classes: Sequence[str]) -> list[Item]:
     ]
 
 
-def _strangers(found: Iterable[Found], labels: Container[str], reason: str) -> list[Skipped]:
+def _outside_classes(found: Iterable[Found], labels: Container[str], reason: str) -> list[Skipped]:
     """One line for each class that is not among `labels`."""
     others = Counter(each.label for each in found if each.label not in labels)
     return [

@@ -1,4 +1,4 @@
-"""Decoding strangers' images in processes that may be killed. No torch, no HTTP.
+"""Decoding untrusted images in processes that may be killed. No torch, no HTTP.
 
     with DecodePool(2, max_pixels=50_000_000) as pool:
         pixels = pool.decode(data, crop=card.preprocessing).crop  # (size, size, 3) uint8
@@ -413,7 +413,7 @@ def _in_this_process(
 
 
 def worker_environment() -> dict[str, str]:
-    """For a process that opens strangers' files: no tokens or passwords, and one thread; numpy's
+    """For a process that opens untrusted files: no tokens or passwords, and one thread; numpy's
     threads would only reserve address space."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(part for part in sys.path if part)

@@ -22,7 +22,7 @@ from fewclip.methods.class_blocks import text_in_blocks
 from fewclip.preprocess import CROP_AREA
 
 Inputs = tuple[Tensor, ...]
-MAX_CTX = 256  # learned vectors per block: a card is a stranger's, and they are allocated unseen
+MAX_CTX = 256  # learned vectors per block: cards are untrusted, and they are allocated unseen
 
 
 # Annotation of an option -> what it may be. Others check themselves.

@@ -1,4 +1,4 @@
-"""Opening files that may be a stranger's: regular, inside their folder, bounded. No parsing.
+"""Opening untrusted files: regular, inside their folder, bounded. No parsing.
 
 A FIFO or a device as a model's file would keep its reader waiting, or reading, for ever; a link out
 of the folder would have it read what the folder's owner cannot. Whoever may still change the folder

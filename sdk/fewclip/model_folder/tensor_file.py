@@ -1,4 +1,4 @@
-"""One safetensors file, written like any other file and read as if a stranger had sent it.
+"""One safetensors file, written like any other file, and read as an untrusted one.
 
 The library writes it for its owner alone, whatever the umask, and its errors name no cause that
 code could act on; both are mended here. What the tensors mean is their reader's business.

@@ -1,6 +1,6 @@
 """What an ONNX file holds, before ONNX Runtime is given it. Runs nothing; needs no `onnx`.
 
-A graph from a stranger is a program. Of its protobuf just enough is read to know that it has no
+An untrusted graph is a program. Of its protobuf just enough is read to know that it has no
 loops, no functions, no operators but those that fewclip's exports use, and no files of its own.
 Tensors are skipped over, so that a file of gigabytes costs no memory.
 """

@@ -1,4 +1,4 @@
-"""Opening a stranger's exported folder in a process of its own first. Nothing is kept open.
+"""Opening an untrusted exported folder in a process of its own first. Nothing is kept open.
 
 ONNX Runtime may crash over a graph, take all memory or never return. What happens to the process
 here is what would have happened to the service or the page, and becomes an error that names it.

@@ -7,6 +7,12 @@ import json
 import sys
 
 from fewclip.bench.published import PLAIN
+from fewclip.cli.arguments import (
+    class_arguments,
+    engine_arguments,
+    hardware_arguments,
+    json_flag,
+)
 from fewclip.selection.compare import METHODS, compare
 
 
@@ -18,22 +24,12 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
-    parser.add_argument("--template", default=PLAIN, help="prompt with one {}")
-    parser.add_argument(
-        "--classes", help="JSON: a list of labels, or {label: phrase}; or a file that holds it"
-    )
+    class_arguments(parser, PLAIN)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda'")
-    parser.add_argument("--precision", default="auto", help="'auto', 'fp32' or 'bf16'")
+    hardware_arguments(parser)
     parser.add_argument("--out", metavar="DIR", help="keep finished runs, and go on from them")
-    parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="ray: several runs at once"
-    )
-    parser.add_argument("--ray-address", metavar="A", help="of a running cluster, or 'auto'")
-    parser.add_argument(
-        "--ray-cpus", type=float, default=1.0, metavar="N", help="CPUs of each run; default: 1"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    engine_arguments(parser)
+    json_flag(parser)
 
 
 def compare_command(arguments: argparse.Namespace) -> int:

@@ -267,7 +267,7 @@ def test_batch_sizes_stay_dynamic_under_export(tmp_path: Path, name: str) -> Non
 def test_a_card_makes_no_one_ask_a_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned_dept: fewclip.Classifier
 ) -> None:
-    """A stranger's card names a backbone of the hub, which is not here: no connection is made."""
+    """An untrusted card names a backbone of the hub, which is not here: no connection is made."""
     import dataclasses
     import socket
 

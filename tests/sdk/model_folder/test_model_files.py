@@ -1,4 +1,4 @@
-"""A stranger's folder is opened without waiting, without leaving it, and without surprises."""
+"""An untrusted folder is opened without waiting, without leaving it, and without surprises."""
 
 from __future__ import annotations
 

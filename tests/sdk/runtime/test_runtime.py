@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import LABELS, write_digits
-from exports import exported_model, saved_model, strangers
+from exports import exported_model, ood_images, saved_model
 from PIL import Image
 
 import fewclip
@@ -62,9 +62,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """More than one batch of the runtime: digits and strangers."""
+    """More than one batch of the runtime: digits and ood_images."""
     unseen = [str(path) for path in sorted(digits.glob("*/*.png"))]
-    return [*unseen, *strangers(tmp_path_factory.mktemp("strangers"), BATCH - 25)]
+    return [*unseen, *ood_images(tmp_path_factory.mktemp("ood_images"), BATCH - 25)]
 
 
 def assert_same(ours: list[Any], theirs: list[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from exports import exported_model, strangers
+from exports import exported_model, ood_images
 
 from fewclip.errors import OptionError
 from fewclip.runtime import OnnxClassifier, sessions
@@ -43,7 +43,7 @@ def test_a_gpu_that_does_not_work_is_no_silent_fallback(
     with pytest.warns(RuntimeWarning, match="using the CPU instead"):
         opened = OnnxClassifier(folder, device="auto")
     assert opened.device == "cpu"
-    assert len(opened.predict(strangers(tmp_path, 2))) == 2
+    assert len(opened.predict(ood_images(tmp_path, 2))) == 2
 
 
 def test_a_runtime_without_cuda_says_how_to_get_it(

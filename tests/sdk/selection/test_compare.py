@@ -1,4 +1,4 @@
-"""Which method to use: every image judged once by strangers to it, a budget, an advice."""
+"""Which method to use: every image evaluated once out of fold, a budget, a recommendation."""
 
 from __future__ import annotations
 
