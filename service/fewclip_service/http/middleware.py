@@ -105,7 +105,11 @@ class Middleware:
             await handler(scope, self._counted(path, receive), tell)
         except APIError as problem:
             await self._late(problem, notes)(scope, receive, tell)
-        except Exception:
+        except Exception as error:
+            # FastAPI hides it in an error of its own where an answer had begun.
+            if isinstance(error.__cause__, APIError) and error.__cause__.kind == "gone":
+                await self._late(error.__cause__, notes)(scope, receive, tell)
+                return
             log_exception("failed", method=method, path=path[:200])
             internal = APIError("internal", "an unexpected error; the log tells more")
             await self._late(internal, notes)(scope, receive, tell)
