@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from fewclip import artifact, decide
-from fewclip.backbone import load_backbone, resolve_device
+from fewclip.backbone import load_backbone, resolve_device, write_open_clip
 from fewclip.base import BaseClassifier, Floats
 from fewclip.class_set import Phrases, read_phrases
 from fewclip.contract import Calibration, Card, HeadSpec
@@ -148,6 +149,33 @@ class Classifier(BaseClassifier):
 
         artifact.write_folder(Path(path), fill, overwrite=overwrite)
 
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Publish the model on the Hugging Face Hub; `fewclip.load("hf://owner/name")` has it back.
+
+        Where the method tunes CLIP's towers and nothing else (fine-tune, skip-tuning), the tuned
+        CLIP lies beside it in open_clip's layout.
+
+        Args:
+            repo: "owner/name"; made where it is missing.
+            private: of a repository that is made now.
+            token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: the Hub refuses, or is out of reach.
+        """
+        from fewclip.hub import push
+
+        with tempfile.TemporaryDirectory(prefix="fewclip-push-") as scratch:
+            folder = Path(scratch) / (Path(repo).name or "model")
+            self.save(folder)
+            beside = {}
+            if self.method.tunes_towers_only:
+                beside = write_open_clip(Path(scratch), self.backbone)
+            return push(folder, repo, private=private, token=token, beside=beside)
+
     def export_onnx(
         self, path: str | os.PathLike[str], precision: str = "fp32", **options: Any
     ) -> ExportReport:
@@ -272,14 +300,19 @@ def load(
     """A saved model.
 
     Args:
+        path: a folder, or "hf://owner/name[@revision]" for one on the Hugging Face Hub.
         allow_download: fetch the backbone that the card names where it is not in the local cache.
 
     Raises:
         ArtifactError: no model folder, or one that was changed since it was written.
         FormatVersionError: written by a version this one does not know.
+        HubError: no such repository, or it is out of reach and in no cache.
         BackboneError: its backbone cannot be loaded.
     """
-    card = artifact.read_card(path)
+    from fewclip.hub import local_folder
+
+    folder = local_folder(path)
+    card = artifact.read_card(folder)
     if card.kind != "model":
         raise ArtifactError(
             f"{path} is an exported model; open it with fewclip.runtime.OnnxClassifier"
@@ -292,5 +325,5 @@ def load(
             f"{path} was trained on another version of backbone {backbone.name!r}; "
             "restore those weights, or adapt again"
         )
-    method, ood_score = saved_weights.read(Path(path), card, backbone)
+    method, ood_score = saved_weights.read(folder, card, backbone)
     return Classifier(method, card, ood_score=ood_score)

@@ -11,6 +11,7 @@ FewclipError
 │   ├── BackboneError                a backbone that is unknown, unsupported or unreachable
 │   ├── ArtifactError                a saved or exported folder that is broken or tampered with
 │   │   └── FormatVersionError       ... or made by a version this one does not know
+│   ├── HubError                     a repository of the Hub that is missing, refused or offline
 │   ├── CheckpointError              a checkpoint that does not belong to this run
 │   ├── DivergedError                a training loss that is not finite: a rate is too high
 │   └── GateError                    an export that does not answer as the trained model does
@@ -65,6 +66,10 @@ class ArtifactError(InputError):
 
 class FormatVersionError(ArtifactError):
     """A folder was written in a format that this version does not know."""
+
+
+class HubError(InputError):
+    """A repository of the Hub is not there, not ours to see or write, or out of reach."""
 
 
 class CheckpointError(InputError):

@@ -8,13 +8,20 @@ from fewclip.contract import Card
 from fewclip.report import wilson
 
 
-def model_card(card: Card) -> str:
-    """Markdown that says what the model is, how it was made, how good it was, how to use it."""
+def model_card(card: Card, *, repo: str | None = None, for_open_clip: bool = False) -> str:
+    """Markdown that says what the model is, how it was made, how good it was, how to use it.
+
+    Args:
+        repo: "owner/name" where it is published, which is then where it is loaded from.
+        for_open_clip: the whole tuned CLIP is beside it in open_clip's layout.
+    """
     classes = ", ".join(card.classes[:50]) + (" …" if len(card.classes) > 50 else "")
+    tags = ["clip", "few-shot", card.method]
+    tags += ["onnx"] if card.kind == "onnx" else ["open_clip"] if for_open_clip else []
     return f"""---
 library_name: fewclip
 pipeline_tag: image-classification
-tags: [clip, few-shot, {card.method}]
+tags: [{", ".join(tags)}]
 ---
 # {card.name}
 
@@ -34,10 +41,30 @@ Template: `{card.template}` · seed {card.seed} · precision {card.precision} ·
 ```
 
 ## How to use it
-```python
+{_usage(card, repo)}{_open_clip(repo) if for_open_clip else ""}
+## Limits
+It answers with the classes above; images unlike all of them are marked `known: false` where a
+threshold was calibrated. Figures hold for images like those it was measured on: another camera or
+other light may do worse, so measure again. It inherits the backbone's licence, data and biases.
+"""
+
+
+def _usage(card: Card, repo: str | None) -> str:
+    where = f"hf://{repo}" if repo else card.name
+    if card.kind == "onnx":
+        return f"""```python
+from fewclip.runtime import OnnxClassifier  # no torch needed
+
+OnnxClassifier("{where}").predict(["photo.jpg"])
+```
+
+To serve it: `fewclip serve {where}`, then
+`curl -F image=@photo.jpg http://127.0.0.1:3000/v1/predict`.
+"""
+    return f"""```python
 import fewclip
 
-clf = fewclip.load("{card.name}")
+clf = fewclip.load("{where}")
 clf.predict(["photo.jpg"])
 clf.add_classes(["zebra"])        # more classes, no training
 clf.export_onnx("{card.name}-onnx")  # for serving without torch
@@ -45,11 +72,18 @@ clf.export_onnx("{card.name}-onnx")  # for serving without torch
 
 To serve it: `fewclip serve {card.name}-onnx`, then
 `curl -F image=@photo.jpg http://127.0.0.1:3000/v1/predict`.
+"""
 
-## Limits
-It answers with the classes above; images unlike all of them are marked `known: false` where a
-threshold was calibrated. Figures hold for images like those it was measured on: another camera or
-other light may do worse, so measure again. It inherits the backbone's licence, data and biases.
+
+def _open_clip(repo: str | None) -> str:
+    return f"""
+The tuned CLIP itself, without calibration and fewclip:
+
+```python
+import open_clip
+
+model, preprocess = open_clip.create_model_from_pretrained("hf-hub:{repo}")
+```
 """
 
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from fewclip.artifact import read_card
+from fewclip.errors import InputError
+from fewclip.hub import is_address, local_folder
 from fewclip_service.settings import Settings, parse
 
 _POSITIONAL = "model"
@@ -16,7 +24,9 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Settings):
         told = field.metadata["help"]
         if field.name == _POSITIONAL:
-            parser.add_argument(field.name, metavar="DIR", help=told)
+            parser.add_argument(
+                field.name, metavar="DIR", nargs="+", help=f"{told}; several are served together"
+            )
             continue
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
@@ -36,7 +46,37 @@ def serve(arguments: argparse.Namespace) -> int:
         if text is not None and field.name != _POSITIONAL:
             settings[field.name] = parse(field.name, text)
     del settings[_POSITIONAL]
-    return run(arguments.model, **settings)
+    with gathered(arguments.model) as root:
+        return run(root, **settings)
+
+
+@contextlib.contextmanager
+def gathered(models: Sequence[str]) -> Iterator[Path]:
+    """One folder to serve: the only one that was named, or a temporary one that leads to each.
+
+    Raises:
+        InputError: two of them have the same name, or one is not there.
+    """
+    folders = [Path(os.path.abspath(local_folder(model))) for model in models]
+    if len(folders) == 1:
+        yield folders[0]
+        return
+    with tempfile.TemporaryDirectory(prefix="fewclip-models-") as root:
+        for name, folder in zip(map(_served_name, models), folders, strict=True):
+            read_card(folder, verify=False)
+            try:
+                (Path(root) / name).symlink_to(folder, target_is_directory=True)
+            except FileExistsError as error:
+                raise InputError(
+                    f"two models are called {name!r}, and requests name the one they want; "
+                    "rename a folder"
+                ) from error
+        yield Path(root)
+
+
+def _served_name(model: str) -> str:
+    """A folder's own name; from the Hub, where folders are named by commit, the repository's."""
+    return Path(model.partition("@")[0] if is_address(model) else os.path.abspath(model)).name
 
 
 def build_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +90,7 @@ def build(arguments: argparse.Namespace) -> int:
     """Make a Bento and print its tag."""
     from fewclip_service.bento import build as make
 
-    tag = make(arguments.model, name=arguments.name)
+    tag = make(local_folder(arguments.model), name=arguments.name or _served_name(arguments.model))
     if arguments.json:
         print(json.dumps({"tag": tag}))
         return 0

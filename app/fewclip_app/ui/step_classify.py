@@ -12,10 +12,10 @@ from __future__ import annotations
 import base64
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image as PILImage
@@ -34,6 +34,9 @@ from fewclip_app.work.training import read_names
 AT_ONCE = 100  # images that are answered in one go
 _ANSWERING = threading.BoundedSemaphore(2)  # more at a time would only slow each other down
 
+_VISITORS = 10_000  # whose choice of a model is remembered
+
+Served = BaseClassifier | Mapping[str, BaseClassifier]
 # (typed classes, the page's request) -> the classifier to ask, None where there is none yet
 Choose = Callable[[Sequence[str], gr.Request], BaseClassifier | None]
 
@@ -181,39 +184,94 @@ def draw_frame(
 
 
 def classify_ui(
-    classifier: BaseClassifier | Callable[[], BaseClassifier], *, max_pixels: int = MAX_PIXELS
+    served: Served | Callable[[], Served], *, max_pixels: int = MAX_PIXELS
 ) -> gr.Blocks:
-    """The classify step alone, over one classifier: what `fewclip serve DIR --ui` mounts.
+    """The classify step alone: what `fewclip serve DIR --ui` mounts.
 
     Args:
-        classifier: an OnnxClassifier or a Classifier, or a function of no arguments that returns
-            the current one (a service may swap its model).
+        served: an OnnxClassifier or a Classifier, or {name: classifier} to choose from, or a
+            function of no arguments that returns what there is now (a service may swap its models).
         max_pixels: of one image.
     """
 
-    def current() -> BaseClassifier:
-        return classifier if isinstance(classifier, BaseClassifier) else classifier()
+    def current() -> Mapping[str, BaseClassifier]:
+        found = served() if callable(served) else served
+        return {found.card.name: found} if isinstance(found, BaseClassifier) else found
+
+    chosen = _Chosen(current)
 
     @functools.lru_cache(maxsize=16)
     def extended(base: BaseClassifier, names: tuple[str, ...]) -> BaseClassifier:
         return base.add_classes(list(names)) if names else base
 
-    def choose(names: Sequence[str], request: gr.Request) -> BaseClassifier:
-        base = current()
+    def choose(names: Sequence[str], request: gr.Request) -> BaseClassifier | None:
+        base = chosen.classifier(request)
+        if base is None:
+            return None
         return extended(base, tuple(name for name in names if name not in base.classes))
 
-    card = current().card
+    models = current()
+    several = len(models) > 1
+    title = "fewclip" if several else next(iter(models))
     with gr.Blocks(
-        title=f"{card.name}: classify", analytics_enabled=False, delete_cache=(600, 3600)
+        title=f"{title}: classify", analytics_enabled=False, delete_cache=(600, 3600)
     ) as blocks:
-        known = ", ".join(card.classes[:12]) + (" ..." if len(card.classes) > 12 else "")
-        gr.HTML(
-            f"<div class='fc-head'><h1>{escape(card.name)}</h1>"
-            f"<p>Knows {len(card.classes)} classes: {escape(known)}</p></div>"
-        )
+        head = gr.HTML(_head(title, next(iter(models.values()))))
+        model = gr.Radio(list(models), value=next(iter(models)), label="Model", visible=several)
         with gr.Column(elem_classes="fc-step"):
-            panel(choose, max_pixels=max_pixels)
+            classify = panel(choose, max_pixels=max_pixels)
+
+        def on_load(request: gr.Request) -> tuple[Any, str]:
+            names, name = list(current()), chosen.name(request)
+            return gr.update(choices=names, value=name, visible=len(names) > 1), on_model(
+                name, request
+            )
+
+        def on_model(name: str, request: gr.Request) -> str:
+            chosen.choose(name, request)
+            base = chosen.classifier(request)
+            return _NO_MODEL if base is None else _head(chosen.name(request), base)
+
+        quiet = {**EVENT, "show_progress": "hidden"}
+        if several:  # which of them are served may have changed since this page was built
+            blocks.load(on_load, None, [model, head], **quiet)
+        model.input(on_model, model, head, **quiet).then(
+            classify.show, [classify.photos, classify.names], classify.answers, **quiet
+        )
     return blocks  # type: ignore[no-any-return]
+
+
+class _Chosen:
+    """Which of the served models each visitor asks; the first one until they choose."""
+
+    def __init__(self, current: Callable[[], Mapping[str, BaseClassifier]]) -> None:
+        self._current = current
+        self._names: dict[str, str] = {}  # visitor -> model, the latest last
+
+    def choose(self, name: str, request: gr.Request) -> None:
+        visitor = str(request.session_hash)
+        self._names.pop(visitor, None)
+        self._names[visitor] = name
+        for oldest in list(self._names)[:-_VISITORS]:
+            self._names.pop(oldest, None)
+
+    def name(self, request: gr.Request) -> str:
+        """The chosen model while it is served; "" when there is none at all."""
+        models = self._current()
+        name = self._names.get(str(request.session_hash), "")
+        return name if name in models else next(iter(models), "")
+
+    def classifier(self, request: gr.Request) -> BaseClassifier | None:
+        return self._current().get(self.name(request))
+
+
+def _head(title: str, classifier: BaseClassifier) -> str:
+    classes = classifier.classes
+    known = ", ".join(classes[:12]) + (" ..." if len(classes) > 12 else "")
+    return (
+        f"<div class='fc-head'><h1>{escape(title)}</h1>"
+        f"<p>Knows {len(classes)} classes: {escape(known)}</p></div>"
+    )
 
 
 _EMPTY = render.empty("Drop a photo, or take one: what it shows will stand here.")

@@ -21,6 +21,7 @@ from fewclip.bulk.row import Row
 from fewclip.bulk.sources import Record
 from fewclip.contract import Preprocess
 from fewclip.errors import DataError
+from fewclip.hub import local_folder
 from fewclip.preprocess import WORKERS, Inputs, load_image, to_input
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ Decoded = tuple[str, Inputs | str]  # the image's name, and its pixels or why th
 
 def open_model(path: str | os.PathLike[str]) -> BaseClassifier:
     """A saved model or an exported folder; torch is imported for the former alone."""
-    if artifact.read_card(path, verify=False).kind == "onnx":
+    folder = local_folder(path)
+    if artifact.read_card(folder, verify=False).kind == "onnx":
         from fewclip.runtime import OnnxClassifier
 
-        return OnnxClassifier(path)
+        return OnnxClassifier(folder)
     from fewclip.classifier import load
 
-    return load(path)
+    return load(folder)
 
 
 def rows(

@@ -29,6 +29,7 @@ from fewclip.bulk.row import Row
 from fewclip.bulk.sources import Record
 from fewclip.contract import Card
 from fewclip.errors import DataError, InputError, OptionError
+from fewclip.hub import local_folder
 from fewclip.images import image_suffixes, load_image
 from fewclip.system.extras import require
 
@@ -88,13 +89,14 @@ def exported(model: object) -> tuple[Path, Card]:
             f"engine 'ray' got a {type(model).__name__}; give the path of an exported folder, "
             "whose files are sent to every actor"
         )
-    card = artifact.read_card(model)
+    folder = local_folder(model)
+    card = artifact.read_card(folder)
     if card.kind != "onnx":
         raise InputError(
             f"{model} is a saved model, and engine 'ray' takes exported ones; run "
             f"`fewclip export {model} --out {model}-onnx` first"
         )
-    return Path(model), card
+    return folder, card
 
 
 def rows(

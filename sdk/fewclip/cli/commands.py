@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fewclip.cli.arguments import Arguments, Parser, download_flag, json_flag, print_json
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def fetch_backbone(path: str) -> None:
     """Bring the backbone that a saved model names into the local cache."""
     from fewclip import artifact
+    from fewclip.hub import local_folder
 
-    card = artifact.read_card(path, verify=False)
+    card = artifact.read_card(local_folder(path), verify=False)
     if card.kind == "model":
         from fewclip.backbone import load_backbone
 
@@ -25,18 +26,20 @@ def fetch_backbone(path: str) -> None:
 def open_model(path: str, *, allow_download: bool = False) -> BaseClassifier:
     """A saved model or an exported folder; torch is imported for the former alone."""
     from fewclip import artifact
+    from fewclip.hub import local_folder
 
-    if artifact.read_card(path, verify=False).kind == "onnx":
+    folder = local_folder(path)
+    if artifact.read_card(folder, verify=False).kind == "onnx":
         from fewclip.runtime import OnnxClassifier
 
-        return OnnxClassifier(path)
+        return OnnxClassifier(folder)
     from fewclip.classifier import load
 
-    return load(path, allow_download=allow_download)
+    return load(folder, allow_download=allow_download)
 
 
 def evaluate_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     parser.add_argument("data", help="labelled images, in any form that adapt takes")
     parser.add_argument("--out", help="write report.json and pictures into this folder")
     json_flag(parser)
@@ -57,14 +60,15 @@ def evaluate(arguments: Arguments) -> int:
 
 
 def info_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     json_flag(parser)
 
 
 def info(arguments: Arguments) -> int:
     from fewclip.artifact import read_card
+    from fewclip.hub import local_folder
 
-    card = read_card(arguments.model)
+    card = read_card(local_folder(arguments.model))
     if arguments.json:
         print_json(card.to_dict())
         return 0
@@ -81,7 +85,7 @@ def info(arguments: Arguments) -> int:
 
 
 def add_classes_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model")
+    parser.add_argument("model", help="a saved model, or hf://owner/name")
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing MODEL")
@@ -102,7 +106,7 @@ def add_classes(arguments: Arguments) -> int:
 
 
 def export_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model")
+    parser.add_argument("model", help="a saved model, or hf://owner/name")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "int8"))
     parser.add_argument("--images", metavar="DATA", help="labelled images to prove parity on")
@@ -130,6 +134,26 @@ def export(arguments: Arguments) -> int:
         print(report)
         print(f"saved: {arguments.out}")
         print(f"next:  fewclip serve {arguments.out}")
+    return 0
+
+
+def push_arguments(parser: Parser) -> None:
+    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("repo", metavar="OWNER/NAME", help="made where it is missing")
+    parser.add_argument("--private", action="store_true", help="of a repository that is made now")
+    json_flag(parser)
+    download_flag(parser)
+
+
+def push(arguments: Arguments) -> int:
+    model: Any = open_model(arguments.model, allow_download=arguments.allow_download)
+    commit = model.push_to_hub(arguments.repo, private=arguments.private)
+    repo = arguments.repo.removeprefix("hf://")
+    if arguments.json:
+        print_json({"repo": f"hf://{repo}", "commit": commit})
+        return 0
+    print(f"pushed: {commit}")
+    print(f"next:   fewclip predict hf://{repo} IMAGE ...")
     return 0
 
 

@@ -9,7 +9,7 @@ GROUPS = {
     "make a model": ("adapt", "compare", "add-classes", "demo"),
     "use it": ("predict", "evaluate", "explain", "info"),
     "look at data": ("check", "suggest"),
-    "put it into production": ("export", "serve", "build", "app"),
+    "put it into production": ("export", "serve", "build", "push", "app"),
     "look things up": ("methods", "backbones", "bench", "completion"),
 }
 EXAMPLES = """\

@@ -48,6 +48,7 @@ SUBCOMMANDS = {
     "export": Subcommand("write ONNX, proven to answer alike", "fewclip.cli.commands:export"),
     "serve": Subcommand("serve an exported model over HTTP", "fewclip_service.command:serve"),
     "build": Subcommand("make a Bento with the model inside", "fewclip_service.command:build"),
+    "push": Subcommand("publish a model on the Hugging Face Hub", "fewclip.cli.commands:push"),
     "app": Subcommand("open the page: upload, adapt, classify", "fewclip_app.command:app"),
     "compare": Subcommand(
         "find the best method for your images",
@@ -154,7 +155,6 @@ def _extra_of(module: str) -> str | None:
         "gradio": "app",
         "sklearn": "train",
         "shtab": "train",
-        "huggingface_hub": "train",
         "cleanlab": "check",
     }
     return homes.get(module.split(".")[0])

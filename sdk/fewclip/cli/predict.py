@@ -16,7 +16,7 @@ from fewclip.errors import DataError, OptionError
 
 def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `predict` reads."""
-    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     parser.add_argument(
         "images",
         nargs="+",

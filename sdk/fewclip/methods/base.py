@@ -161,6 +161,7 @@ class Method(nn.Module):
     # `frozen_inputs` are features, so that `views` of an image can be kept.
     frozen_images: bool = False
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
+    tunes_towers_only: ClassVar[bool] = False  # what it learns is a CLIP that others can load
     uses_intermediate: ClassVar[bool] = (
         False  # training draws features together, but not their source
     )

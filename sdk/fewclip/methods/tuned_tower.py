@@ -36,6 +36,7 @@ class TunedTower(Method):
     trains_images = True
     _start: Mapping[str, Tensor] = MappingProxyType({})
     dept_ready: ClassVar[bool] = False
+    tunes_towers_only: ClassVar[bool] = True
 
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)

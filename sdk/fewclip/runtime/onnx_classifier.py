@@ -34,7 +34,8 @@ from fewclip.contract import (
     ITM_OUTPUT,
     Card,
 )
-from fewclip.errors import ArtifactError
+from fewclip.errors import ArtifactError, OptionError
+from fewclip.hub.download import local_folder
 from fewclip.ood import OODScore, ood_parts
 from fewclip.preprocess import WORKERS, Images
 from fewclip.runtime.arrays import unpack_arrays
@@ -50,7 +51,7 @@ class OnnxClassifier(BaseClassifier):
     once.
 
     Args:
-        path: an exported folder.
+        path: an exported folder, or "hf://owner/name[@revision]" for one on the Hugging Face Hub.
         device: "auto" (the GPU when there is one that works), "cpu" or "cuda"; what was taken
             stands in `device` and `provider`.
         threads: per operator; None for the cores that this process may use.
@@ -61,6 +62,7 @@ class OnnxClassifier(BaseClassifier):
         ArtifactError: no exported folder, or one that was changed since it was written.
         FormatVersionError: written by a version this one does not know.
         OptionError: a device that was asked for and is not there.
+        HubError: no such repository, or it is out of reach and in no cache.
     """
 
     batch_size = 32
@@ -74,7 +76,8 @@ class OnnxClassifier(BaseClassifier):
         workers: int = WORKERS,
         card: Card | None = None,
     ) -> None:
-        folder = Path(path)
+        folder = local_folder(path)
+        self._folder = folder
         self.card = card or _read_onnx_card(folder)
         self.workers = workers
 
@@ -148,6 +151,30 @@ class OnnxClassifier(BaseClassifier):
             ClassNameError: a phrase is too long for the backbone.
         """
         return self._text.features(phrases)
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Publish the exported folder; `OnnxClassifier("hf://owner/name")` has it back.
+
+        Args:
+            repo: "owner/name"; made where it is missing.
+            private: of a repository that is made now.
+            token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: the Hub refuses, or is out of reach.
+            OptionError: the class set was edited since the folder was opened.
+        """
+        from fewclip.hub import push
+
+        if self.card != artifact.read_card(self._folder, verify=False):
+            raise OptionError(
+                "these classes differ from those of the exported folder, which is what would be "
+                "published; edit them with fewclip.load(...), export that, and push it"
+            )
+        return push(self._folder, repo, private=private, token=token)
 
     def _with_card(self, card: Card) -> Self:
         same = copy.copy(self)

@@ -1,4 +1,4 @@
-"""The page at /ui/: the classify step of `fewclip_app` over the model that is being served.
+"""The page at /ui/: the classify step of `fewclip_app` over the models that are being served.
 
 Gradio comes in here and nowhere else, and only when the page was asked for.
 """
@@ -13,7 +13,6 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from fewclip.runtime import OnnxClassifier
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.inference.model_store import Models
 from fewclip_service.settings import Settings
@@ -42,10 +41,7 @@ class Page:
         import fewclip_app
         from fewclip_app.server import KeepToOurselves
 
-        def current() -> OnnxClassifier:
-            return models.first().classifier
-
-        blocks = fewclip_app.classify_ui(current, max_pixels=settings.max_pixels)
+        blocks = fewclip_app.classify_ui(models.classifiers, max_pixels=settings.max_pixels)
         app = gradio.mount_gradio_app(
             FastAPI(openapi_url=None),
             blocks,

@@ -123,14 +123,10 @@ class Models:
             "bad_field", f"name one of the models in the field model; there are: {_listed(models)}"
         )
 
-    def first(self) -> Model:
-        """The first model by name: what the page shows.
-
-        Raises:
-            APIError: none is loaded.
-        """
+    def classifiers(self) -> dict[str, OnnxClassifier]:
+        """What each served model answers with now, by name."""
         models = self._models
-        return models[min(models)] if models else self.get(None)
+        return {name: models[name].classifier for name in sorted(models)}
 
     def listed(self) -> list[dict[str, str]]:
         """Name and version of each model that is served, by name."""

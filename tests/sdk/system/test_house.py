@@ -146,6 +146,7 @@ def test_public_names_are_pinned() -> None:
         "FewclipError",
         "FormatVersionError",
         "GateError",
+        "HubError",
         "ImageError",
         "InputError",
         "MissingExtraError",

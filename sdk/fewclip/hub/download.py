@@ -1,0 +1,107 @@
+"""`hf://owner/name[@revision]` -> a model folder on this disk. What is in it is checked elsewhere.
+
+The card comes first and names the files that are fetched; whatever else a repository holds stays
+there. Where the Hub cannot be reached, what its client's cache holds is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewclip import artifact
+from fewclip.contract import CARD_FILE
+from fewclip.errors import HubError
+from fewclip.hub.client import clear_errors, endpoint
+
+SCHEME = "hf://"
+_ADDRESS = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^@\s]+))?")
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a model is asked for by its place on the Hub."""
+    return isinstance(path, str) and path.startswith(SCHEME)
+
+
+def local_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder itself, or for `hf://owner/name[@revision]` the one that it is downloaded to.
+
+    Raises:
+        HubError: no such repository or revision, or it is out of reach and in no cache.
+        ArtifactError: its card is broken.
+    """
+    return _downloaded(path) if isinstance(path, str) and is_address(path) else Path(path)
+
+
+def _downloaded(address: str) -> Path:
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise HubError(
+            f"{address} is no address; write hf://owner/name or hf://owner/name@revision"
+        )
+    repo = found["repo"]
+    with clear_errors(address):
+        snapshot = _card(address, repo, found["revision"]).parent
+        folder = _own_folder(repo, snapshot.name)
+        _link(snapshot, folder, [CARD_FILE])
+        names = list(artifact.read_card(folder, verify=False).files)
+        # By its commit: the branch may have moved since the card was read.
+        _fetch(repo, snapshot.name, names)
+        _link(snapshot, folder, names)
+    return folder
+
+
+def _card(address: str, repo: str, revision: str | None) -> Path:
+    """Where the client keeps the card: in a folder that is named after the commit."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, CARD_FILE, revision=revision, endpoint=endpoint()))
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError as error:
+        raise HubError(
+            f"{address} is no fewclip model: it holds no {CARD_FILE}; give one that "
+            "push_to_hub wrote"
+        ) from error
+
+
+def _fetch(repo: str, commit: str, names: Sequence[str]) -> None:
+    from huggingface_hub import snapshot_download
+
+    patterns = [glob.escape(name) for name in names]  # a name of a card is no pattern
+    snapshot_download(repo, revision=commit, allow_patterns=patterns, endpoint=endpoint())
+
+
+def _own_folder(repo: str, commit: str) -> Path:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HOME) / "fewclip" / repo.replace("/", "--") / commit
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _link(snapshot: Path, folder: Path, names: Sequence[str]) -> None:
+    """The same files under `folder`, as themselves: a snapshot holds symbolic links that lead out
+    of it, which no model folder may."""
+    for name in names:
+        source = Path(os.path.realpath(snapshot / name))
+        if not source.is_file():
+            continue  # what is missing, the check of the folder says
+        fresh = folder / f".{secrets.token_hex(4)}.tmp"
+        try:
+            os.link(source, fresh)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, fresh)
+        try:
+            os.replace(fresh, folder / name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                fresh.unlink()  # a link to the file that is there already is not moved
