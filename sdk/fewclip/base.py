@@ -25,6 +25,7 @@ from fewclip.preprocess import WORKERS, Image, Images, Inputs, batches, load_ima
 
 if TYPE_CHECKING:
     from fewclip.report import Report
+    from fewclip.suggest import Suggestion
 
 Floats = npt.NDArray[np.float32]
 
@@ -166,6 +167,41 @@ class BaseClassifier(abc.ABC):
             method=method,
             image=photo,
         )
+
+    def suggest(self, images: Sequence[Image], n: int = 20) -> list[Suggestion]:
+        """Which unlabelled images to label next, the most useful first; never near-duplicates.
+
+        With few labels a class, typical and diverse images; later those that the model wavers over
+        as well. Neither are they near-duplicates of training images, where the model keeps any.
+
+        Args:
+            images: unlabelled ones, as for `predict`.
+            n: how many at most.
+
+        Raises:
+            ImageError: an image cannot be read, or is none.
+            OptionError: `n` is not a whole number from 1 on.
+        """
+        from fewclip.suggest import Candidates, suggest
+
+        outputs, parts = self._outputs_and_parts(images)
+        itm, cat, _ = outputs
+        temperature = self.card.calibration.temperature
+        proba = decide.probabilities(itm, cat, self.card.head, temperature)
+        features = np.concatenate(parts, axis=1)
+        known = self._training_parts()
+        labelled = np.concatenate(known, axis=1) if known else features[:0]
+        return suggest(Candidates(images, features, labelled, proba, self.classes), n)
+
+    @abc.abstractmethod
+    def _outputs_and_parts(
+        self, images: Images
+    ) -> tuple[decide.ModelOutputs, tuple[npt.NDArray[np.float64], ...]]:
+        """`model_outputs` of N images, and their `ood.ood_parts`, (N, L) each."""
+
+    @abc.abstractmethod
+    def _training_parts(self) -> tuple[npt.NDArray[np.float16], ...]:
+        """`ood.ood_parts` of the training images, as far as the model keeps them; else none."""
 
     def _knowing(self, names: Sequence[str]) -> Self:
         """This model, with those of the names added that it does not know."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fewclip import artifact, decide
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from fewclip.explain import Question
     from fewclip.explain.explanation import Heat
     from fewclip_export import ExportReport
+
+Float64s = npt.NDArray[np.float64]
+Float16s = npt.NDArray[np.float16]
 
 BATCH = 64
 TEMPLATE = "a photo of a {}."
@@ -98,6 +102,23 @@ class Classifier(BaseClassifier):
             )
             seen = self.ood_score.score(parts, self.card.head.trained_columns)
         return decide.ModelOutputs(_plain(itm), None if cat is None else _plain(cat), seen)
+
+    def _outputs_and_parts(
+        self, images: Images
+    ) -> tuple[decide.ModelOutputs, tuple[Float64s, ...]]:
+        outputs, parts = [], []
+        for pixels in self._tensors(images):
+            with torch.inference_mode():
+                features, middle = self.method.features_and_intermediate(pixels)
+            outputs.append(self.outputs_of(features, middle))
+            parts.append(ood_parts(_plain(features), None if middle is None else _plain(middle)))
+        if not outputs:
+            return self.model_outputs([]), (np.zeros((0, self.backbone.embed_dim)),)
+        joined = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        return decide.ModelOutputs.join(outputs), joined
+
+    def _training_parts(self) -> tuple[Float16s, ...]:
+        return () if self.ood_score is None else self.ood_score.images
 
     def embed(self, images: Images) -> Floats:
         parts = [np.zeros((0, self.backbone.embed_dim), np.float32)]

@@ -1,4 +1,4 @@
-"""`fewclip check`, `explain`: a look into data and model. Arguments in, words and files out."""
+"""`fewclip check`, `explain`, `suggest`: a look into data and model. No logic of their own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from fewclip.cli.arguments import download_flag, json_flag, print_json
-from fewclip.errors import OptionError
+from fewclip.cli.arguments import download_flag, json_flag, one_line, print_json
+from fewclip.errors import DataError, OptionError
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -87,3 +87,49 @@ def explain(arguments: Arguments) -> int:
     )
     print(f"saved: {out}", file=sys.stderr)
     return 0
+
+
+def suggest_arguments(parser: Parser) -> None:
+    """Add what `suggest` reads."""
+    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("folder", help="a folder of unlabelled images, sub-folders included")
+    parser.add_argument("--n", type=int, default=20, metavar="N", help="how many to name")
+    json_flag(parser)
+    download_flag(parser)
+
+
+def suggest(arguments: Arguments) -> int:
+    """Exit status 2 where no image can be read; single ones that cannot are left out."""
+    from fewclip.cli.commands import open_model
+
+    images, errors = _readable(Path(arguments.folder))
+    for error in errors:
+        print(f"fewclip: left out: {one_line(error)}", file=sys.stderr)
+    if not images:
+        raise DataError(f"{arguments.folder} has not one readable image; give a folder of photos")
+    model = open_model(arguments.model, allow_download=arguments.allow_download)
+    found = model.suggest(images, arguments.n)
+    if arguments.json:
+        print_json([each.to_dict() for each in found])
+        return 0
+    for row in (each.to_dict() for each in found):
+        print(f"{row['score']:.2f}  {row['image']}: {row['reason']}")
+    return 0
+
+
+def _readable(folder: Path) -> tuple[list[str], list[str]]:
+    """Images that open, in order, and why others don't."""
+    from fewclip.bulk import sources
+    from fewclip.bulk.resume import Pending
+    from fewclip.images import load_image
+
+    images, errors = [], []
+    sources.check([str(folder)])
+    for shard in sources.shards([str(folder)]):
+        for record in Pending(shard).records():
+            try:
+                load_image(record.load(), name=record.name)
+                images.append(record.name)
+            except (DataError, OSError) as error:
+                errors.append(str(error))
+    return images, errors

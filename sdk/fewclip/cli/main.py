@@ -57,6 +57,7 @@ SUBCOMMANDS = {
     ),
     "check": Subcommand("find faults in a data set", "fewclip.cli.insight:check"),
     "explain": Subcommand("show which parts spoke for a class", "fewclip.cli.insight:explain"),
+    "suggest": Subcommand("name the images to label next", "fewclip.cli.insight:suggest"),
     "bench": Subcommand("run the papers' protocols", "fewclip.bench.command:bench"),
     "info": Subcommand("show a model's card", "fewclip.cli.commands:info"),
     "demo": Subcommand("the main job on two bundled data sets", "fewclip.cli.commands:demo"),

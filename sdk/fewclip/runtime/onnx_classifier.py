@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from fewclip import artifact, decide
 from fewclip.base import BaseClassifier, Floats
@@ -123,12 +124,20 @@ class OnnxClassifier(BaseClassifier):
             images: as for `predict`.
             run_options: ONNX Runtime's, for a caller that may stop a run under way.
         """
+        return self._outputs_and_parts(images, run_options)[0]
+
+    def _outputs_and_parts(
+        self, images: Images, run_options: Any = None
+    ) -> tuple[decide.ModelOutputs, tuple[npt.NDArray[np.float64], ...]]:
         found = self._run(images, run_options)
+        parts = ood_parts(found[FEATURES_OUTPUT], found.get(INTERMEDIATE_OUTPUT))
         ood_score = None
         if self._ood_score is not None:
-            parts = ood_parts(found[FEATURES_OUTPUT], found.get(INTERMEDIATE_OUTPUT))
             ood_score = self._ood_score.score(parts, self.card.head.trained_columns)
-        return decide.ModelOutputs(found[ITM_OUTPUT], found.get(CAT_OUTPUT), ood_score)
+        return decide.ModelOutputs(found[ITM_OUTPUT], found.get(CAT_OUTPUT), ood_score), parts
+
+    def _training_parts(self) -> tuple[npt.NDArray[np.float16], ...]:
+        return () if self._ood_score is None else self._ood_score.images
 
     def embed(self, images: Images) -> Floats:
         return self._run(images, None)[FEATURES_OUTPUT]

@@ -1,0 +1,8 @@
+"""Which unlabelled images to label next. No torch.
+
+`choice` picks from features and probabilities, `suggestion` says what and why.
+"""
+
+from fewclip.suggest.suggestion import Candidates, Suggestion, suggest
+
+__all__ = ["Candidates", "Suggestion", "suggest"]

@@ -1,0 +1,114 @@
+"""`suggest`: typical first, then in doubt, never the same picture twice, from exports as well."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import exported_model, saved_model
+from PIL import Image, ImageOps
+
+import fewclip
+from fewclip.cli import main
+from fewclip.errors import ImageError, OptionError
+from fewclip.runtime import OnnxClassifier
+from fewclip.samples import digits
+from fewclip.suggest.choice import centred, cover
+
+LABELS = ("four", "one", "zero")
+
+
+def saved_again(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def clusters() -> np.ndarray:
+    """Three bunches of 30, 10 and 4 directions, far from each other, and one alone."""
+    rng = np.random.default_rng(0)
+    centres = np.eye(4, 16)
+    counts = (30, 10, 4, 1)
+    return np.concatenate(
+        [c + 0.03 * rng.normal(size=(n, 16)) for c, n in zip(centres, counts, strict=True)]
+    )
+
+
+def test_the_largest_unlabelled_bunch_comes_first() -> None:
+    x = clusters()
+    features, labelled = centred(x, x[:0])
+    picks = cover(features, labelled, np.ones(len(x)), 3)
+    assert picks[0].at < 30
+    assert picks[0].stands_for > 20
+    assert any(30 <= pick.at < 40 for pick in picks)
+    features, labelled = centred(x[5:], x[:5])  # the first bunch has labels
+    assert 25 <= cover(features, labelled, np.ones(len(features)), 1)[0].at < 35
+
+
+def test_weights_draw_the_choice_to_the_images_in_doubt() -> None:
+    x = clusters()
+    features, labelled = centred(x, x[:0])
+    weights = np.where(np.arange(len(x)) >= 40, 1.0, 0.01)
+    assert cover(features, labelled, weights, 1)[0].at >= 40
+
+
+def test_a_mirrored_copy_is_the_same_picture() -> None:
+    clf = fewclip.zero_shot(LABELS, device="cpu")
+    pool = [digits.draw("four", 5), ImageOps.mirror(digits.draw("four", 5))]
+    assert len(clf.suggest(pool, n=2)) == 1
+
+
+def test_no_picture_twice_and_none_that_was_learned(photos: Path) -> None:
+    """14 digits a class were learned from; the pool has copies of some, and pairs of copies."""
+    clf = fewclip.adapt(photos, method="gda", val=0, device="cpu", progress=False)
+    learned = [saved_again(digits.draw(label, i)) for label in LABELS for i in range(4)]
+    new = [digits.draw(label, 60 + i) for label in LABELS for i in range(10)]
+    pool = [*learned, *new, *map(saved_again, new)]
+    found = clf.suggest(pool, n=len(pool))
+    at = [next(i for i, image in enumerate(pool) if image is each.image) for each in found]
+    assert min(at) >= len(learned)
+    pictures = [(i - len(learned)) % len(new) for i in at]
+    assert len(set(pictures)) == len(pictures)
+    assert len(found) > len(new) // 2
+    scores = [each.score for each in found]
+    assert scores[0] == 1
+    assert scores == sorted(scores, reverse=True)
+    assert all("labelled" in each.reason for each in found)
+    assert any("wavers between" in each.reason for each in found)
+
+
+def test_zero_shot_names_typical_images_and_bad_input_is_refused() -> None:
+    clf = fewclip.zero_shot(LABELS, device="cpu")
+    pool = [digits.draw(label, i) for label in LABELS for i in range(5)]
+    found = clf.suggest(pool, n=3)
+    assert len(found) == 3
+    assert not any("wavers" in each.reason for each in found)
+    assert clf.suggest([], n=3) == []
+    for n in (0, -1, 1.5, True):
+        with pytest.raises(OptionError, match="whole number"):
+            clf.suggest(pool, n=n)  # type: ignore[arg-type]
+    with pytest.raises(ImageError):
+        clf.suggest(["no-such-file.png"])
+
+
+def test_an_export_suggests_the_same(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in LABELS:
+        for i in range(6):
+            digits.draw(label, 70 + i).save(tmp_path / f"{label}-{i}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    pool = sorted(str(p) for p in tmp_path.glob("*-*.png"))
+    saved, exported = saved_model(tmp_path_factory), exported_model(tmp_path_factory)
+    one = fewclip.load(saved, device="cpu").suggest(pool, 5)
+    two = OnnxClassifier(exported).suggest(pool, 5)
+    assert [s.image for s in one] == [s.image for s in two]
+    assert main(["suggest", str(exported), str(tmp_path), "--n", "5", "--json"]) == 0
+    out = capsys.readouterr()
+    told = json.loads(out.out)
+    assert [each["image"] for each in told] == [s.image for s in two]
+    assert set(told[0]) == {"image", "score", "reason"}
+    assert "broken.png" in out.err
