@@ -1,6 +1,6 @@
 """Is the heat where the reason is? Prints Markdown tables.
 
-    python -m benchmarks.explain [DATA] [--first 1000] [--count 30]
+    python -m benchmarks.explain [DATA] [--first 1000] [--count 30] [--methods gda ...]
 
 On drawn surfaces, whose damage is known to the pixel: pointing accuracy (the hottest pixel lies on
 the damage, or within half a patch, 8 pixels, of it) and the share of all heat that lies there, for
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def pointed(heat: Heat, damage: npt.NDArray[np.bool_]) -> tuple[float, float]:
     return float(hit), float(heat[damage].sum() / max(float(heat.sum()), 1e-9))
 
 
-def surface_rows(first: int, count: int) -> Iterator[str]:
+def surface_rows(methods: Sequence[str], first: int, count: int) -> Iterator[str]:
     """One Markdown row for each method and way to explain."""
     train = {k: [surfaces.draw(k, i) for i in range(SHOTS)] for k in surfaces.PHRASES}
     drawn = [(k, *surfaces.draw_with_damage(k, first + i)) for i in range(count) for k in DAMAGED]
@@ -101,7 +101,7 @@ def surface_rows(first: int, count: int) -> Iterator[str]:
     yield f"Damage and its surroundings: {area:.1%} of the image; {len(drawn)} images.\n"
     yield "| method | right | explained by | pointing | heat inside | right answers alone |"
     yield "|---|---|---|---|---|---|"
-    for method in METHODS:
+    for method in methods:
         clf = adapted(method, train, surfaces.PHRASES)
         answers = clf.predict([photo for _, photo, _ in drawn])
         right = np.array([p.label == d[0] for p, d in zip(answers, drawn, strict=True)])
@@ -127,7 +127,6 @@ def curves(
     """
     whole = np.asarray(seen)
     blurred = np.asarray(seen.filter(ImageFilter.GaussianBlur(seen.width / 6)))
-    # A trace of a ramp, so that equal heat has an order that is the same for every way to explain.
     order = (-heat.ravel()).argsort(kind="stable").argsort().reshape(heat.shape)
     steps = [order < heat.size * k / STEPS for k in range(STEPS + 1)]
     deleted = [np.where(hot[..., None], blurred, whole) for hot in steps]
@@ -136,13 +135,13 @@ def curves(
     return float(found[: STEPS + 1].mean()), float(found[STEPS + 1 :].mean())
 
 
-def photo_rows(data: Path, count: int) -> Iterator[str]:
+def photo_rows(data: Path, methods: Sequence[str], count: int) -> Iterator[str]:
     """One Markdown row for each method and way to explain; `count` test photos a class."""
     yield "| method | explained by | deletion (lower is better) | insertion (higher is better) |"
     yield "|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
         phrases, train, test = read_task(data, Path(folder), "cifar-10")
-        for method in METHODS:
+        for method in methods:
             clf = adapted(method, train, phrases)
             size = clf.card.preprocessing.size
             mode = {"interpolation": "bicubic", "resize_mode": "shortest"}
@@ -168,12 +167,13 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1000, help="first seed of the surfaces")
     parser.add_argument("--count", type=int, default=30, help="surfaces of each damage")
     parser.add_argument("--photos", type=int, default=10, help="photos of each class")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    for row in surface_rows(given.first, given.count):
+    for row in surface_rows(given.methods, given.first, given.count):
         print(row, flush=True)
     print()
-    for row in photo_rows(given.data, given.photos):
+    for row in photo_rows(given.data, given.methods, given.photos):
         print(row, flush=True)
 
 

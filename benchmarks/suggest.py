@@ -1,6 +1,6 @@
 """What `suggest` is worth: labels against accuracy, beside random choice. Prints Markdown.
 
-    python -m benchmarks.suggest [DATA] [--seeds 1 2 3 4 5]
+    python -m benchmarks.suggest [DATA] [--seeds 101 102 103 104 105] [--bunches]
 
 Of the training photos of CIFAR-10 and signs (64 a class) two a class are labelled at random; then
 20 at a time are labelled, those that are suggested or as many at random, up to 160. `gda` is fitted
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
+from PIL import ImageEnhance
 
 import fewclip
 from benchmarks.own_data import read_task
@@ -43,15 +44,29 @@ class Pool(NamedTuple):
     classes: list[str]
 
 
-def read_pool(data: Path, task: str) -> Pool:
+def shot_again(image: PILImage.Image, rng: np.random.Generator) -> PILImage.Image:
+    """The same scene a moment later: a little nearer, brighter or darker."""
+    side = round(image.width * rng.uniform(0.85, 0.97))
+    left, top = rng.integers(0, image.width - side + 1, 2)
+    cut = image.crop((left, top, left + side, top + side)).resize(image.size)
+    return ImageEnhance.Brightness(cut).enhance(rng.uniform(0.85, 1.15))
+
+
+def read_pool(data: Path, task: str, *, bunches: bool) -> Pool:
+    """With `bunches`, one photo in four stands in the pool eight times, each shot again."""
     with tempfile.TemporaryDirectory() as folder:
         phrases, train, test = read_task(data, Path(folder), task)
         classes = sorted(phrases)
         clf = fewclip.zero_shot(phrases, device="cpu")
         samples, images = [], []
+        rng = np.random.default_rng(0)
         for part in (train, test):
-            images.append([load_image(file) for label in classes for file in part[label]])
-            labels = [i for i, label in enumerate(classes) for _ in part[label]]
+            photos = [(load_image(f), i) for i, label in enumerate(classes) for f in part[label]]
+            if bunches and part is train:
+                some = [each for k, each in enumerate(photos) if k % 4 == 0]
+                photos += [(shot_again(image, rng), i) for image, i in some for _ in range(7)]
+            images.append([image for image, _ in photos])
+            labels = [i for _, i in photos]
             told = [phrases[label] for label in classes]
             samples.append(sample_features(clf.method, images[-1], labels, told))
     return Pool(samples[0], samples[1], images[0], classes)
@@ -110,13 +125,14 @@ def main() -> None:
     default = Path(__file__).parents[2] / "shared" / "data"
     parser.add_argument("data", nargs="?", type=Path, default=default)
     parser.add_argument("--seeds", nargs="+", type=int, default=[101, 102, 103, 104, 105])
+    parser.add_argument("--bunches", action="store_true", help="many shots of the same scenes")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     counts = " | ".join(str(START + STEP * k) for k in range(STEPS + 1))
     print(f"| task | choice | {counts} | area | gained (95 %) |")
     print("|---|---|" + "---|" * (STEPS + 3))
     for task in TASKS:
-        pool = read_pool(given.data, task)
+        pool = read_pool(given.data, task, bunches=given.bunches)
         areas = {}
         for suggested in (False, True):
             rows = np.array([curve(pool, seed, suggested=suggested) for seed in given.seeds])
