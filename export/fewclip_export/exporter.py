@@ -88,24 +88,29 @@ def _write_graphs(
     trained: Classifier, card: Card, folder: Path, work: Path, say: Say
 ) -> Path | None:
     """Graphs and tokenizer; returns the float32 image graph where the export is another one."""
-    tokenizer = Tokenizer.from_open_clip()
-    tokenizer.save(folder / TOKENIZER_FILE)
+    text = trained.backbone.reads_clip_bpe  # else the classes are fixed: see `text_tower`
+    if text:
+        Tokenizer.from_open_clip().save(folder / TOKENIZER_FILE)
     prompts = [card.template.replace("{}", card.phrases[label]) for label in card.classes]
-    tokens = tokenizer.encode(prompts, trained.backbone.context_length)
+    tokens = trained.backbone.token_rows(prompts)
     plain = card.precision == "fp32"
     place = folder if plain else work
     say("writing the graphs")
-    features = export_graphs(trained.method, card, tokens, place / IMAGE_GRAPH, place / TEXT_GRAPH)
+    features = export_graphs(
+        trained.method, card, tokens, place / IMAGE_GRAPH, place / TEXT_GRAPH if text else None
+    )
     if not plain:
         say(f"converting them to {card.precision}")
         to_image = to_int8 if card.precision == "int8" else to_fp16
         to_image(work / IMAGE_GRAPH, folder / IMAGE_GRAPH)
-        to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
+        if text:
+            to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
     arrays = {CLASS_FEATURES: features}
     if trained.ood_score is not None:
         arrays |= trained.ood_score.to_arrays()
     finish_graph(folder / IMAGE_GRAPH, card, arrays)
-    finish_graph(folder / TEXT_GRAPH, card)
+    if text:
+        finish_graph(folder / TEXT_GRAPH, card)
     return None if plain else work / IMAGE_GRAPH
 
 

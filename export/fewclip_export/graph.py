@@ -60,14 +60,15 @@ class ImageGraph(nn.Module):
         super().__init__()
         self.method = method
         self.dept = dept
+        intermediate = method.backbone.intermediate_width > 0
         self.names = [RAW, FEATURES_OUTPUT, ITM_OUTPUT]
         self.names += [CAT_OUTPUT] if dept else []
-        self.names += [RAW_INTERMEDIATE, INTERMEDIATE_OUTPUT] if method.backbone.has_blocks else []
+        self.names += [RAW_INTERMEDIATE, INTERMEDIATE_OUTPUT] if intermediate else []
 
     def forward(self, image: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
         raw, intermediate = self.method.features_and_intermediate(image)
         features = _normalised(raw)
-        found = [raw, features, self.method.backbone.logit_scale * features @ classes.T]
+        found = [raw, features, self._itm(features, classes)]
         if self.dept:
             cat = self.method.cat_logits(raw, intermediate)
             assert cat is not None
@@ -75,6 +76,11 @@ class ImageGraph(nn.Module):
         if intermediate is not None:
             found += [intermediate, _normalised(intermediate)]
         return tuple(found)
+
+    def _itm(self, features: Tensor, classes: Tensor) -> Tensor:
+        backbone = self.method.backbone
+        logits = backbone.logit_scale * features @ classes.T
+        return logits if backbone.logit_bias is None else logits + backbone.logit_bias
 
 
 class TextGraph(nn.Module):
@@ -96,9 +102,9 @@ def _normalised(raw: Tensor) -> Tensor:
 
 
 def export_graphs(
-    method: Method, card: Card, tokens: np.ndarray, image: Path, text: Path
+    method: Method, card: Card, tokens: np.ndarray, image: Path, text: Path | None
 ) -> np.ndarray:
-    """Write both graphs in float32.
+    """Write both graphs in float32; without a path for the text graph, the other alone.
 
     Args:
         method: the trained module, left as it is.
@@ -123,6 +129,8 @@ def export_graphs(
         {IMAGE_INPUT: "batch", CLASSES_INPUT: "classes"},
         image,
     )
+    if text is None:
+        return features
     two = torch.from_numpy(np.concatenate([tokens, tokens])[:2])
     _export(
         TextGraph(plain), {TOKENS_INPUT: two}, [RAW, FEATURES_OUTPUT], {TOKENS_INPUT: "n"}, text

@@ -69,6 +69,8 @@ def examine(
     """
     taken = {prompt_key(text) for text in (*card.classes, *card.phrases.values())}
     new = [name for name in NEW_CLASSES if name not in taken]
+    if not trained.backbone.reads_clip_bpe:
+        new = []  # without a text graph the classes are fixed
     request = {
         "folder": str(folder.resolve()),
         "card": card.to_dict(),
@@ -81,9 +83,7 @@ def examine(
     reply = _run(request, work, card.precision)
     ours = ModelRun(trained.card, trained.model_outputs(proof.paths))
     theirs = [ModelRun(trained.card, _read(reply, str(size))) for size in BATCHES]
-    extended = trained.add_classes(new)
-    our_new = ModelRun(extended.card, extended.model_outputs(proof.paths[:NEW_IMAGES]))
-    their_new = ModelRun(extended.card, _read(reply, NEW))
+    named = _new_classes(trained, new, proof, reply)
     truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
     labels = np.array(truth)
     own = np.where(np.arange(len(labels)) < proof.own, labels, -1)
@@ -93,16 +93,28 @@ def examine(
         origin=proof.origin,
         near_ties=near_ties,
         max_abs_diff=max(
-            *(ours.difference(side) for side in theirs), our_new.difference(their_new)
+            *(ours.difference(side) for side in theirs),
+            *([named[0].difference(named[1])] if named else []),
         ),
         top1_agreement=agreement,
-        new_class_agreement=our_new.same_class([their_new])[0],
+        new_class_agreement=named[0].same_class([named[1]])[0] if named else None,
         known_agreement=ours.same_known(theirs),
         labelled=int((labels >= 0).sum()),
         accuracy_change=ours.accuracy_change(theirs[-1], own),
         accuracy_change_all=ours.accuracy_change(theirs[-1], labels),
         speed_vs_fp32=float(reply["speed"]) if "speed" in reply else 1.0,
     )
+
+
+def _new_classes(
+    trained: Classifier, new: Sequence[str], proof: ParitySamples, reply: Mapping[str, Floats]
+) -> tuple[ModelRun, ModelRun] | None:
+    """Both sides once classes are added by name; None where the export cannot add any."""
+    if not new:
+        return None
+    extended = trained.add_classes(new)
+    ours = ModelRun(extended.card, extended.model_outputs(proof.paths[:NEW_IMAGES]))
+    return ours, ModelRun(extended.card, _read(reply, NEW))
 
 
 def failures(findings: Findings, precision: str) -> tuple[str, ...]:
@@ -119,7 +131,7 @@ def failures(findings: Findings, precision: str) -> tuple[str, ...]:
         (findings.new_class_agreement, "the same best class once classes are added"),
         (findings.known_agreement, "the same word on what is unknown"),
     ):
-        if share < limits.agreement:
+        if share is not None and share < limits.agreement:
             said.append(f"{what} on {share:.2%} of the images, {limits.agreement:.0%} is needed")
     change = findings.accuracy_change_all
     if limits.accuracy_loss is not None and change is not None and -change > limits.accuracy_loss:

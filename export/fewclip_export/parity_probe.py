@@ -43,8 +43,9 @@ def main(request: dict[str, Any]) -> None:
     reply: dict[str, Any] = {}
     for size in BATCHES:
         reply |= _evidence(classifier, images, size, str(size))
-    extended = classifier.add_classes(request["new_classes"])
-    reply |= _evidence(extended, images[: request["new_images"]], max(BATCHES), NEW)
+    if request["new_classes"]:
+        extended = classifier.add_classes(request["new_classes"])
+        reply |= _evidence(extended, images[: request["new_images"]], max(BATCHES), NEW)
     if request["reference"] is not None:
         reply["speed"] = _speed(classifier, folder, Path(request["reference"]), images)
     reply["torch"] = "torch" in sys.modules

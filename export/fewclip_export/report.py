@@ -17,7 +17,8 @@ class Findings:
             lie closer than 0.001.
         max_abs_diff: largest difference of a logit, any head, batch size or class set.
         top1_agreement: share of images with the same best class at every batch size, 0..1.
-        new_class_agreement: the same with classes added by name through `text.onnx`.
+        new_class_agreement: the same with classes added by name through `text.onnx`; None where
+            the backbone's tokenizer has no exported form, so that the classes are fixed.
         known_agreement: share of images that both hold for known, or both for unknown, 0..1.
         labelled: images whose class is known.
         accuracy_change: exported minus trained, on the user's own labelled images as they are
@@ -32,7 +33,7 @@ class Findings:
     near_ties: int
     max_abs_diff: float
     top1_agreement: float
-    new_class_agreement: float
+    new_class_agreement: float | None
     known_agreement: float
     labelled: int
     accuracy_change: float | None
@@ -82,9 +83,13 @@ class ExportReport(Findings):
             f"largest logit difference  {self.max_abs_diff:.2g}",
             f"same best class           {self.top1_agreement:.2%}"
             + (f" ({self.near_ties} near ties left out)" if self.near_ties else ""),
-            f"same with added classes   {self.new_class_agreement:.2%}",
+            f"same with added classes   {_share(self.new_class_agreement)}",
             f"same on what is unknown   {self.known_agreement:.2%}",
             f"accuracy change           {change}",
             f"speed beside fp32 (CPU)   {self.speed_vs_fp32:.2f}x",
         ]
         return "\n".join([*lines, *(f"FORCED IN SPITE OF: {f}" for f in self.failures)])
+
+
+def _share(share: float | None) -> str:
+    return "none can be added to this export" if share is None else f"{share:.2%}"

@@ -90,7 +90,7 @@ _HOMES = {
     "Report": ("fewclip.report", "Report"),
     "adapt": ("fewclip.training.adapt", "adapt"),
     "compare": ("fewclip.selection.compare", "compare"),
-    "backbones": ("fewclip.backbone.loading", "list_backbones"),
+    "backbones": ("fewclip.backbone.listing", "list_backbones"),
     "load": ("fewclip.classifier", "load"),
     "zero_shot": ("fewclip.classifier", "zero_shot"),
 }

@@ -263,6 +263,7 @@ def new_card(
             "hash": backbone.hash,
             "embed_dim": backbone.embed_dim,
             "context_length": backbone.context_length,
+            **({} if backbone.logit_bias is None else {"logit_bias": float(backbone.logit_bias)}),
         },
         head=HeadSpec(
             logit_scale=float(backbone.logit_scale),

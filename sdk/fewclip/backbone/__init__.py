@@ -1,20 +1,25 @@
 """CLIP backbones: open_clip's towers behind one small interface, and where they come from.
 
-`towers` computes features, `loading` turns a name into a `Backbone`, `device` picks where it runs,
-`open_clip_folder` writes one for others to load.
+`towers` and `feature_towers` compute features, `loading` turns a name into a `Backbone`, `listing`
+knows what there is, `device` picks where it runs, `open_clip_folder` writes one for others to load.
 """
 
 from fewclip.backbone.device import resolve_device
-from fewclip.backbone.loading import list_backbones, load_backbone
+from fewclip.backbone.feature_towers import FeatureBackbone
+from fewclip.backbone.listing import BackboneInfo, list_backbones
+from fewclip.backbone.loading import load_backbone, why_features_only
 from fewclip.backbone.open_clip_folder import write_open_clip
 from fewclip.backbone.towers import Backbone, ClassPrompts, TextHidden
 
 __all__ = [
     "Backbone",
+    "BackboneInfo",
     "ClassPrompts",
+    "FeatureBackbone",
     "TextHidden",
     "list_backbones",
     "load_backbone",
     "resolve_device",
+    "why_features_only",
     "write_open_clip",
 ]

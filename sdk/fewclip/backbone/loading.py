@@ -1,30 +1,37 @@
 """A backbone's name -> a Backbone: bundled, from open_clip's hub tags, or from a local folder.
 
 Weights are never downloaded unless a name asks for it, and a hub that is out of reach is an
-immediate, clear error. What the exact speed-ups need of a model is checked here, once.
+immediate, clear error. What a model allows is in `checks`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from fewclip.backbone import hub
+from fewclip.backbone.checks import (
+    disable_patch_dropout,
+    missing_blocks,
+    missing_parts,
+    read_preprocess,
+)
 from fewclip.backbone.device import limit_threads
-from fewclip.backbone.open_clip_parts import load_parts, parts_of
-from fewclip.backbone.towers import EOT_TOKEN, Backbone
-from fewclip.contract import Preprocess
+from fewclip.backbone.feature_towers import FeatureBackbone
+from fewclip.backbone.open_clip_parts import load_parts
+from fewclip.backbone.text_tokens import context_length, load_tokenizer, reads_clip_bpe
+from fewclip.backbone.towers import Backbone
 from fewclip.errors import BackboneError
 
 MICRO = Path(__file__).parents[1] / "micro"
@@ -32,24 +39,29 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 DEFAULTS_FILE = "fewclip_defaults.json"
 WHAT_WORKS = (
-    "use 'micro' (bundled), an open_clip ViT with a tag such as 'ViT-B-16/openai' or "
+    "use 'micro' (bundled), an open_clip model with a tag such as 'ViT-B-16/openai' or "
     f"'ViT-L-14/laion2b_s32b_b82k', or a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
 )
 
 
-def list_backbones() -> list[str]:
-    """Names that `load_backbone` resolves: 'micro' and every open_clip ViT with a pretrained tag.
+_PLAIN: Mapping[str, Any] = {"vision_cfg": {"layers": 1}}
 
-    Local folders work too and are not listed.
+
+def why_features_only(name: str | os.PathLike[str]) -> str | None:
+    """Why methods that need residual blocks cannot have them of this backbone; None when they can.
+
+    Answered from its config, before any weights are read; None too for a name that is not known.
     """
-    from open_clip import get_model_config, list_pretrained
+    text = os.fspath(name)
+    if text == "micro":
+        return None
+    if Path(text).is_dir():
+        with contextlib.suppress(BackboneError):
+            return missing_blocks(_read_config(Path(text))[0])
+        return None
+    from open_clip import get_model_config
 
-    names = [
-        f"{model}/{tag}"
-        for model, tag in list_pretrained()
-        if _unsupported_config(get_model_config(model) or {}) is None
-    ]
-    return ["micro", *names]
+    return missing_blocks(get_model_config(text.partition("/")[0]) or _PLAIN)
 
 
 def load_backbone(
@@ -78,36 +90,132 @@ def load_backbone(
     return backbone.to(device)
 
 
-def _load_folder(folder: Path, name: str) -> Backbone:
-    from safetensors.torch import load_file
-
+def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model's config and the preprocessing's."""
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():
             raise BackboneError(f"backbone folder {folder} has no {file}; {WHAT_WORKS}")
     try:
         config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
         model_cfg = dict(config["model_cfg"])
-        preprocess_cfg = dict(config.get("preprocess_cfg", {}))
+        for part in ("vision_cfg", "text_cfg"):
+            model_cfg[part] = dict(model_cfg[part])
+        return model_cfg, dict(config.get("preprocess_cfg", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise BackboneError(f"{folder / CONFIG_FILE} is no open_clip config ({error})") from error
-    reason = _unsupported_config(model_cfg)
-    if reason:
-        raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
-    model_cfg.pop("custom_text", None)
-    try:
-        with _Unfilled():
-            clip = load_parts().clip(**model_cfg)
-        state = {k: v.float() for k, v in load_file(folder / WEIGHTS_FILE).items()}
-        # The file's own tensors become the parameters: the weights exist once.
-        clip.load_state_dict(state, strict=True, assign=True)
-    except Exception as error:
-        raise BackboneError(
-            f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}; "
-            "both must come from the same model"
-        ) from error
+
+
+def _load_folder(folder: Path, name: str) -> Backbone:
+    model_cfg, preprocess_cfg = _read_config(folder)
+    clip = _filled(folder, name, model_cfg)
     defaults = folder / DEFAULTS_FILE
     options = json.loads(defaults.read_text("utf-8")) if defaults.is_file() else {}
-    return wrap(clip, name=name, preprocess_cfg=preprocess_cfg, method_defaults=options)
+    return wrap(
+        clip,
+        name=name,
+        model_cfg=model_cfg,
+        preprocess_cfg=preprocess_cfg,
+        method_defaults=options,
+        folder=folder,
+    )
+
+
+def _filled(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """The config's model with the folder's weights; built of open_clip's parts where they do."""
+    from safetensors.torch import load_file
+
+    try:
+        state = {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in load_file(folder / WEIGHTS_FILE).items()
+        }
+    except Exception as error:
+        raise BackboneError(
+            f"{folder / WEIGHTS_FILE} cannot be read: {_first_line(error)}; copy it again"
+        ) from error
+    clip = _built(folder, name, model_cfg)
+    if missing_blocks(model_cfg) is not None:
+        state = _converted(clip, state)
+    differing = _differences(clip.state_dict(), state)
+    if differing:
+        raise BackboneError(
+            f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {differing}; "
+            "both must come from the same model"
+        )
+    # The file's own tensors become the parameters: the weights exist once.
+    clip.load_state_dict(state, strict=True, assign=True)
+    return clip
+
+
+def _converted(clip: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What open_clip does to weight files of other projects and of older versions."""
+    from open_clip.convert import convert_state_dict
+
+    state = convert_state_dict(clip, state)
+    state.pop("text.transformer.embeddings.position_ids", None)
+    for key in ("logit_scale", "logit_bias"):
+        own = getattr(clip, key)
+        if key in state and own is not None:
+            state[key] = state[key].reshape(own.shape)
+    return state
+
+
+def _built(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
+    """The config's model without its weights."""
+    cfg = copy.deepcopy(dict(model_cfg))
+    try:
+        if missing_blocks(cfg) is None:
+            cfg.pop("custom_text", None)
+            with _Unfilled():
+                built: nn.Module = load_parts().clip(**cfg)
+            return built
+        with hub.offline():
+            return _any_model(cfg, folder)
+    except Exception as error:
+        if (cfg["text_cfg"].get("hf_model_name")) and find_spec("transformers") is None:
+            raise BackboneError(
+                f"backbone {name!r} has a text tower of Hugging Face, for which the 'hf' extra is "
+                "needed: pip install 'fewclip[hf]'"
+            ) from error
+        raise BackboneError(
+            f"backbone {name!r} cannot be built from {folder / CONFIG_FILE}: {_first_line(error)}; "
+            + WHAT_WORKS
+        ) from error
+
+
+def _any_model(cfg: dict[str, Any], folder: Path) -> nn.Module:
+    """open_clip's class for a config of any kind, as its `create_model` chooses it."""
+    from open_clip import CLIP, CoCa, CustomTextCLIP
+
+    vision, text = cfg["vision_cfg"], cfg["text_cfg"]
+    if vision.get("timm_model_name"):
+        vision["timm_model_pretrained"] = False
+    if text.get("hf_model_name"):
+        text["hf_model_pretrained"] = False
+        own = folder / str(text["hf_model_name"])  # a text tower's config beside the weights
+        text["hf_model_name"] = str(own) if own.is_dir() else text["hf_model_name"]
+    custom = cfg.pop("custom_text", False) or text.get("hf_model_name")
+    kind = CLIP if not custom else CoCa if "multimodal_cfg" in cfg else CustomTextCLIP
+    model: nn.Module = kind(**cfg)
+    return model
+
+
+def _differences(model: Mapping[str, torch.Tensor], file: Mapping[str, torch.Tensor]) -> str:
+    """How a weight file differs from its model, in one line; empty when it fits."""
+    missing, extra = [k for k in model if k not in file], [k for k in file if k not in model]
+    other = [k for k in model if k in file and model[k].shape != file[k].shape]
+    said = []
+    if other:
+        key = other[0]
+        shapes = f"{tuple(file[key].shape)}, not {tuple(model[key].shape)}"
+        said.append(f"{len(other)} tensors have another shape (first {key}: {shapes})")
+    said += [f"{len(missing)} tensors are missing (first {missing[0]})"] if missing else []
+    said += [f"{len(extra)} tensors are not the model's (first {extra[0]})"] if extra else []
+    return ", ".join(said)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _Unfilled(TorchFunctionMode):
@@ -139,11 +247,8 @@ def _load_tag(name: str, allow_download: bool) -> Backbone:
             f"backbone {name!r} needs one of {model}'s pretrained tags: "
             + ", ".join(f"{model}/{t}" for t in tags)
         )
-    reason = _unsupported_config(open_clip.get_model_config(model) or {})
-    if reason:
-        raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
     config = open_clip.get_pretrained_cfg(model, tag) or {}
-    if not _cached(config):
+    if not hub.weights_cached(config):
         if not allow_download:
             raise BackboneError(
                 f"the weights of {name!r}, which the model was made with, are not in the local "
@@ -152,7 +257,7 @@ def _load_tag(name: str, allow_download: bool) -> Backbone:
             )
         _check_reachable(name, config)
     try:
-        with contextlib.nullcontext() if allow_download else _offline():
+        with contextlib.nullcontext() if allow_download else hub.offline():
             clip = open_clip.create_model(
                 model,
                 pretrained=tag,
@@ -161,53 +266,25 @@ def _load_tag(name: str, allow_download: bool) -> Backbone:
             )
     except (RuntimeError, OSError) as error:
         raise BackboneError(
-            f"the weights of {name!r} could not be loaded: {error}; check the connection, or give "
-            f"a local folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+            f"the weights of {name!r} could not be loaded: {_first_line(error)}; "
+            f"check the connection, or give a local folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
         ) from error
-    return wrap(clip.float(), name=name, preprocess_cfg=clip.visual.preprocess_cfg)
-
-
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """The hub's client asks its server even about files that it has, unless told not to."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _cached(config: Mapping[str, Any]) -> bool:
-    """Whether the hub's own cache holds the weights already."""
-    from huggingface_hub import try_to_load_from_cache
-
-    repo = str(config.get("hf_hub", "")).split("/")
-    if len(repo) < 2:
-        return False
-    names = [repo[2]] if len(repo) > 2 and repo[2] else []
-    names += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    return any(isinstance(try_to_load_from_cache("/".join(repo[:2]), n), str) for n in names)
+    return wrap(
+        clip.float(),
+        name=name,
+        model_cfg=open_clip.get_model_config(model),
+        preprocess_cfg=clip.visual.preprocess_cfg,
+        allow_download=allow_download,
+    )
 
 
 def _check_reachable(name: str, config: Mapping[str, Any]) -> None:
-    """One short attempt to connect: the hub client alone would retry for most of a minute."""
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    url = urlsplit(hub if config.get("hf_hub") else str(config.get("url", hub)))
-    reason = "offline mode is set (HF_HUB_OFFLINE)"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() not in {"1", "ON", "YES", "TRUE"}:
-        way = urlsplit(getproxies().get(url.scheme, url.geturl()))
-        try:
-            port = way.port or (80 if way.scheme == "http" else 443)
-            socket.create_connection((way.hostname or "", port), timeout=5).close()
-            return
-        except OSError as error:
-            reason = f"{way.hostname} cannot be reached ({error})"
-    raise BackboneError(
-        f"the weights of {name!r} are not in the local cache and {reason}; connect once to fetch "
-        f"them, give a local folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or use 'micro'"
-    )
+    reason = hub.unreachable("" if config.get("hf_hub") else str(config.get("url", "")))
+    if reason is not None:
+        raise BackboneError(
+            f"the weights of {name!r} are not in the local cache and {reason}; connect once to "
+            f"fetch them, give a local folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or use 'micro'"
+        )
 
 
 def wrap(
@@ -215,94 +292,63 @@ def wrap(
     *,
     name: str,
     preprocess_cfg: Mapping[str, Any],
+    model_cfg: Mapping[str, Any] | None = None,
     method_defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    folder: Path | None = None,
+    allow_download: bool = True,
 ) -> Backbone:
-    """An open_clip CLIP module -> Backbone, after the checks.
+    """An open_clip model -> Backbone; a `FeatureBackbone` where its blocks are not fewclip's.
+
+    Args:
+        model_cfg: open_clip's; None for a plain CLIP, which says everything itself.
+        folder: of a local backbone.
+        allow_download: of a tokenizer's files.
 
     Raises:
-        BackboneError: the model lacks what the towers' interface needs.
+        BackboneError: its images or its tokenizer are not to be had.
     """
-    check_supported(clip, name)
     clip.eval()
-    height, width = clip.visual.image_size  # type: ignore[union-attr,misc]
-    if height != width:
-        raise BackboneError(
-            f"backbone {name!r} wants {height}x{width} images; only square ones work"
+    preprocess = read_preprocess(clip, preprocess_cfg, name)
+    disable_patch_dropout(clip.visual)
+    reason = missing_blocks(model_cfg or _PLAIN) or missing_parts(clip)
+    if reason is None:
+        return Backbone(
+            clip,
+            name=name,
+            weights_hash=_hash(clip, {}),
+            preprocess=preprocess,
+            method_defaults=method_defaults,
         )
-    mode = preprocess_cfg.get("resize_mode", "shortest")
-    interpolation = preprocess_cfg.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or interpolation not in ("bicubic", "bilinear"):
-        raise BackboneError(
-            f"backbone {name!r} wants resize_mode {mode!r} with {interpolation!r}; known are "
-            "'shortest' and 'squash' with 'bicubic' or 'bilinear'"
-        )
-    mean = tuple(preprocess_cfg.get("mean", (0.48145466, 0.4578275, 0.40821073)))
-    std = tuple(preprocess_cfg.get("std", (0.26862954, 0.26130258, 0.27577711)))
-    pre = Preprocess(size=height, mean=mean, std=std, interpolation=interpolation, resize_mode=mode)
-    return Backbone(
+    if model_cfg is None:
+        raise BackboneError(f"backbone {name!r} needs its open_clip config: {reason}")
+    text_cfg = model_cfg["text_cfg"]
+    tokenizer = load_tokenizer(name, text_cfg, folder=folder, allow_download=allow_download)
+    return FeatureBackbone(
         clip,
         name=name,
-        weights_hash=_hash(clip),
-        preprocess=pre,
-        method_defaults=method_defaults,
+        weights_hash=_hash(clip, model_cfg),
+        preprocess=preprocess,
+        embed_dim=int(model_cfg["embed_dim"]),
+        context_length=context_length(text_cfg),
+        tokenizer=tokenizer,
+        reads_clip_bpe=reads_clip_bpe(text_cfg),
+        reason=reason,
     )
 
 
-def check_supported(clip: Any, name: str) -> None:
-    """The conditions behind the exact speed-ups, and the parts that methods reach for."""
-    parts = parts_of(clip)
+def _hash(clip: Any, model_cfg: Mapping[str, Any]) -> str:
+    """sha256 of the weights, and of what no weight shows but every answer depends on.
 
-    def refuse(reason: str) -> None:
-        raise BackboneError(f"backbone {name!r} cannot be adapted: {reason}; {WHAT_WORKS}")
-
-    if not isinstance(clip, parts.clip):
-        refuse(f"its text tower is not open_clip's own ({type(clip).__name__})")
-    visual: Any = clip.visual
-    if not isinstance(visual, parts.image_tower):
-        refuse(f"its image tower is a {type(visual).__name__}, not a ViT of residual blocks")
-    blocks = [*visual.transformer.resblocks, *clip.transformer.resblocks]
-    if any(type(block) is not parts.block for block in blocks):
-        refuse("its blocks are not plain pre-norm residual attention blocks")
-    if not all(block.attn.batch_first and block.attn.dropout == 0 for block in blocks):
-        refuse("its attention drops out weights or is not batch-first")
-    if visual.attn_pool is not None or visual.pool_type != "tok" or visual.final_ln_after_pool:
-        refuse("its image tower does not read the CLS token after the final norm")
-    if not isinstance(visual.patch_dropout, nn.Identity) and visual.patch_dropout.prob > 0:
-        visual.patch_dropout = nn.Identity()
-    if clip.text_pool_type != "argmax" or clip.attn_mask is None:
-        refuse("its text tower is not causal with the EOT token read")
-    if not isinstance(clip.text_projection, nn.Parameter) or visual.proj is None:
-        refuse("its projections are not plain matrices")
-    if clip.logit_bias is not None or clip.logit_scale.dim() != 0:
-        refuse("it was trained with a sigmoid loss (logit bias)")
-    if clip.vocab_size != EOT_TOKEN + 1:
-        refuse(f"its vocabulary has {clip.vocab_size} words, CLIP's BPE has {EOT_TOKEN + 1}")
-
-
-def _unsupported_config(cfg: Mapping[str, Any]) -> str | None:
-    """Why a model of this config cannot be split into residual blocks, None when it can."""
-    vision, text = cfg.get("vision_cfg", {}), cfg.get("text_cfg", {})
-    if vision.get("timm_model_name"):
-        return f"its image tower comes from timm ({vision['timm_model_name']})"
-    if not isinstance(vision.get("layers"), int):
-        return "its image tower is a ResNet"
-    if text.get("hf_model_name"):
-        return f"its text tower comes from Hugging Face ({text['hf_model_name']})"
-    if cfg.get("multimodal_cfg") or cfg.get("custom_text") or "init_logit_bias" in cfg:
-        return "it is not a plain CLIP (CoCa, SigLIP or a custom text tower)"
-    if text.get("no_causal_mask") or text.get("pool_type", "argmax") != "argmax":
-        return "its text tower is not causal with the EOT token read"
-    if vision.get("attentional_pool") or vision.get("pool_type", "tok") != "tok":
-        return "its image tower does not read the CLS token"
-    return None
-
-
-def _hash(clip: Any) -> str:
-    """sha256 of the weights, and of what no weight shows but every answer depends on."""
+    Args:
+        model_cfg: of a model that is no plain CLIP; of one that is, its blocks say it.
+    """
     digest = hashlib.sha256()
-    for tower in (clip.visual.transformer, clip.transformer):
-        block = tower.resblocks[0]
-        digest.update(f"{type(block.mlp.gelu).__name__} {block.attn.num_heads} ".encode())
+    if model_cfg:
+        digest.update(json.dumps(model_cfg, sort_keys=True).encode())
+    else:
+        for tower in (clip.visual.transformer, clip.transformer):
+            block = tower.resblocks[0]
+            digest.update(f"{type(block.mlp.gelu).__name__} {block.attn.num_heads} ".encode())
     for key, value in sorted(clip.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)}".encode())
         digest.update(value.detach().float().cpu().contiguous().reshape(-1).numpy())

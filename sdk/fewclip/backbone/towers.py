@@ -41,7 +41,6 @@ from fewclip.backbone.blocks import (
 from fewclip.contract import Preprocess
 from fewclip.tokenizer import Tokenizer
 
-EOT_TOKEN = 49407
 # What a pass without gradient may hold of images in flight. A larger share of a CPU's memory buys
 # no time (chunks of 4 ViT-B/16 images are as fast as chunks of 256), but starves a GPU.
 ACTIVATION_BYTES = {"cpu": 2**27, "cuda": 2**32}
@@ -123,7 +122,7 @@ class Backbone(nn.Module):
     """An open_clip ViT CLIP behind the interface above.
 
     Args:
-        clip: the open_clip model, in eval mode, float32, checked by `loading.check_supported`.
+        clip: the open_clip model, in eval mode, float32, without `checks.missing_parts`.
         name: as the user gave it; resolves again at load.
         weights_hash: sha256 over the weights.
         preprocess: what its images look like.
@@ -148,6 +147,8 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
 
     has_blocks = True
+    reads_clip_bpe = True  # the text tower; an exported folder can hold that tokenizer only
+    features_only = ""  # why, where there are no blocks
 
     @property
     def image_depth(self) -> int:
@@ -170,6 +171,11 @@ class Backbone(nn.Module):
         """Rows and columns of patches; a square."""
         patches = int(self.clip.visual.positional_embedding.shape[0]) - 1
         return int(patches**0.5)
+
+    @property
+    def intermediate_width(self) -> int:
+        """w of `intermediate`, which is (B, 5 w); 0 for a tower that has none."""
+        return self.image_width
 
     @property
     def embed_dim(self) -> int:
@@ -202,6 +208,21 @@ class Backbone(nn.Module):
         """exp(logit_scale), a scalar; never trained here."""
         scale: Tensor = self.clip.logit_scale.exp()
         return scale
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """What a sigmoid loss adds to every logit, a scalar; None without one."""
+        return None
+
+    # ---- features, of any backbone -----------------------------------------------------------
+
+    def encode_image(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
+        """(B, 3, H, W) -> (B, D), before L2 normalisation; `taps` as in `image_features`."""
+        return self.image_features(self.image_embed(pixels), taps=taps)
+
+    def encode_text(self, prompts: ClassPrompts) -> Tensor:
+        """(M, D), before L2 normalisation."""
+        return self.text_features(self.text_embed(prompts))
 
     # ---- image tower -------------------------------------------------------------------------
 
@@ -255,8 +276,10 @@ class Backbone(nn.Module):
         depth = self.image_depth
         return {k: torch.empty(0) for k in (depth // 4, depth // 2, 3 * depth // 4)}
 
-    def intermediate(self, taps: Mapping[int, Tensor]) -> Tensor:
+    def intermediate(self, taps: Mapping[int, Tensor]) -> Tensor | None:
         """Filled `new_taps` -> (B, 5 w): what the patch tokens look like on the way up.
+
+        None for a tower that has no blocks of one width, such as a ResNet.
 
         Mean patch tokens at a quarter, half and three quarters of the tower, then their standard
         deviation and maximum at half. Prompts that stand after the patches are left out.
@@ -278,8 +301,11 @@ class Backbone(nn.Module):
         Raises:
             ClassNameError: a prompt has more tokens than the context length.
         """
-        tokens = Tokenizer.from_open_clip().encode(prompts, self.context_length)
-        return ClassPrompts.split(tokens).to(self.device)
+        return ClassPrompts.split(self.token_rows(prompts)).to(self.device)
+
+    def token_rows(self, prompts: Sequence[str]) -> np.ndarray:
+        """(M, context) int64, what `encode_tokens` takes."""
+        return Tokenizer.from_open_clip().encode(prompts, self.context_length)
 
     def embed_words(self, words: str) -> Tensor:
         """(n, w) word embeddings of a phrase, without SOS, EOT and position."""

@@ -59,10 +59,13 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
         pixels = torch.from_numpy(preprocess(images[first : first + BATCH], backbone.preprocess))
         with torch.inference_mode():
             taps = backbone.new_taps()
-            embedded = backbone.image_embed(pixels.to(backbone.device))
-            found = backbone.image_features(embedded, taps=taps).float().cpu().numpy()
-            middle = backbone.intermediate(taps).cpu().numpy()
-        parts.append(head_features(found, middle))
+            found = backbone.encode_image(pixels.to(backbone.device), taps)
+            middle = backbone.intermediate(taps)
+        parts.append(
+            head_features(
+                found.float().cpu().numpy(), None if middle is None else middle.cpu().numpy()
+            )
+        )
     return np.concatenate(parts)
 
 

@@ -197,7 +197,7 @@ def _name_features(tower: object, classes: Sequence[str], template: str) -> np.n
     assert isinstance(tower, Backbone)
     with torch.inference_mode():
         prompts = tower.tokenize([template.replace("{}", c.replace("_", " ")) for c in classes])
-        text = tower.text_features(tower.text_embed(prompts))
+        text = tower.encode_text(prompts)
         unit: np.ndarray = torch.nn.functional.normalize(text, dim=-1).double().cpu().numpy()
     return unit
 

@@ -6,14 +6,6 @@ import argparse
 import json
 from typing import Any
 
-# What to take when one does not know: name, size in float32, what for.
-USUAL_BACKBONES = (
-    ("micro", "0.04 GB", "bundled, 64 px: for trying things out"),
-    ("ViT-B-32/laion2b_s34b_b79k", "0.6 GB", "fast on a CPU"),
-    ("ViT-B-16/openai", "0.6 GB", "the papers' backbone, the usual choice"),
-    ("ViT-L-14/laion2b_s32b_b82k", "1.7 GB", "the best answers; train it on a GPU"),
-)
-
 
 def methods_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `methods` reads."""
@@ -58,19 +50,31 @@ def backbones_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def backbones(arguments: argparse.Namespace) -> int:
-    """The usual ones, or all of them."""
-    from fewclip.backbone import list_backbones
+    """The ones to take first, or all of them."""
+    from fewclip.backbone.listing import FEATURES, MICRO_IS_WEAK, list_backbones
+    from fewclip.methods.registry import feature_methods
 
-    names = list_backbones()
+    found = list_backbones()
     if arguments.json:
-        print(json.dumps([{"name": name} for name in names], indent=2))
+        print(json.dumps([each.to_dict() for each in found], ensure_ascii=False, indent=2))
         return 0
-    if arguments.all:
-        print("\n".join(names))
-        return 0
-    print(f"{'backbone':<29}{'weights':<10}for")
-    for name, size, purpose in USUAL_BACKBONES:
-        print(f"{name:<29}{size:<10}{purpose}")
-    print(f"\n{len(names)} in all: fewclip backbones --all. Or a folder with open_clip_config.json")
-    print("and open_clip_model.safetensors.")
+    shown = found if arguments.all else [each for each in found if each.summary.note]
+    width = max(map(len, shown)) + 2
+    print(
+        f"{'backbone':<{width}}{'weights':>9}{'pixels':>8}{'features':>10}{'tokens':>8}  "
+        f"{'licence':<14}{'methods':<15}for"
+    )
+    for each in shown:
+        about = each.summary
+        # float32, so four bytes each
+        size = "-" if about.parameters is None else f"{4 * about.parameters / 1e9:.2g} GB"
+        print(
+            f"{each:<{width}}{size:>9}{about.resolution:>8}{about.embed_dim:>10}"
+            f"{about.context_length:>8}  {about.licence or '-':<14}{about.supports:<15}{about.note}"
+        )
+    print(f"\n{MICRO_IS_WEAK}")
+    print(f"{FEATURES}: {', '.join(feature_methods())}.")
+    if not arguments.all:
+        print(f"{len(found)} in all: fewclip backbones --all. Or a folder with")
+        print("open_clip_config.json and open_clip_model.safetensors.")
     return 0

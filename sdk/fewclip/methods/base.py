@@ -162,6 +162,7 @@ class Method(nn.Module):
     frozen_images: bool = False
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
     tunes_towers_only: ClassVar[bool] = False  # what it learns is a CLIP that others can load
+    needs_blocks: ClassVar[bool] = True  # reaches into the towers; False where features are enough
     uses_intermediate: ClassVar[bool] = (
         False  # training draws features together, but not their source
     )
@@ -203,7 +204,7 @@ class Method(nn.Module):
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         """(B, 3, H, W) -> what `outputs` takes; computed without gradient, once per epoch."""
-        return (self.backbone.image_features(self.backbone.image_embed(pixels)),)
+        return (self.backbone.encode_image(pixels),)
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         """Features of a batch and of the classes it is compared with."""
@@ -253,14 +254,14 @@ class Method(nn.Module):
 
     def image_features(self, pixels: Tensor, taps: dict[int, Tensor] | None = None) -> Tensor:
         """(B, 3, H, W) -> (B, D), before L2 normalisation; `taps` as in `Backbone`."""
-        return self.backbone.image_features(self.backbone.image_embed(pixels), taps=taps)
+        return self.backbone.encode_image(pixels, taps)
 
     def features_and_intermediate(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """`image_features`, and what the OOD score and heads on frozen features read besides.
 
         Returns:
             Image features (B, D) before L2 normalisation, and `Backbone.intermediate`
-            (B, 5 w); None for a tower without residual blocks.
+            (B, 5 w); None for a tower that has none, such as a ResNet.
         """
         taps = self.backbone.new_taps()
         features = self.image_features(pixels, taps)
@@ -268,7 +269,7 @@ class Method(nn.Module):
 
     def text_features(self, prompts: ClassPrompts) -> Tensor:
         """(M, D), before L2 normalisation."""
-        return self.backbone.text_features(self.backbone.text_embed(prompts))
+        return self.backbone.encode_text(prompts)
 
     def all_text_features(self, prompts: ClassPrompts) -> Tensor:
         """`text_features` of any number of classes, in blocks where they are many."""
@@ -316,8 +317,13 @@ class Method(nn.Module):
             image, intermediate: of `features_and_intermediate`.
         """
         text = self.text_for(embeddings, image)
-        itm = cosine_logits(image, text, self.backbone.logit_scale)
-        return itm, self.cat_logits(image, intermediate)
+        return self.itm_logits(image, text), self.cat_logits(image, intermediate)
+
+    def itm_logits(self, image: Tensor, text: Tensor) -> Tensor:
+        """(B, D), (M, D) or (B, M, D) -> (B, M), as the backbone was trained to compare them."""
+        logits = cosine_logits(image, text, self.backbone.logit_scale)
+        bias = self.backbone.logit_bias
+        return logits if bias is None else logits + bias
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What stands outside the backbone, by attribute; these names stand in saved models."""

@@ -40,6 +40,7 @@ class CLIPAdapter(Method):
 
     name: ClassVar[str] = "clip-adapter"
     Options: ClassVar[type[MethodOptions]] = CLIPAdapterOptions
+    needs_blocks: ClassVar[bool] = False
     trains_images = True
     frozen_images: bool = True
 

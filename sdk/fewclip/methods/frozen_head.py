@@ -55,10 +55,10 @@ class FrozenHead(Method):
     trains: ClassVar[bool] = False
     fits: ClassVar[bool] = True
     dept_ready: ClassVar[bool] = False
+    needs_blocks: ClassVar[bool] = False
 
     def build(self, generator: torch.Generator) -> None:
-        width = self.backbone.embed_dim
-        width += 3 * self.backbone.image_width if self.backbone.has_blocks else 0
+        width = self.backbone.embed_dim + 3 * self.backbone.intermediate_width
         self._set(torch.zeros(self.n_classes, width), torch.zeros(self.n_classes))
 
     def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:

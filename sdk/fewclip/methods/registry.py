@@ -64,11 +64,11 @@ def _modules() -> dict[str, str]:
     return found
 
 
-def _dept_ready(module: str) -> bool:
-    """What a method's class, or the nearest class above it, says of `dept_ready`."""
+def _flag(module: str, field: str) -> bool:
+    """What a method's class, or the nearest class above it, says of `dept_ready` or the like."""
     source = _source(module)
     for node in ast.walk(source):
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "dept_ready":
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == field:
             return node.value is not None and ast.unparse(node.value) == "True"
     bases = {
         ast.unparse(base)
@@ -83,14 +83,41 @@ def _dept_ready(module: str) -> bool:
         and str(node.module).startswith("fewclip.methods.")
         and bases & {alias.name for alias in node.names}
     ]
-    return all(_dept_ready(each) for each in above)
+    return all(_flag(each, field) for each in above)
 
 
 def list_methods() -> list[str]:
     """Every name that `adapt(method=...)` takes, besides the alias 'dept' for 'kgcoop+dept'."""
     modules = _modules()
-    lifted = [name + DEPT for name, module in modules.items() if _dept_ready(module)]
+    lifted = [name + DEPT for name, module in modules.items() if _flag(module, "dept_ready")]
     return sorted([*modules, *lifted])
+
+
+def needs_blocks(name: str) -> bool:
+    """Whether a method reaches into the towers' residual blocks, so that features do not do."""
+    return _flag(_modules()[resolve(name).removesuffix(DEPT)], "needs_blocks")
+
+
+def feature_methods() -> list[str]:
+    """The methods that work with every open_clip model."""
+    return [name for name in list_methods() if not needs_blocks(name)]
+
+
+def check_backbone(method: str, backbone: str, reason: str | None) -> None:
+    """Refuse a method that needs residual blocks where there are none.
+
+    Args:
+        backbone: its name.
+        reason: why it has none; None or empty where it has.
+
+    Raises:
+        OptionError: says which methods work.
+    """
+    if reason and needs_blocks(method):
+        raise OptionError(
+            f"{resolve(method)} changes the towers' residual blocks, and those of {backbone!r} are "
+            f"out of its reach: {reason}; with this backbone work: {', '.join(feature_methods())}"
+        )
 
 
 def resolve(name: str) -> str:
@@ -190,6 +217,7 @@ def build(
     from fewclip.methods.dept import DePT
 
     full = resolve(name)
+    check_backbone(full, backbone.name, backbone.features_only)
     cls = method_classes()[full.removesuffix(DEPT)]
     own = dict(options)
     weight = own.pop("dept_weight") if full.endswith(DEPT) else None

@@ -13,3 +13,4 @@ class ZeroShot(Method):
     name: ClassVar[str] = "zero-shot"
     trains: ClassVar[bool] = False
     dept_ready: ClassVar[bool] = False
+    needs_blocks: ClassVar[bool] = False

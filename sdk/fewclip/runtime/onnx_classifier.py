@@ -100,6 +100,11 @@ class OnnxClassifier(BaseClassifier):
         self._text = TextTower(folder, self.card, known, open_graph)
 
     @property
+    def takes_new_classes(self) -> bool:
+        """Whether classes can be added by name; the export says why where not."""
+        return self._text.has_graph
+
+    @property
     def provider(self) -> str:
         """ONNX Runtime's name of the execution provider really in use."""
         return str(self._session.get_providers()[0])

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from fewclip.artifact import sha256_file
 from fewclip.contract import FEATURES_OUTPUT, TEXT_GRAPH, TOKENIZER_FILE, TOKENS_INPUT, Card
-from fewclip.errors import ArtifactError
+from fewclip.errors import ArtifactError, ClassNameError
+from fewclip.model_folder.card_schema import shown
 
 if TYPE_CHECKING:
     from fewclip.tokenizer import Tokenizer
@@ -56,11 +57,18 @@ class TextTower:
         self._lock = threading.Lock()
         self._opened: tuple[Any, Tokenizer] | None = None
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether names without features can get them here."""
+        files = self._card.files
+        return TEXT_GRAPH in files if files else (self._folder / TEXT_GRAPH).is_file()
+
     def features(self, phrases: Sequence[str]) -> Floats:
         """(n, D) float32 L2-normalised features of n >= 1 phrases, in order.
 
         Raises:
             ClassNameError: a phrase is too long for the backbone.
+            ClassNameError: one is new, and the folder has no text graph.
             ArtifactError: the folder was replaced since it was opened.
         """
         with self._lock:
@@ -89,6 +97,13 @@ class TextTower:
         return self._known.get(phrase)
 
     def _encode(self, phrases: Sequence[str]) -> Floats:
+        if not self.has_graph:
+            name = self._card.backbone["name"]
+            raise ClassNameError(
+                f"this export answers with its own classes only, and {shown(phrases[0])!r} is "
+                f"none of them: the tokenizer of {name} has no exported form; add the class to the "
+                "trained model (fewclip add-classes) and export that"
+            )
         session, tokenizer = self._open()
         prompts = [self._card.template.replace("{}", phrase) for phrase in phrases]
         tokens = tokenizer.encode(prompts, int(self._card.backbone["context_length"]))

@@ -86,7 +86,8 @@ class _Selector:
         self.stop = stop or (lambda: False)
 
     def run(self) -> Selection:
-        rows = [self._start(candidate) for candidate in (*CHEAP, *TRAINED)]
+        trained = TRAINED if self.made.backbone.has_blocks else ()
+        rows = [self._start(candidate) for candidate in (*CHEAP, *trained)]
         sample = None
         if (self.fold >= 0).any():
             sample = self._evaluate_heads(rows[: len(CHEAP)])

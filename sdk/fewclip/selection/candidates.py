@@ -44,6 +44,7 @@ CHEAP = (
 )
 HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known
 HEADS = tuple(each.method for each in CHEAP)
+# Of the following, a backbone that gives features only is offered none.
 # Gentle crops and no mirroring suit small parts, letters and hands; the published ones suit photos
 # of things. Skip Tuning and DePT are always tried, each with both.
 TRAINED = (

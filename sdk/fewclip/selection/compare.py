@@ -122,6 +122,7 @@ def compare(
         raise OptionError(f"folds must be a whole number of at least 2, got {folds!r}")
     where = Engine(name=engine, ray_address=ray_address, ray_cpus=ray_cpus)
     require_sklearn()
+    methods = _possible(methods, backbone)
     pool = read(data, classes=classes)
     settings = Settings(
         backbone=backbone,
@@ -143,6 +144,23 @@ def compare(
         budget=budget,
         notes=_notes(pool),
     )
+
+
+def _possible(methods: Sequence[str], backbone: str) -> Sequence[str]:
+    """The methods named; of the default ones, those that the backbone allows.
+
+    Raises:
+        OptionError: one that was named needs blocks that the backbone has not.
+    """
+    from fewclip.backbone import why_features_only
+    from fewclip.methods import registry
+
+    reason = why_features_only(backbone)
+    if reason and tuple(methods) == METHODS:
+        return [name for name in METHODS if not registry.needs_blocks(name)]
+    for name in methods:
+        registry.check_backbone(name, backbone, reason)
+    return methods
 
 
 class _Schedule:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fewclip.heads import FeatureSample
-from fewclip.methods.base import Method, cosine_logits
+from fewclip.methods.base import Method
 from fewclip.preprocess import (
     WORKERS,
     Image,
@@ -63,7 +63,7 @@ def sample_features(
             pixels = torch.from_numpy(batch.reshape(-1, *batch.shape[2:]))
             found, middle = method.features_and_intermediate(pixels.to(method.backbone.device))
             text = method.text_for(embeddings, found)
-            itm = cosine_logits(found, text, method.backbone.logit_scale)
+            itm = method.itm_logits(found, text)
             shape = (len(some), 1 + views, -1)
             features.append(found.float().cpu().numpy().reshape(shape))
             if middle is not None:

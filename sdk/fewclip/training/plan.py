@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fewclip.backbone import Backbone, load_backbone, resolve_device
+from fewclip.backbone import Backbone, load_backbone, resolve_device, why_features_only
 from fewclip.data import Split, content_hash, few_shot, read
 from fewclip.methods import registry
 from fewclip.training import checkpoint
@@ -78,7 +78,9 @@ def plan(
     name = "gda" if config.method == AUTO else registry.resolve(config.method)
     device = resolve_device(config.device)
     check_precision(config.precision)
-    registry.make_options(name, config.method_options)  # a wrong one is said before the long work
+    # What is wrong with these is said before the long work.
+    registry.make_options(name, config.method_options)
+    registry.check_backbone(name, os.fspath(config.backbone), why_features_only(config.backbone))
     pool = read(data, classes=config.classes, fixes=config.fixes)
     split = few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
     if config.backbone != "micro":  # which takes no time
@@ -130,9 +132,12 @@ def _arithmetic(device: torch.device) -> dict[str, Any]:
 
 def describe(made: Plan) -> None:
     """Say on stderr what is learned from, and in one line what looks odd about it."""
+    from fewclip.backbone.listing import MICRO_IS_WEAK
     from fewclip.check import glance
 
     print(made.split.describe(), file=sys.stderr, flush=True)
+    if made.backbone.name == "micro":
+        print(MICRO_IS_WEAK, file=sys.stderr, flush=True)
     if line := glance(made.split):
         print(line, file=sys.stderr, flush=True)
 

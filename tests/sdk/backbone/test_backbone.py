@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,13 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import save_file
 from tiny_backbone import config, write
 from torch import nn
 
 import fewclip
 from fewclip import methods
-from fewclip.backbone import Backbone, loading
-from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone, wrap
+from fewclip.backbone import Backbone, FeatureBackbone, hub, why_features_only
+from fewclip.backbone.loading import load_backbone, wrap
 from fewclip.errors import BackboneError, ClassNameError
 from fewclip.methods.base import Method
 
@@ -117,7 +114,7 @@ def test_tags_say_which_activation(name: str, quick: bool, monkeypatch: pytest.M
         clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
         return clip.train()
 
-    monkeypatch.setattr(loading, "_cached", lambda _: True)
+    monkeypatch.setattr(hub, "weights_cached", lambda _: True)
     monkeypatch.setattr(open_clip, "create_model", create)
     backbone = load_backbone(name)
     assert backbone.name == name
@@ -133,91 +130,84 @@ def test_tags_say_which_activation(name: str, quick: bool, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("RN50/openai", "ResNet"),
-        ("convnext_base/laion400m_s13b_b51k", "timm"),
-        ("ViT-B-16-SigLIP/webli", "timm"),
-        ("coca_ViT-B-32/laion2b_s13b_b90k", "CoCa"),
-        ("roberta-ViT-B-32/laion2b_s12b_b32k", "Hugging Face"),
-        ("ViT-L-14-CLIPA/datacomp1b", "causal"),
         ("no-such-model/openai", "unknown"),
         ("ViT-B-16", "ViT-B-16/openai"),
         ("ViT-B-16/no-such-tag", "ViT-B-16/openai"),
     ],
 )
-def test_names_that_cannot_be_adapted(name: str, reason: str) -> None:
+def test_names_that_there_are_not(name: str, reason: str) -> None:
     with pytest.raises(BackboneError, match=reason) as caught:
         load_backbone(name)
     assert name in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("name", "reason"),
     [
-        ({"vision__layers": [1, 1, 1, 1]}, "ResNet"),
-        ({"vision__timm_model_name": "vit_tiny_patch16_224"}, "timm"),
-        ({"text__hf_model_name": "roberta-base"}, "Hugging Face"),
-        ({"custom_text": True}, "custom text"),
-        ({"multimodal_cfg": {}, "custom_text": True}, "CoCa"),
-        ({"init_logit_bias": -10}, "SigLIP"),
-        ({"text__pool_type": "last"}, "EOT"),
-        ({"text__no_causal_mask": True}, "causal"),
-        ({"vision__pool_type": "avg"}, "CLS"),
-        ({"vision__attentional_pool": True}, "CLS"),
-        ({"vision__final_ln_after_pool": True}, "CLS"),
-        ({"vision__qk_norm": True}, "blocks"),
-        ({"text__scale_attn": True}, "blocks"),
-        ({"text__proj_bias": True}, "projections"),
-        ({"text__proj_type": "none", "embed_dim": 32}, "projections"),
-        ({"text__vocab_size": 32000}, "vocabulary"),
-        ({"nonscalar_logit_scale": True}, "logit"),
-        ({"vision__image_size": [32, 64]}, "square"),
+        ("RN50/openai", "ResNet"),
+        ("convnext_base/laion400m_s13b_b51k", "timm"),
+        ("ViT-B-16-SigLIP/webli", "timm"),
+        ("coca_ViT-B-32/laion2b_s13b_b90k", "CoCa"),
+        ("roberta-ViT-B-32/laion2b_s12b_b32k", "Hugging Face"),
+        ("ViT-L-14-CLIPA/datacomp1b", "causal"),
+        ("micro", None),
+        ("ViT-B-16/openai", None),
+        ("no-such-model/openai", None),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_folders_that_cannot_be_adapted(
-    tmp_path: Path, changes: dict[str, Any], reason: str
-) -> None:
-    """What the exact speed-ups rest on, refused whether the config shows it or only the model."""
-    cfg = config(**changes)
-    text = json.dumps({"model_cfg": cfg})
-    (tmp_path / CONFIG_FILE).write_text(text, "utf-8")
-    try:
-        weights = CLIP(**copy.deepcopy(cfg)).state_dict()
-    except Exception:  # nothing that a plain CLIP can be built from
-        weights = {"none": torch.zeros(1)}
-    save_file(weights, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(BackboneError, match=reason):
-        load_backbone(tmp_path)
+def test_a_name_says_why_its_blocks_are_out_of_reach(name: str, reason: str | None) -> None:
+    found = why_features_only(name)
+    assert found is None if reason is None else reason in str(found)
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"vision__layers": [1, 1, 1, 1], "vision__image_size": 64}, "ModifiedResNet"),
+        ({"vision__layers": [1, 1, 1, 1], "vision__image_size": 64}, "ResNet"),
         ({"text__pool_type": "last"}, "EOT"),
         ({"text__no_causal_mask": True}, "causal"),
         ({"vision__pool_type": "avg"}, "CLS"),
-        ({"vision__attentional_pool": True}, "CLS"),
-        ({"init_logit_bias": -10.0}, "sigmoid"),
+        ({"vision__attentional_pool": True, "vision__attn_pooler_heads": 2}, "CLS"),
+        ({"vision__final_ln_after_pool": True}, "CLS"),
+        ({"init_logit_bias": -10}, "SigLIP"),
+        ({"vision__qk_norm": True}, "blocks"),
+        ({"text__scale_attn": True}, "blocks"),
+        ({"text__proj_bias": True}, "projections"),
+        ({"text__proj_type": "none", "embed_dim": 32}, "projections"),
+        ({"nonscalar_logit_scale": True}, "logit"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_models_are_checked_whatever_their_config_said(
-    changes: dict[str, Any], reason: str
+def test_folders_that_give_features_only(
+    tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(BackboneError, match=reason):
-        wrap(CLIP(**config(**changes)), name="mine", preprocess_cfg={})
+    """What the exact speed-ups rest on is missing, whether the config shows it or only the model;
+    features are open_clip's own all the same."""
+    backbone = load_backbone(write(tmp_path / "b", config(**changes)))
+    assert isinstance(backbone, FeatureBackbone)
+    assert reason in backbone.features_only
+    size = backbone.preprocess.size
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    tokens = open_clip.SimpleTokenizer(context_length=backbone.context_length)(PROMPTS)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            backbone.encode_image(pixels), backbone.clip.encode_image(pixels), rtol=0, atol=0
+        )
+        texts = backbone.encode_text(backbone.tokenize(PROMPTS))
+        torch.testing.assert_close(texts, backbone.clip.encode_text(tokens), rtol=0, atol=0)
+    assert backbone.logit_scale.shape == ()
+    if "init_logit_bias" in changes:
+        assert float(backbone.logit_bias) == -10
 
 
-def test_other_modules_are_refused() -> None:
-    with pytest.raises(BackboneError, match="'mine'"):
-        wrap(nn.Linear(1, 1), name="mine", preprocess_cfg={})
+def test_images_that_are_not_square_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="square"):
+        load_backbone(write(tmp_path / "b", config(vision__image_size=[32, 64])))
+
+
+def test_unknown_preprocessing_is_refused() -> None:
     with pytest.raises(BackboneError, match="nearest"):
         wrap(CLIP(**config()), name="mine", preprocess_cfg={"interpolation": "nearest"})
-    dropping = CLIP(**config())
-    dropping.transformer.resblocks[0].attn.dropout = 0.1
-    with pytest.raises(BackboneError, match="drops"):
-        wrap(dropping, name="mine", preprocess_cfg={})
 
 
 def test_a_prompt_too_long_is_refused_not_cut(micro: Backbone) -> None:

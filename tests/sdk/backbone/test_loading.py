@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from pathlib import Path
@@ -14,8 +15,9 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from tiny_backbone import config, write
 
-from fewclip.backbone import Backbone, loading
-from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, list_backbones, load_backbone
+from fewclip.backbone import Backbone, hub, list_backbones, loading
+from fewclip.backbone.checks import missing_blocks, missing_parts
+from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone
 from fewclip.errors import BackboneError
 
 
@@ -24,20 +26,29 @@ def micro() -> Backbone:
     return load_backbone("micro")
 
 
-def test_list_backbones() -> None:
-    names = list_backbones()
-    assert names[0] == "micro"
-    assert len(names) == len(set(names))
-    assert {"ViT-B-16/openai", "ViT-L-14/laion2b_s32b_b82k"} <= set(names)
-    assert not [n for n in names if n.startswith(("RN", "coca", "convnext", "ViTamin", "EVA"))]
-    assert not [n for n in names if "SigLIP" in n or "CLIPA" in n or "worldwide" in n]
+def test_every_pretrained_model_is_listed_with_what_is_known_of_it() -> None:
+    found = list_backbones()
+    assert found[0] == "micro"
+    assert found[1:] == [f"{model}/{tag}" for model, tag in open_clip.list_pretrained()]
+    by_name = {str(each): each.summary for each in found}
+    usual, siglip = by_name["ViT-B-16/openai"], by_name["ViT-B-16-SigLIP2/webli"]
+    assert (usual.supports, usual.reason, usual.tokenizer) == ("all methods", None, "CLIP")
+    assert (usual.resolution, usual.embed_dim, usual.context_length) == (224, 512, 77)
+    assert usual.parameters == 149_620_737
+    assert siglip.supports == "features only"
+    assert siglip.tokenizer == "timm/ViT-B-16-SigLIP2"
+    assert (siglip.resolution, siglip.embed_dim, siglip.context_length) == (224, 768, 64)
+    assert "weak" in by_name["micro"].note
+    assert json.loads(json.dumps(found[0].to_dict()))["name"] == "micro"
 
 
-def test_every_listed_model_passes_the_checks() -> None:
-    """Built without weights; the list must hold nothing that loading would then refuse."""
-    for model in {name.partition("/")[0] for name in list_backbones()[1:]}:
-        with torch.device("meta"):
-            loading.check_supported(CLIP(**open_clip.get_model_config(model)), model)
+def test_every_model_listed_with_all_methods_has_its_blocks() -> None:
+    """Built without weights; the list must hold nothing that loading would then see otherwise."""
+    for model in {str(each).partition("/")[0] for each in list_backbones()[1:]}:
+        cfg = open_clip.get_model_config(model)
+        if missing_blocks(cfg) is None:
+            with torch.device("meta"):
+                assert missing_parts(CLIP(**cfg)) is None, model
 
 
 def test_a_folder_gives_back_what_it_was_written_from(micro: Backbone, tmp_path: Path) -> None:
@@ -66,13 +77,24 @@ def test_a_folder_without_a_file(tmp_path: Path, file: str) -> None:
         load_backbone(folder)
 
 
-def test_weights_of_another_model(tmp_path: Path) -> None:
-    folder = write(tmp_path / "b", config(), CLIP(**config(vision__width=96)))
-    with pytest.raises(BackboneError, match="does not fit"):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vision__width": 96}, "have another shape"),
+        ({"vision__layers": 3}, "are not the model's"),
+        ({"vision__layers": 1}, "are missing"),
+    ],
+)
+def test_weights_of_another_model_are_one_line(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    folder = write(tmp_path / "b", config(), CLIP(**config(**changes)))
+    with pytest.raises(BackboneError, match="does not fit") as caught:
         load_backbone(folder)
-    folder = write(tmp_path / "b", config(), CLIP(**config(vision__layers=3)))
-    with pytest.raises(BackboneError, match="does not fit"):
-        load_backbone(folder)
+    text = str(caught.value)
+    assert said in text
+    assert "\n" not in text
+    assert len(text) < 500 + len(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +129,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     for variable in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(loading, "_cached", lambda _: False)
+    monkeypatch.setattr(hub, "weights_cached", lambda _: False)
     monkeypatch.setattr(open_clip, "create_model", never)
     monkeypatch.setattr(socket, "create_connection", refuse)
     return attempts

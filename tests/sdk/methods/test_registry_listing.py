@@ -6,13 +6,20 @@ import subprocess
 import sys
 
 from fewclip.methods import list_methods
-from fewclip.methods.registry import method_classes
+from fewclip.methods.registry import feature_methods, method_classes, needs_blocks
 
 
 def test_the_list_is_what_the_classes_say() -> None:
     classes = method_classes()
     lifted = {f"{name}+dept" for name, cls in classes.items() if cls.dept_ready}
     assert set(list_methods()) == {*classes, *lifted}
+
+
+def test_what_needs_blocks_is_what_the_classes_say() -> None:
+    for name, cls in method_classes().items():
+        assert needs_blocks(name) is cls.needs_blocks
+    wanted = ["clip-adapter", "clip-adapter+dept", "gda", "linear-probe", "zero-shot"]
+    assert feature_methods() == wanted
 
 
 def test_listing_needs_no_torch() -> None:

@@ -1,0 +1,126 @@
+"""The backbones that there are, and what is known of each before anything is built or fetched."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewclip.backbone.checks import missing_blocks
+from fewclip.backbone.text_tokens import context_length, reads_clip_bpe
+
+ALL, FEATURES = "all methods", "features only"
+MICRO_IS_WEAK = (
+    "micro is for trying things out: it looks at 64-pixel images and knows some 200 things; for "
+    "real photos name another backbone (fewclip backbones)"
+)
+# Which to take first; the sizes are those of the weights in float32.
+RECOMMENDED = {
+    "micro": "bundled; weak: for trying things out",
+    "ViT-B-32/laion2b_s34b_b79k": "fast on a CPU",
+    "ViT-B-16/openai": "the papers' backbone, the usual choice",
+    "ViT-L-14/laion2b_s32b_b82k": "the best answers of these; train it on a GPU",
+}
+PARAMETERS_FILE = Path(__file__).with_name("parameters.json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSummary:
+    """What a backbone is like, from open_clip's configs.
+
+    Attributes:
+        supports: "all methods", or "features only" (`methods.registry.feature_methods`).
+        reason: why features only; None with all methods.
+        parameters: of both towers; None where the config alone does not say.
+        resolution: side of its images, pixels.
+        embed_dim: width of its output features.
+        context_length: tokens of a prompt.
+        tokenizer: "CLIP" (inside fewclip), or the hub's repository that its files come from.
+        licence: of the weights; None where neither open_clip nor timm names it.
+        note: what it is good for, of the few to take first.
+    """
+
+    supports: str
+    reason: str | None
+    parameters: int | None
+    resolution: int
+    embed_dim: int
+    context_length: int
+    tokenizer: str
+    licence: str | None
+    note: str = ""
+
+
+class BackboneInfo(str):
+    """A backbone's name as `adapt` takes it, with a summary of it.
+
+    Attributes:
+        summary: what is known of it.
+    """
+
+    summary: BackboneSummary
+
+    def __new__(cls, name: str, summary: BackboneSummary) -> BackboneInfo:
+        new = super().__new__(cls, name)
+        new.summary = summary
+        return new
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {"name": str(self), **dataclasses.asdict(self.summary)}
+
+
+def list_backbones() -> list[BackboneInfo]:
+    """Names that `adapt` takes: 'micro' and every open_clip model with a pretrained tag.
+
+    Local folders work too and are not listed.
+    """
+    from open_clip import get_model_config, list_pretrained
+
+    parameters = json.loads(PARAMETERS_FILE.read_text("utf-8"))
+    found = [_micro(parameters)]
+    for model, tag in list_pretrained():
+        name = f"{model}/{tag}"
+        cfg = get_model_config(model) or {}
+        summary = _summary(cfg, parameters.get(model), _licence(model, tag), name)
+        found.append(BackboneInfo(name, summary))
+    return found
+
+
+def _micro(parameters: Mapping[str, int]) -> BackboneInfo:
+    config = Path(__file__).parents[1] / "micro" / "open_clip_config.json"
+    cfg = json.loads(config.read_text("utf-8"))["model_cfg"]
+    return BackboneInfo("micro", _summary(cfg, parameters.get("micro"), None, "micro"))
+
+
+def _summary(
+    cfg: Mapping[str, Any], parameters: int | None, licence: str | None, name: str
+) -> BackboneSummary:
+    text, reason = cfg["text_cfg"], missing_blocks(cfg)
+    return BackboneSummary(
+        supports=ALL if reason is None else FEATURES,
+        reason=reason,
+        parameters=parameters,
+        resolution=int(cfg["vision_cfg"].get("image_size", 224)),
+        embed_dim=int(cfg["embed_dim"]),
+        context_length=context_length(text),
+        tokenizer="CLIP" if reads_clip_bpe(text) else str(text.get("hf_tokenizer_name")),
+        licence=licence,
+        note=RECOMMENDED.get(name, ""),
+    )
+
+
+def _licence(model: str, tag: str) -> str | None:
+    """open_clip's own configs name none; timm names that of the same repository's weights."""
+    import timm
+    from open_clip import get_pretrained_cfg
+
+    owner, _, rest = str((get_pretrained_cfg(model, tag) or {}).get("hf_hub", "")).partition("/")
+    repository = rest.partition("/")[0]
+    if owner != "timm" or not repository:
+        return None
+    known = timm.get_pretrained_cfg(repository, allow_unregistered=False)
+    licence: str | None = None if known is None else known.license
+    return licence
