@@ -87,7 +87,7 @@ def prepared(model: str, folder: Path) -> dict[str, Any]:
 
 
 def examine(model: str) -> dict[str, Any]:
-    """One architecture: parameters, what it supports, and a pass of an image or two and two prompts."""
+    """One architecture: its parameters, what it supports, and a pass of images and prompts."""
     with tempfile.TemporaryDirectory() as name:
         cfg = prepared(model, Path(name))
         own = copy.deepcopy(cfg)
@@ -99,6 +99,7 @@ def examine(model: str) -> dict[str, Any]:
         real = count <= LARGEST
         if real:
             clip = kind(**own).eval()
+    # Not of `cfg`, which names a stand-in.
     reason = missing_blocks(open_clip.get_model_config(model)) or missing_parts(clip)
     parameters = None if foreign_text else count
     found: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class BackboneSummary:
         embed_dim: width of its output features.
         context_length: tokens of a prompt.
         tokenizer: "CLIP" (inside fewclip), or the hub's repository that its files come from.
-        licence: of the weights; None where neither open_clip nor timm names it.
+        licence: of the weights, as the hub's card in the local cache names it; None without one.
         note: what it is good for, of the few to take first.
     """
 
@@ -113,14 +114,19 @@ def _summary(
 
 
 def _licence(model: str, tag: str) -> str | None:
-    """open_clip's own configs name none; timm names that of the same repository's weights."""
-    import timm
+    """open_clip's configs name none: what the model's card on the hub says, where it is cached."""
+    from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
 
-    owner, _, rest = str((get_pretrained_cfg(model, tag) or {}).get("hf_hub", "")).partition("/")
-    repository = rest.partition("/")[0]
-    if owner != "timm" or not repository:
+    repository = str((get_pretrained_cfg(model, tag) or {}).get("hf_hub", "")).split("/")[:2]
+    if len(repository) < 2:
         return None
-    known = timm.get_pretrained_cfg(repository, allow_unregistered=False)
-    licence: str | None = None if known is None else known.license
-    return licence
+    card = try_to_load_from_cache("/".join(repository), "README.md")
+    return None if not isinstance(card, str) else licence_of_card(Path(card).read_text("utf-8"))
+
+
+def licence_of_card(text: str) -> str | None:
+    """What the front matter of a model card on the hub names as its licence."""
+    matter = text.split("---", 2)[1] if text.startswith("---") else ""
+    found = re.search(r"^license:[ \t]*(\S+)", matter, re.MULTILINE)
+    return found[1] if found else None

@@ -17,6 +17,7 @@ from tiny_backbone import config, write
 
 from fewclip.backbone import Backbone, hub, list_backbones, loading
 from fewclip.backbone.checks import missing_blocks, missing_parts
+from fewclip.backbone.listing import licence_of_card
 from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone
 from fewclip.errors import BackboneError
 
@@ -40,6 +41,11 @@ def test_every_pretrained_model_is_listed_with_what_is_known_of_it() -> None:
     assert (siglip.resolution, siglip.embed_dim, siglip.context_length) == (224, 768, 64)
     assert "weak" in by_name["micro"].note
     assert json.loads(json.dumps(found[0].to_dict()))["name"] == "micro"
+
+
+def test_a_licence_is_what_the_models_card_names() -> None:
+    assert licence_of_card("---\ntags: [x]\nlicense: mit\n---\nlicense: other") == "mit"
+    assert licence_of_card("# A model\nlicense: mit") is None
 
 
 def test_every_model_listed_with_all_methods_has_its_blocks() -> None:
