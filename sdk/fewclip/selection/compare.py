@@ -22,7 +22,7 @@ from fewclip.bench.results import Result, Store
 from fewclip.data import Data, Pool, read
 from fewclip.errors import OptionError
 from fewclip.selection.baselines import REFERENCES, require_sklearn
-from fewclip.selection.candidates import CHEAP, TRAINED
+from fewclip.selection.candidates import CHEAP, TRAINED, named
 from fewclip.selection.fold_runs import FoldRuns, Settings
 from fewclip.selection.recommendation import Comparison, Row, advise
 
@@ -157,9 +157,9 @@ def _possible(methods: Sequence[str], backbone: str) -> Sequence[str]:
 
     reason = why_features_only(backbone)
     if reason and tuple(methods) == METHODS:
-        return [name for name in METHODS if not registry.needs_blocks(name)]
+        return [name for name in METHODS if not registry.needs_blocks(named(name).method)]
     for name in methods:
-        registry.check_backbone(name, backbone, reason)
+        registry.check_backbone(named(name).method, backbone, reason)
     return methods
 
 
