@@ -174,8 +174,8 @@ def _built(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         if (cfg["text_cfg"].get("hf_model_name")) and find_spec("transformers") is None:
             raise BackboneError(
-                f"backbone {name!r} has a text tower of Hugging Face, for which the 'hf' extra is "
-                "needed: pip install 'fewclip[hf]'"
+                f"backbone {name!r} has a text tower of Hugging Face, which needs another "
+                "package: pip install transformers"
             ) from error
         raise BackboneError(
             f"backbone {name!r} cannot be built from {folder / CONFIG_FILE}: {_first_line(error)}; "

@@ -98,8 +98,8 @@ def load_tokenizer(
     source = str(text_cfg.get("hf_tokenizer_name", ""))
     if importlib.util.find_spec("transformers") is None:
         raise BackboneError(
-            f"backbone {name!r} reads text with the tokenizer of {source!r}, for which the "
-            "'hf' extra is needed: pip install 'fewclip[hf]'"
+            f"backbone {name!r} reads text with the tokenizer of {source!r}, which "
+            "needs another package: pip install transformers sentencepiece"
         )
     local = folder is not None and any((folder / file).is_file() for file in _FILES)
     cached = not local and any(hub.file_cached(source, file) for file in _FILES)

@@ -166,7 +166,7 @@ def test_a_tokenizer_that_is_not_here_is_one_line(
     with pytest.raises(BackboneError, match="org/words") as caught:
         load_backbone(foreign(tmp_path / "b"))
     assert "\n" not in str(caught.value)
-    assert "fewclip[hf]" in str(caught.value) or "tokenizer.json" in str(caught.value)
+    assert "pip install" in str(caught.value) or "tokenizer.json" in str(caught.value)
 
 
 def test_a_text_tower_that_is_not_here_is_one_line(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_text_tower_that_is_not_here_is_one_line(tmp_path: Path) -> None:
         "hf_pooler_type": "mean_pooler",
     }
     path.write_text(json.dumps(config))
-    with pytest.raises(BackboneError, match=r"cannot be built|fewclip\[hf\]") as caught:
+    with pytest.raises(BackboneError, match=r"cannot be built|pip install") as caught:
         load_backbone(folder)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Tokenizers and text towers of Hugging Face, from the backbone's folder; needs the extra `hf`."""
+"""Tokenizers and text towers of Hugging Face, from the backbone's folder; needs transformers."""
 
 from __future__ import annotations
 
