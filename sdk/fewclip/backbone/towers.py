@@ -43,7 +43,7 @@ from fewclip.tokenizer import Tokenizer
 
 # What a pass without gradient may hold of images in flight. A larger share of a CPU's memory buys
 # no time (chunks of 4 ViT-B/16 images are as fast as chunks of 256), but starves a GPU.
-ACTIVATION_BYTES = {"cpu": 2**27, "cuda": 2**32}
+ACTIVATION_BYTES = {"cpu": 2**25, "cuda": 2**32}
 MOST_IMAGES = 256
 _ROWS = 14  # floats of a block alive at once, per token and width: norms, q, k, v, MLP, residuals
 _KEPT_ROWS = 24  # the same of what a block keeps for backward, the shared keys and values included

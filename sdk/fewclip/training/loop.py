@@ -18,6 +18,7 @@ from fewclip.contract import Preprocess
 from fewclip.errors import DivergedError, StoppedError
 from fewclip.methods.base import BatchPlan, Method, MethodOptions
 from fewclip.preprocess import CROP_AREA, WORKERS, augment
+from fewclip.system.allocator import return_large_blocks
 from fewclip.training.checkpoint import Checkpoint, load, remove, restore, save
 from fewclip.training.mixed_precision import autocast
 from fewclip.training.optimizer import SGDInBackward
@@ -184,6 +185,7 @@ def train(
         CheckpointError: the checkpoint is broken or another run's.
         DivergedError: the loss is not finite; the checkpoint is removed, for it leads there again.
     """
+    return_large_blocks()
     device = method.backbone.device
     optimizer = make_optimizer(method, SGDInBackward)
     plan = method.batch_plan(int(np.bincount(np.asarray(images.labels)).max()))
