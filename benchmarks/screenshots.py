@@ -1,9 +1,9 @@
 """Pictures of the page for the documentation, taken from the running page itself. No checks.
 
-    python -m benchmarks.screenshots [--out out/screenshots] [--epochs N]
+    python -m benchmarks.screenshots [--out out/screenshots]
 
 Each step at 1280 and at 390 pixels, light and dark; a PNG of up to 256 colours stays small. Those
-that the README shows are copied to docs/.
+that README and documentation show are copied to docs/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fewclip.samples import digits
 
 PATIENCE = 1_200_000.0  # milliseconds
 WIDTHS = (1280, 390)
-IN_README = ("images-1280.png", "results-1280.png", "classify-1280.png")
+IN_DOCS = ("images-1280.png", "results-1280.png", "classify-1280.png", "why-results-1280.png")
 DOCS = Path(__file__).parents[1] / "docs"
 TALLEST = 1400  # pixels of a picture that people still look at
 
@@ -30,7 +30,6 @@ TALLEST = 1400  # pixels of a picture that people still look at
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/screenshots"))
-    parser.add_argument("--epochs", type=int, default=0, help="0: the method's own number")
     arguments = parser.parse_args()
     if chromium_path() is None:
         raise SystemExit("Chromium is missing: apt-get install chromium")
@@ -42,14 +41,14 @@ def main() -> None:
         view = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
         view.set_default_timeout(PATIENCE)
         view.goto(page.url)
-        take_every_step(view, arguments.out, arguments.epochs)
+        take_every_step(view, arguments.out)
         browser.close()
     DOCS.mkdir(exist_ok=True)
-    for name in IN_README:
+    for name in IN_DOCS:
         shutil.copyfile(arguments.out / name, DOCS / name)
 
 
-def take_every_step(view: Any, out: Path, epochs: int) -> None:
+def take_every_step(view: Any, out: Path) -> None:
     """Go through the page once, and take each step in every look."""
     from playwright.sync_api import expect
 
@@ -59,20 +58,26 @@ def take_every_step(view: Any, out: Path, epochs: int) -> None:
     view.get_by_role("button", name="Try the example").click()
     expect(view.locator(".fc-card img")).not_to_have_count(0)
     expect(view.locator("#image-summary")).to_contain_text("Ready")
+    with tempfile.TemporaryDirectory() as folder:  # one that is in the wrong class
+        file = Path(folder) / "eight-25.png"
+        digits.draw("zero", 60).save(file)
+        view.locator(".fc-card").first.locator("input[type=file]").set_input_files(file)
+        expect(view.locator("#image-review")).to_contain_text("Before you train")
+        expect(view.locator(".fc-card").first).to_contain_text("It looks more like")
     shoot(view, out, "images")
     go(view, "adapt")
-    if epochs:
-        view.get_by_role("button", name="Advanced").click()
-        view.get_by_label("Epochs").fill(str(epochs))
-        view.get_by_role("button", name="Advanced").click()
     view.get_by_role("button", name="Train", exact=True).click()
-    expect(view.locator("#job")).to_contain_text(f"Epoch {max(1, (epochs or 20) // 2)} of")
+    expect(view.locator("#job")).to_contain_text("Best so far")
     shoot(view, out, "adapt")
     expect(view.locator("#job")).to_contain_text("Done")
     expect(view.locator("#headline")).to_contain_text("After")
     go(view, "results")
     expect(view.locator(".fc-mistake").first).to_be_visible()
     shoot(view, out, "results")
+    view.locator(".fc-mistake").first.click()
+    expect(view.locator("#mistakes .fc-heat img")).to_have_count(2)
+    shoot(view, out, "results", "why-")
+    view.keyboard.press("Escape")
     view.get_by_role("tab", name="Mix-ups").click()
     shoot(view, out, "results", "mix-ups-")
     go(view, "classify")
@@ -87,6 +92,10 @@ def take_every_step(view: Any, out: Path, epochs: int) -> None:
     view.keyboard.press("Enter")
     expect(view.locator("#answers")).to_contain_text("house")
     shoot(view, out, "classify")
+    view.get_by_role("button", name="Why?").last.click()
+    expect(view.locator("#answers .fc-heat img")).to_have_count(1)
+    shoot(view, out, "classify", "why-")
+    view.keyboard.press("Escape")
     go(view, "download")
     view.get_by_role("button", name="Prepare the files").click()
     expect(view.locator("#download-status")).to_contain_text("Ready")

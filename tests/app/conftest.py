@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from visitor import Enter, Visitor
 
 from benchmarks.page import Page
 from fewclip.samples import digits
@@ -21,6 +24,12 @@ def picture(label: str, index: int) -> bytes:
     out = io.BytesIO()
     digits.draw(label, index).save(out, "PNG")
     return out.getvalue()
+
+
+@pytest.fixture
+def digit_png() -> Callable[[str, int], bytes]:
+    """digit_png("three", 7) -> a real digit as PNG bytes."""
+    return picture
 
 
 @pytest.fixture
@@ -60,3 +69,16 @@ def page() -> Iterator[Page]:
     """The page as it is started by default."""
     with Page() as running:
         yield running
+
+
+@pytest.fixture
+def enter(browser: Any, page: Page) -> Iterator[Enter]:
+    """A new visitor, with a browser profile of their own."""
+    with contextlib.ExitStack() as closing:
+
+        def make(**options: Any) -> Visitor:
+            context = browser.new_context(**options)
+            closing.callback(context.close)
+            return Visitor(context, page)
+
+        yield make

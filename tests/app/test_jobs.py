@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fewclip.errors import DataError, StoppedError
+from fewclip_app.ui.step_adapt import draw_job
 from fewclip_app.work.job_queue import Job, JobQueue, user_message
+from fewclip_app.work.stages import Stages
 
 PATIENCE = 30.0
 
@@ -113,3 +115,36 @@ def test_a_stop_between_two_stages_ends_the_job(jobs: JobQueue) -> None:
     until(lambda: job.finished)
     assert job.state == "stopped"
     assert job.stage == "two"
+
+
+def test_the_lines_of_an_automatic_choice_become_stages(jobs: JobQueue) -> None:
+    job = Job(training)
+    job.state = "running"
+    stages = Stages(job)
+    stages.choose_within(90)
+    stages.report("passing 20 training images")
+    assert job.stage == "Passing 20 training images"
+    stages.report("trying dept on part 1 of 4; best so far: gda, 75.0% right; 43 s left")
+    assert job.stage == "Trying dept on part 1 of 4"
+    left = job.seconds_left()
+    assert left is not None
+    assert 0 < left[0] <= 90
+    drawn = draw_job(job, jobs)
+    assert "Best so far: gda, 75.0% right" in drawn
+    assert "at most 1 min" in drawn
+    stages.report("chosen: gda")
+    assert job.seconds_left() is None
+    assert "at most" not in draw_job(job, jobs)
+
+
+def test_what_is_left_of_a_stage_follows_from_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("fewclip_app.work.job_queue.time.monotonic", lambda: now[0])
+    job = Job(training)
+    job.begin("Measuring", 0.0)
+    assert job.seconds_left() is None
+    now[0] += 10
+    job.begin("Measuring", 0.25)
+    assert job.seconds_left() == (30.0, False)
+    job.begin("Packing")
+    assert job.seconds_left() is None

@@ -6,14 +6,14 @@ show an upload from where it first lay, and ask for it again after it has been t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
-from fewclip_app.ui import render
+from fewclip_app.ui import findings, render
 from fewclip_app.ui.browser import script
+from fewclip_app.work.review import Finding
 from fewclip_app.work.uploads import Photo
 from fewclip_app.work.workspace import ClassDraft
 
@@ -24,7 +24,7 @@ ACCEPT = "image/*,.heic,.heif,.avif"  # by name too: Chromium does not count HEI
 
 
 def component() -> gr.HTML:
-    """The component; its events are new_class, remove, rename, upload and delete."""
+    """The component; its events are new_class, remove, rename, upload, delete, move and keep."""
     return gr.HTML(
         draw([]),
         js_on_load=script("images", "cards"),
@@ -33,19 +33,16 @@ def component() -> gr.HTML:
     )
 
 
-def draw(drafts: Sequence[ClassDraft]) -> str:
-    """All classes, and what adds another one."""
-    cards = "".join(_card(draft, number) for number, draft in enumerate(drafts[:CARDS], 1))
+def draw(drafts: Sequence[ClassDraft], found: Sequence[Finding] = ()) -> str:
+    """All classes, what was found in their images, and what adds another class."""
+    cards = "".join(_card(draft, number, found) for number, draft in enumerate(drafts[:CARDS], 1))
     add = "<button type='button' class='fc-add' data-act='add'>+ Add a class</button>"
     return f"<div class='fc-cards'>{cards}{add}</div>{_rest(drafts[CARDS:])}"
 
 
-def address(path: Path) -> str:
-    """Where the browser gets a file of the upload store, wherever the page is mounted."""
-    return f"gradio_api/file={path}"
-
-
-def _card(draft: ClassDraft, number: int) -> str:
+def _card(draft: ClassDraft, number: int, found: Sequence[Finding]) -> str:
+    own = [each for each in found if each.photo in draft.photos]
+    doubtful = {each.photo for each in own if each.photo}
     name = escape(draft.name)
     who = name or f"class {number}"
     return (
@@ -55,7 +52,7 @@ def _card(draft: ClassDraft, number: int) -> str:
         "aria-label='Class name' placeholder='Name, e.g. ripe tomato' autocomplete='off'>"
         "<button type='button' class='fc-icon' data-act='remove' title='Remove this class' "
         f"aria-label='Remove {who}'>&#10005;</button></div>"
-        f"{_images(draft.photos)}"
+        f"{_images(draft.photos, doubtful)}{findings.draw(own, draft.name)}"
         f"<div class='fc-card-foot'><span>{_count(draft)}</span>"
         "<button type='button' class='fc-button fc-small' data-act='choose'>Add images</button>"
         "<button type='button' class='fc-button fc-small' data-act='camera'>Webcam</button></div>"
@@ -65,25 +62,26 @@ def _card(draft: ClassDraft, number: int) -> str:
     )
 
 
-def _images(photos: Sequence[Photo]) -> str:
+def _images(photos: Sequence[Photo], doubtful: Collection[Photo]) -> str:
     if not photos:
         return "<div class='fc-drop' data-act='choose'>Drop images here, or paste them</div>"
     rest = photos[SHOWN:]
     more = ""
     if rest:
-        thumbs = "".join(_thumb(photo, "lazy") for photo in rest)
+        thumbs = "".join(_thumb(photo, "lazy", photo in doubtful) for photo in rest)
         more = (
             f"<details><summary>and {len(rest)} more</summary>"
             f"<div class='fc-thumbs'>{thumbs}</div></details>"
         )
-    first = "".join(_thumb(photo, "eager") for photo in photos[:SHOWN])
+    first = "".join(_thumb(photo, "eager", photo in doubtful) for photo in photos[:SHOWN])
     return f"<div class='fc-thumbs'>{first}</div>{more}"
 
 
-def _thumb(photo: Photo, loading: str) -> str:
-    name = escape(photo.source)
+def _thumb(photo: Photo, loading: str, doubtful: bool) -> str:
+    name, kind = escape(photo.source), " class='fc-doubtful'" if doubtful else ""
     return (
-        f"<figure><img src='{escape(address(photo.thumb))}' loading='{loading}' alt='{name}'>"
+        f"<figure{kind}><img src='{escape(render.address(photo.thumb))}' loading='{loading}' "
+        f"alt='{name}'>"
         f"<button type='button' data-act='delete' data-thumb='{photo.thumb.name}' "
         f"aria-label='Delete {name}' title='Delete'>&#10005;</button></figure>"
     )

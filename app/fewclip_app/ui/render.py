@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image as PILImage
@@ -62,6 +63,11 @@ def skipped(items: Sequence[Skipped], title: str) -> str:
     return f"<div class='fc-note' role='status'>{escape(title)}<ul>{lines}{more}</ul></div>"
 
 
+def address(path: Path) -> str:
+    """Where the browser gets a file of the upload store, wherever the page is mounted."""
+    return f"gradio_api/file={path}"
+
+
 def plain(reason: str) -> str:
     """Why an image is not used, for people who have no say over what is installed here."""
     if reason.startswith("a HEIC photo"):
@@ -73,11 +79,18 @@ def plain(reason: str) -> str:
 
 
 def answer(
-    image: PILImage.Image | None, name: str, said: Prediction | str, extras: Sequence[str] = ()
+    image: PILImage.Image | None,
+    name: str,
+    said: Prediction | str,
+    extras: Sequence[str] = (),
+    below: str = "",
 ) -> str:
     """One classified image; a text says why it could not be.
 
     Of `said.top`, which holds all classes, the best are shown, and the typed ones in any case.
+
+    Args:
+        below: HTML that follows the scores.
     """
     picture = "" if image is None else f"<img src='{_data_uri(image)}' alt='{escape(name)}'>"
     if isinstance(said, str):
@@ -90,7 +103,22 @@ def answer(
         head += "the nearest ones are:</small>"
     shown = [s for i, s in enumerate(said.top) if i < BARS or s.label in extras]
     bars = "".join(bar(label, score) for label, score in shown)
-    return f"<div class='fc-answer {kind}'>{picture}<div>{head}{bars}</div></div>"
+    return (
+        f"<div class='fc-answer {kind}'>{picture}<div>{head}{_possible(said)}{bars}"
+        f"{below}</div></div>"
+    )
+
+
+def _possible(said: Prediction) -> str:
+    """The answers that are possible at the coverage that was asked for, where it was."""
+    if said.prediction_set is None or said.known is False:
+        return ""
+    labels = said.prediction_set
+    if len(labels) == 1:
+        return "<p class='fc-possible'>No other class comes into question.</p>"
+    listed = ", ".join(f"<b>{escape(label)}</b>" for label in labels[:BARS])
+    more = f" and {len(labels) - BARS} more" if len(labels) > BARS else ""
+    return f"<p class='fc-possible'>Could be: {listed}{more}</p>"
 
 
 def bar(label: str, share: float) -> str:
@@ -186,6 +214,12 @@ def reliability(report: Report) -> str:
         f"<text x='12' y='{side / 2}' transform='rotate(-90 12 {side / 2})' "
         f"text-anchor='middle'>how often right</text>{dots}</svg>"
     )
+
+
+def progress_line(head: str, *remarks: str) -> str:
+    """What is done right now, and beside it loss, time or the like."""
+    beside = "".join(f"<span>{escape(remark)}</span>" for remark in remarks if remark)
+    return f"<div class='fc-line'><b>{escape(head)}</b>{beside}</div>"
 
 
 def progress(share: float | None, *, moving: bool = False) -> str:

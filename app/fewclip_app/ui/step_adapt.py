@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
+import time
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -180,26 +180,32 @@ def draw_job(job: Job, jobs: JobQueue) -> str:
             "It begins by itself; you may leave the page open."
         )
     at = job.progress
-    done = job.state == "done"
-    if at is None:
-        head, share, curve = ("Done" if done else f"{job.stage} ..."), None, ""
-        loss = left = ""
-    else:
-        through = at.epoch - 1 + at.step / at.steps
-        share = through / at.epochs
-        curve = render.loss_curve(dict(job.losses), through, at.epochs)
-        loss, left = f"loss {at.loss:.3f}", ""
-        if done:
-            head = f"Done after {at.epochs} epoch{'s' * (at.epochs > 1)}"
-        elif through >= at.epochs:
-            head = f"{job.stage} ..."
-        else:
-            head, left = f"Epoch {at.epoch} of {at.epochs}", f"{clock(at.seconds_left)} left"
-    return (
-        f"<div class='fc-job' role='status'><div class='fc-line'><b>{escape(head)}</b>"
-        f"<span>{loss}</span><span>{left}</span></div>"
-        f"{'' if done else render.progress(share)}{_ON if done else ''}{curve}</div>"
-    )
+    through = 0.0 if at is None else at.epoch - 1 + at.step / at.steps
+    curve = "" if at is None else render.loss_curve(dict(job.losses), through, at.epochs)
+    if job.state == "done":
+        many = f" after {at.epochs} epoch{'s' * (at.epochs > 1)}" if at else ""
+        head = render.progress_line(f"Done{many}")
+        return f"<div class='fc-job' role='status'>{head}{_ON}{curve}</div>"
+    if at is not None and through < at.epochs:
+        left, loss = f"{clock(at.seconds_left)} left", f"loss {at.loss:.3f}"
+        head = render.progress_line(f"Epoch {at.epoch} of {at.epochs}", loss, left)
+        bar = render.progress(through / at.epochs)
+        return f"<div class='fc-job' role='status'>{head}{bar}{curve}</div>"
+    return f"<div class='fc-job' role='status'>{draw_stage(job)}{curve}</div>"
+
+
+def draw_stage(job: Job) -> str:
+    """What a job does that is not a training's epoch: its stage, the time, a bar."""
+    spent = time.monotonic() - job.begun if job.begun else 0.0
+    known = job.seconds_left()
+    left, share = "", job.share
+    if known is not None:
+        seconds, at_most = known
+        left = f"{'at most ' if at_most else ''}{clock(seconds)} left"
+        share = spent / (spent + seconds + 1e-9) if at_most else share
+    best = f"Best so far: {job.best}" if job.best and known and known[1] else ""
+    head = render.progress_line(f"{job.stage} ...", best, left or clock(spent))
+    return head + render.progress(share, moving=True)
 
 
 def clock(seconds: float) -> str:

@@ -22,15 +22,16 @@ from PIL import Image as PILImage
 
 from fewclip.base import BaseClassifier
 from fewclip.decide import Prediction
-from fewclip.errors import FewclipError, ImageError
+from fewclip.errors import CoverageError, DataError, FewclipError, ImageError
 from fewclip.images import MAX_PIXELS
-from fewclip_app.ui import render
+from fewclip_app.ui import heat, render
 from fewclip_app.ui.browser import script
 from fewclip_app.ui.class_cards import ACCEPT
 from fewclip_app.ui.events import EVENT, LOST, on_error, uploaded
 from fewclip_app.work.decoding import decode
 from fewclip_app.work.training import read_names
 
+COVERAGE = 0.9  # of the sets of possible answers
 AT_ONCE = 100  # images that are answered in one go
 _ANSWERING = threading.BoundedSemaphore(2)  # more at a time would only slow each other down
 
@@ -77,7 +78,7 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             )
         with gr.Column(scale=3, min_width=260):
             live = gr.HTML(elem_id="live-answer")
-            answers = gr.HTML(_EMPTY, elem_id="answers")
+            answers = gr.HTML(_EMPTY, js_on_load=heat.asks(), elem_id="answers")
 
     def show(photos: Sequence[tuple[str, str]], text: str, request: gr.Request) -> str:
         try:
@@ -114,6 +115,22 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             said = render.note(str(error), "error")
         return f"<div data-frame='{int(event.number)}'>{said}</div>"
 
+    def on_why(
+        photos: Sequence[tuple[str, str]], text: str, event: gr.EventData, request: gr.Request
+    ) -> str:
+        key = str(event.key)
+
+        def draw() -> str:
+            classifier = choose(read_names(text or ""), request)
+            path = next((path for i, (path, _) in enumerate(photos) if _key(i) == key), "")
+            if classifier is None or not path:
+                raise DataError("this photo is not here any more; add it again")
+            with _ANSWERING:
+                return heat.draw_heat(classifier, Path(path), [None], max_pixels)
+
+        return heat.answer(key, draw)
+
+    heat.connect(answers, on_why, [photos, names])
     quiet = {**EVENT, "show_progress": "hidden"}
     asked.upload(
         on_error(on_upload), [photos, names], [photos, answers], trigger_mode="multiple", **EVENT
@@ -127,7 +144,11 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
 
 
 def answer(
-    classifier: BaseClassifier, files: Sequence[tuple[str, str]], max_pixels: int, top_k: int
+    classifier: BaseClassifier,
+    files: Sequence[tuple[str, str]],
+    max_pixels: int,
+    top_k: int,
+    coverage: float | None = None,
 ) -> list[tuple[PILImage.Image | None, Prediction | str]]:
     """(image, answer) of each (path, name); one that can't be read has its reason for an answer."""
     images: list[PILImage.Image | None] = []
@@ -140,7 +161,7 @@ def answer(
             images.append(None)
             reasons.append(f"{name}: {render.plain(str(error))}")
     good = [image for image in images if image is not None]
-    said = iter(classifier.predict(good, top_k=top_k) if good else [])
+    said = iter(classifier.predict(good, top_k, coverage) if good else [])
     return [
         (image, reason if image is None else next(said))
         for image, reason in zip(images, reasons, strict=True)
@@ -156,14 +177,41 @@ def draw_answers(
     """HTML for the answers to at most `AT_ONCE` images; those without a path did not arrive."""
     shown = photos[:AT_ONCE]
     arrived = [(path, name) for path, name in shown if path]
-    pairs = iter(answer(classifier, arrived, max_pixels, len(classifier.classes)))
+    coverage, remark = possible_coverage(classifier)
+    pairs = iter(answer(classifier, arrived, max_pixels, len(classifier.classes), coverage))
     cards = ""
-    for path, name in shown:
+    for i, (path, name) in enumerate(shown):
         image, said = next(pairs) if path else (None, f"{name}: {LOST}")
-        cards += render.answer(image, name, said, typed)
+        cards += render.answer(image, name, said, typed, _why(_key(i), name))
     more = len(photos) - AT_ONCE
     rest = render.note(f"{more} more are not shown; at most {AT_ONCE} at once") if more > 0 else ""
-    return f"<div class='fc-answers'>{cards}</div>{rest}"
+    return f"<div class='fc-answers'>{cards}</div>{rest}<p><small>{escape(remark)}</small></p>"
+
+
+def possible_coverage(classifier: BaseClassifier) -> tuple[float | None, str]:
+    """The coverage of the sets that a model can give, and a remark for people about them."""
+    try:
+        classifier.check_coverage(COVERAGE)
+    except CoverageError as error:
+        reason = str(error).partition(";")[0].removeprefix("no prediction sets: ")
+        return None, f"It cannot say which other answers are possible: {reason}."
+    return COVERAGE, (
+        f"'Could be' and 'no other class' hold for {render.percent(COVERAGE)} of photos like "
+        "those that were kept back in training."
+    )
+
+
+def _why(key: str, name: str) -> str:
+    """The box with the heat map of an answer, and the button that opens it."""
+    return (
+        f"<button type='button' class='fc-button fc-small' popovertarget='{key}' "
+        f"aria-label='Why? {escape(name)}'>Why?</button><div popover id='{key}' class='fc-detail' "
+        f"role='dialog' aria-label='Why? {escape(name)}'>{heat.slot(key)}</div>"
+    )
+
+
+def _key(number: int) -> str:
+    return f"answer-{number}"
 
 
 def draw_frame(

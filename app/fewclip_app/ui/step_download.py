@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from fewclip_app.ui import render
-from fewclip_app.ui.class_cards import address
 from fewclip_app.ui.events import EVENT
 from fewclip_app.ui.step_adapt import POLL_SECONDS, clock
 from fewclip_app.work import archive, training
@@ -108,17 +107,18 @@ def draw(download: Download) -> str:
     if job.state == "done":
         return render.note("Ready.", "ok")
     seconds = clock(time.monotonic() - download.begun)
+    head = render.progress_line(f"{job.stage} ...", seconds)
     return (
-        f"<div class='fc-job' role='status'><div class='fc-line'><b>{job.stage} ...</b>"
-        f"<span>{seconds}</span></div>{render.progress(job.share, moving=True)}</div>"
+        f"<div class='fc-job' role='status'>{head}{render.progress(job.share, moving=True)}</div>"
     )
 
 
 def draw_files(files: Sequence[Path]) -> str:
     """A link to each zip, the saved model first."""
     links = "".join(
-        f"<a class='fc-button' href='{escape(address(path))}' download='{escape(path.name)}'>"
-        f"{escape(path.name)} ({path.stat().st_size / 1e6:.1f} MB)</a>"
+        f"<a class='fc-button' href='{escape(render.address(path))}' "
+        f"download='{escape(path.name)}'>{escape(path.name)} "
+        f"({path.stat().st_size / 1e6:.1f} MB)</a>"
         for path in files
     )
     return f"<div class='fc-files'>{links}</div>" if links else ""

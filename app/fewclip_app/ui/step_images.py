@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from fewclip.errors import FewclipError
-from fewclip_app.ui import class_cards, render
+from fewclip_app.ui import class_cards, findings, render
 from fewclip_app.ui.events import EVENT, LOST, uploaded
 from fewclip_app.ui.example import example_folder
 from fewclip_app.work import archive
 from fewclip_app.work.job_queue import user_message
+from fewclip_app.work.review import Finding
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
+
+POLL_SECONDS = 1.0  # between two questions after the check of the images
 
 
 class Images(NamedTuple):
@@ -45,6 +48,7 @@ def build(sessions: Sessions) -> Images:
         example = gr.Button("Try the example", size="sm")
         clear = gr.Button("Start over", size="sm", elem_classes="fc-quiet")
     remarks = gr.HTML(elem_id="image-remarks")
+    review = gr.HTML(elem_id="image-review")
     cards = class_cards.component()
     with gr.Accordion("Test images of your own (optional)", open=False):
         gr.HTML(
@@ -58,23 +62,40 @@ def build(sessions: Sessions) -> Images:
         summary = gr.HTML(elem_id="image-summary")
         gr.HTML(render.links(("Continue", "adapt")))
 
-    outputs = [cards, remarks, summary]
+    timer = gr.Timer(POLL_SECONDS, active=False)
+    outputs = [cards, remarks, summary, review, timer]
 
-    def poll(request: gr.Request) -> tuple[str, str, str]:
+    def look(workspace: Workspace) -> tuple[list[Finding], str, Any]:
+        """What was found so far, in words too; the check of what is new begins."""
+        workspace.review.begin(workspace, sessions.checks)
+        running = workspace.review.running  # before it is drawn: what is shown last is the end
+        found = workspace.review.open_findings(workspace)
+        return found, findings.summarize(workspace.review, found), gr.update(active=running)
+
+    def poll(request: gr.Request) -> tuple[Any, ...]:
         workspace = sessions.of(request)
+        found, words, ticking = look(workspace)
         return (
-            class_cards.draw(workspace.drafts),
+            class_cards.draw(workspace.drafts, found),
             render.skipped(workspace.remarks, class_cards.NOT_USED),
             summarize(workspace),
+            words,
+            ticking,
         )
 
-    def change(act: Callable[..., Any], request: gr.Request) -> tuple[str, str, str]:
+    def on_tick(request: gr.Request) -> tuple[Any, ...]:
+        if sessions.of(request).review.running:
+            return tuple(gr.skip() for _ in outputs)
+        drawn, _, summary, *rest = poll(request)
+        return drawn, gr.skip(), summary, *rest  # a remark is about what was done last
+
+    def change(act: Callable[..., Any], request: gr.Request) -> tuple[Any, ...]:
         """Do something to the workspace, and show what came of it."""
         try:
             act(sessions.of(request))
         except Exception as error:
-            shown, _, summary = poll(request)
-            return shown, render.note(user_message(error), "error"), summary
+            shown, _, *rest = poll(request)
+            return shown, render.note(user_message(error), "error"), *rest
         return poll(request)
 
     def on_example(request: gr.Request) -> Any:
@@ -98,6 +119,16 @@ def build(sessions: Sessions) -> Images:
     def on_delete(event: gr.EventData, request: gr.Request) -> Any:
         return change(lambda w: w.remove_photo(event.key, event.thumb), request)
 
+    def on_move(event: gr.EventData, request: gr.Request) -> Any:
+        def move(workspace: Workspace) -> None:
+            workspace.move_photo(event.key, event.thumb, str(event.to))
+            workspace.review.keep_photo(str(event.thumb))
+
+        return change(move, request)
+
+    def on_keep(event: gr.EventData, request: gr.Request) -> Any:
+        return change(lambda w: w.review.kept.add(str(event.finding)), request)
+
     def on_upload(event: gr.EventData, request: gr.Request) -> Any:
         def take(workspace: Workspace) -> None:
             workspace.rename_draft(event.key, str(event.name))
@@ -107,13 +138,13 @@ def build(sessions: Sessions) -> Images:
 
         return change(take, request)
 
-    def on_rename(event: gr.EventData, request: gr.Request) -> str:
+    def on_rename(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         workspace = sessions.of(request)
         try:
             workspace.rename_draft(event.key, str(event.name))
         except FewclipError as error:
-            return render.note(str(error), "error")
-        return summarize(workspace)
+            return render.note(str(error), "error"), gr.skip(), gr.skip()
+        return summarize(workspace), *look(workspace)[1:]
 
     quiet = {**EVENT, "show_progress": "hidden"}
     chosen = example.click(on_example, None, outputs, **EVENT)
@@ -125,7 +156,10 @@ def build(sessions: Sessions) -> Images:
     cards.remove(on_remove, None, outputs, **many)
     cards.delete(on_delete, None, outputs, **many)
     cards.upload(on_upload, None, outputs, **many)
-    cards.rename(on_rename, None, summary, **many)
+    cards.move(on_move, None, outputs, **many)
+    cards.keep(on_keep, None, outputs, **many)
+    cards.rename(on_rename, None, [summary, review, timer], **many)
+    timer.tick(on_tick, None, outputs, **quiet)
     return Images(poll, outputs, chosen, summary)
 
 

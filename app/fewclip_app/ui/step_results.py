@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from fewclip_app.ui import render
-from fewclip_app.ui.class_cards import address
+from fewclip.errors import DataError
+from fewclip_app.ui import heat, render
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.training import Evaluation, Mistake, Model
+from fewclip_app.work.workspace import Workspace
 
 GALLERY = 24  # mistakes that are shown
 WIDE = 0.15  # of an interval, from which on the remark asks for more images
@@ -33,7 +34,7 @@ def build(sessions: Sessions) -> Results:
     headline = gr.HTML(elem_id="headline")
     with gr.Column(visible=False) as details, gr.Tabs():
         with gr.Tab("Mistakes"):
-            wrong = gr.HTML(apply_default_css=False, elem_id="mistakes")
+            wrong = gr.HTML(js_on_load=heat.asks(), apply_default_css=False, elem_id="mistakes")
         with gr.Tab("Mix-ups"):
             confusion = gr.HTML(elem_id="confusion")
         with gr.Tab("Classes"):
@@ -59,6 +60,11 @@ def build(sessions: Sessions) -> Results:
             unused,
         )
 
+    def on_why(event: gr.EventData, request: gr.Request) -> str:
+        key = str(event.key)
+        return heat.answer(key, lambda: draw_why(sessions.of(request), key))
+
+    heat.connect(wrong, on_why)
     return Results(show, [headline, details, wrong, confusion, table, reliability, left_out])
 
 
@@ -75,16 +81,36 @@ def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
     )
 
 
+def draw_why(workspace: Workspace, key: str) -> str:
+    """What spoke for the answer of a mistake, and what for the truth.
+
+    Raises:
+        DataError: the model is another one by now.
+    """
+    model = workspace.model
+    mistakes = model.evaluation.mistakes if model and model.evaluation else ()
+    for number, mistake in enumerate(mistakes[:GALLERY]):
+        if model is not None and _key(number) == key:
+            labels = (mistake.said.label, mistake.truth)
+            pixels = workspace.settings.max_pixels
+            return heat.draw_heat(model.base, mistake.photo.path, labels, pixels)
+    raise DataError("this model is not the current one any more; reload the page")
+
+
+def _key(number: int) -> str:
+    return f"mistake-{number}"
+
+
 def _mistake(mistake: Mistake, number: int) -> str:
-    image = f"<img src='{escape(address(mistake.photo.thumb))}' alt=''>"
+    image = f"<img src='{escape(render.address(mistake.photo.thumb))}' alt=''>"
     source, truth = escape(mistake.photo.source), escape(mistake.truth)
     bars = "".join(render.bar(label, score) for label, score in mistake.said.top)
     return (
-        f"<button type='button' class='fc-mistake' popovertarget='mistake-{number}'>{image}"
+        f"<button type='button' class='fc-mistake' popovertarget='{_key(number)}'>{image}"
         f"<span>said <b>{escape(mistake.said.label)}</b> {render.percent(mistake.said.score)}<br>"
         f"is <b>{truth}</b></span></button>"
-        f"<div popover id='mistake-{number}' class='fc-detail' role='dialog' aria-label='{source}'>"
-        f"{image}<p>{source} is <b>{truth}</b>. It said:</p>{bars}</div>"
+        f"<div popover id='{_key(number)}' class='fc-detail' role='dialog' aria-label='{source}'>"
+        f"{image}<p>{source} is <b>{truth}</b>. It said:</p>{bars}{heat.slot(_key(number))}</div>"
     )
 
 

@@ -10,6 +10,7 @@ import logging
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +32,9 @@ class Job:
         id: tells it from every other.
         state: where it stands.
         stage: what it does right now, for people.
-        share: of the work, 0..1, where a stage tells it.
+        share: of the stage's work, 0..1, where it is known.
+        best: of an automatic choice, the best so far, for people.
+        begun: when it began, by time.monotonic(); 0 while it waits.
         progress: of the training, once it runs.
         losses: mean loss of each epoch so far.
         error: in words, when it failed.
@@ -45,6 +48,10 @@ class Job:
         self.state: State = "waiting"
         self.stage = "Waiting for a free place"
         self.share: float | None = None
+        self.best = ""
+        self.begun = 0.0
+        self._stage_begun = 0.0
+        self._deadline: float | None = None
         self.progress: Progress | None = None
         self.losses: dict[int, float] = {}
         self.error = ""
@@ -68,15 +75,32 @@ class Job:
         self.losses[at.epoch] = at.loss
         self.progress = at
 
-    def begin(self, stage: str, share: float | None = None) -> None:
-        """Begin another stage, with `share` of the whole work through where that is known.
+    def begin(self, stage: str, share: float | None = None, *, within: float | None = None) -> None:
+        """Begin a stage, or go on with it, with `share` of it through where that is known.
+
+        Args:
+            within: seconds that this stage and those that follow it may take together, until a
+                stage is begun with another limit; 0 for none.
 
         Raises:
             StoppedError: the person asked for the end meanwhile.
         """
+        if stage != self.stage:
+            self._stage_begun = time.monotonic()
+        if within is not None:
+            self._deadline = time.monotonic() + within if within else None
         self.stage, self.share = stage, share
         if self.stopping():
             raise StoppedError("stopped")
+
+    def seconds_left(self) -> tuple[float, bool] | None:
+        """(seconds, whether that is the most it may take) of the stage; None where unknown."""
+        now = time.monotonic()
+        if self._deadline is not None:
+            return max(self._deadline - now, 0.0), True
+        if self.share:
+            return (now - self._stage_begun) * (1 - self.share) / self.share, False
+        return None
 
     def run(self) -> None:
         """Do the work in this thread; nothing is raised, everything is told by the fields."""
@@ -84,6 +108,7 @@ class Job:
             if self.state != "waiting":
                 return
             self.state = "running"
+            self.begun = time.monotonic()
         try:
             self._work(self)
             self.state = "done"

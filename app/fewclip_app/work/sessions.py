@@ -43,6 +43,7 @@ class Sessions:
         self.settings = settings
         self.jobs = JobQueue(settings.trainings)
         self.exports = JobQueue(1)
+        self.checks = JobQueue(1)
         self._entries: dict[str, _Entry] = {}
         self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -92,6 +93,7 @@ class Sessions:
         self._closed.set()
         self.jobs.close()
         self.exports.close()
+        self.checks.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _view(self, request: gr.Request) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fewclip.base import BaseClassifier
 from fewclip.contract import Card
 from fewclip.data import Skipped, Split, read_labelled
@@ -22,6 +24,7 @@ from fewclip.decide import Prediction
 from fewclip.errors import ArtifactError, BackboneError, ClassNameError, FewclipError
 from fewclip.report import Report
 from fewclip_app.work import archive
+from fewclip_app.work.stages import Stages
 
 if TYPE_CHECKING:
     from fewclip import Classifier
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from fewclip_app.work.workspace import Workspace
 
 TOP = 5
+AT_ONCE = 32  # images measured between two reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +128,10 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
 def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
     job.begin("Loading PyTorch and the backbone")
     from fewclip import classifier
+    from fewclip.selection.auto import default_budget
     from fewclip.training import AdaptConfig, execute, plan
+
+    stages = Stages(job)
 
     with workspace.lock:
         workspace.labelled()  # says what is missing
@@ -139,6 +146,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
         made = plan(
             {label: [photo.path for photo in photos] for label, photos in kept.items()},
             AdaptConfig.of(device=workspace.settings.device, **choices),
+            report_stage=stages.report,
         )
     except FewclipError as error:
         raise type(error)(people.read(str(error))) from error
@@ -149,15 +157,18 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     evaluated_on, repeated = _unseen(test, made.split) if test else (held_out, [])
     before = None
     if evaluated_on:
-        job.begin("Measuring CLIP before the training")
         untrained = classifier.zero_shot_on(made.backbone, made.phrases, made.template)
-        before = _report(untrained, evaluated_on)[0]
+        before = _report(untrained, evaluated_on, job, "Measuring CLIP before the training")[0]
     job.begin("Training")
-    tuned = _without_places(execute(made, progress=job.report_progress, stop=job.stopping))
-    job.begin("Measuring the result")
+    if made.automatic:
+        stages.choose_within(made.budget or default_budget(len(made.split.train)))
+    tuned = _without_places(
+        execute(made, progress=job.report_progress, stop=job.stopping, report_stage=stages.report)
+    )
+    job.begin("Measuring the result", within=0)
     evaluation = None
     if before is not None:
-        after, mistakes = _report(tuned, evaluated_on)
+        after, mistakes = _report(tuned, evaluated_on, job, "Measuring the result")
         evaluation = Evaluation(before=before, after=after, own=bool(test), mistakes=mistakes)
     return Model(tuned, evaluation, (*skipped, *repeated), folder=folder)
 
@@ -238,8 +249,12 @@ def save(
         with _EXPORTING:
             report("Saving the model", 0.0)
             classifier.save(targets[0])
-            report("Exporting it to ONNX, and checking that it answers the same", 0.1)
-            classifier.export_onnx(targets[1])
+            report("Exporting it to ONNX", 0.1)
+            shares = iter((0.15, 0.4))  # writing the graphs, then the comparison, which is longest
+            classifier.export_onnx(
+                targets[1],
+                progress=lambda text: report(f"Exporting it to ONNX: {text}", next(shares, 0.4)),
+            )
         for i, each in enumerate(targets):
             report(f"Packing {each.name}.zip", 0.85 + 0.1 * i)
             archive.pack(each, each.with_suffix(".zip"))
@@ -279,10 +294,15 @@ def read_names(text: str) -> list[str]:
 
 
 def _report(
-    classifier: BaseClassifier, images: Sequence[tuple[Photo, str]]
+    classifier: BaseClassifier, images: Sequence[tuple[Photo, str]], job: Job, stage: str
 ) -> tuple[Report, tuple[Mistake, ...]]:
     """The figures over the images, and what was wrong."""
-    proba = classifier.predict_proba([photo.path for photo, _ in images])
+    parts = []
+    for first in range(0, len(images), AT_ONCE):
+        job.begin(stage, first / len(images))
+        part = [photo.path for photo, _ in images[first : first + AT_ONCE]]
+        parts.append(classifier.predict_proba(part))
+    proba = np.concatenate(parts)
     truth = [classifier.classes.index(label) for _, label in images]
     wrong = [pair for pair, row, i in zip(images, proba, truth, strict=True) if row.argmax() != i]
     said = classifier.predict([photo.path for photo, _ in wrong], top_k=TOP) if wrong else []

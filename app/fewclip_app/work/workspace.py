@@ -16,6 +16,7 @@ from fewclip.data import Skipped
 from fewclip.errors import DataError, ImageError
 from fewclip_app.settings import Settings
 from fewclip_app.work import archive
+from fewclip_app.work.review import Review
 from fewclip_app.work.uploads import Photo, Store, scanned
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Workspace:
         remarks: what was not used from a zip, and why.
         model: the current model, once there is one.
         job: the current or last training.
+        review: what was found in the images.
         download: the files that were asked for last.
     """
 
@@ -73,6 +75,7 @@ class Workspace:
         self.remarks: list[Skipped] = []
         self.model: Model | None = None
         self.job: Job | None = None
+        self.review = Review()
         self.download: Download | None = None
         self.clear()
 
@@ -89,6 +92,7 @@ class Workspace:
             self.job.stop()
         if self.download is not None:
             self.download.job.stop()
+        self.review.stop()
         self.model = None
         shutil.rmtree(self.store.folder, ignore_errors=True)
 
@@ -155,6 +159,21 @@ class Workspace:
             gone = [photo for photo in draft.photos if photo.thumb.name == thumb]
             draft.photos = [photo for photo in draft.photos if photo not in gone]
             self.store.drop(gone)
+
+    def move_photo(self, key: str, thumb: str, name: str) -> None:
+        """Move the image of a class that is shown by this thumbnail to the class of that name.
+
+        Raises:
+            DataError: there is no such class any more.
+        """
+        with self.lock:
+            target = next((draft for draft in self.drafts if draft.name == name), None)
+            if target is None:
+                raise DataError(f"there is no class {name!r} any more; leave the image where it is")
+            draft = self.draft(key)
+            moved = [photo for photo in draft.photos if photo.thumb.name == thumb]
+            draft.photos = [photo for photo in draft.photos if photo not in moved]
+            target.photos += moved
 
     def _own(self, path: Path) -> Path:
         """A name of our own for an uploaded file.

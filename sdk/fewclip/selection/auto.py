@@ -142,6 +142,7 @@ class _Selector:
     def _evaluate_heads(self, rows: Sequence[Evaluated]) -> FeatureSample:
         """Every candidate that needs features only, after one pass over the images."""
         items = self.made.split.train
+        self.report(f"passing {len(items)} training images")
         method = self._build(rows[1].candidate)
         begin = time.monotonic()
         sample = sample_features(
@@ -156,7 +157,7 @@ class _Selector:
         )
         itm = sample.logits_itm.astype(np.float64)
         rows[0].seconds = time.monotonic() - begin
-        self._record(rows[0], itm, np.flatnonzero(self.fold >= 0))
+        self._record(rows, rows[0], itm, np.flatnonzero(self.fold >= 0))
         for row in rows[1:]:
             begin = time.monotonic()
             head = self._build(row.candidate)
@@ -166,7 +167,7 @@ class _Selector:
             own = fitted.images
             answers[own] = (1 - fitted.weight) * itm[own] + fitted.weight * fitted.logits
             row.seconds = time.monotonic() - begin
-            self._record(row, answers, own)
+            self._record(rows, row, answers, own)
         return sample
 
     def _build(self, candidate: Candidate) -> Method:
@@ -186,6 +187,7 @@ class _Selector:
         Returns:
             False where the budget ended first.
         """
+        self._report_line(f"trying {row.candidate.name} on part {k + 1} of {FOLDS}", rows)
         held = np.flatnonzero(self.fold == k)
         sharing = [other for other in rows if other.candidate.shares == row.candidate.name]
         begin = time.monotonic()
@@ -202,19 +204,32 @@ class _Selector:
         for one, found in zip([row, *sharing], answers, strict=True):
             logits = np.full((len(self.labels), len(self.made.phrases)), np.nan)
             logits[held] = found
-            self._record(one, logits, held)
+            self._record(rows, one, logits, held)
         return True
 
-    def _record(self, row: Evaluated, logits: Floats, images: npt.NDArray[np.int64]) -> None:
+    def _record(
+        self,
+        rows: Sequence[Evaluated],
+        row: Evaluated,
+        logits: Floats,
+        images: npt.NDArray[np.int64],
+    ) -> None:
         """Loss of (n, M) logits on some images, under the temperature that suits them best."""
         labels = self.labels[images]
         scaled = fit_mixture(logits[images], [], labels).logits(logits[images], [])
         row.loss[images] = log_loss(scaled, labels)
         row.right[images] = scaled.argmax(1) == labels
-        self.report(
-            f"{row.candidate.name}: {float(np.nanmean(row.right)):.1%} right out of fold; "
-            f"{max(self.budget - self._spent(), 0):.0f} s left"
-        )
+        right = float(np.nanmean(row.right))
+        self._report_line(f"{row.candidate.name}: {right:.1%} right out of fold", rows)
+
+    def _report_line(self, line: str, rows: Sequence[Evaluated]) -> None:
+        """What is being done, the best candidate so far, and what is left of the budget."""
+        tried = [row for row in rows if row.images.any()]
+        best = ""
+        if tried:
+            leader = choose(tried)
+            best = f"; best so far: {leader.candidate.name}, {np.nanmean(leader.right):.1%} right"
+        self.report(f"{line}{best}; {max(self.budget - self._spent(), 0):.0f} s left")
 
     def _answers(
         self, candidate: Candidate, held: npt.NDArray[np.int64], sharing: Sequence[Evaluated]

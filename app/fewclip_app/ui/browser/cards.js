@@ -25,6 +25,9 @@ const acts = {
   remove: (card) => trigger("remove", { key: card.dataset.key }),
   delete: (card, button) =>
     trigger("delete", { key: card.dataset.key, thumb: button.dataset.thumb }),
+  move: (card, { dataset }) =>
+    trigger("move", { key: card.dataset.key, thumb: dataset.thumb, to: dataset.to }),
+  keep: (card, button) => trigger("keep", { finding: button.dataset.thumb }),
   add: () => trigger("new_class", {}),
 };
 
