@@ -18,7 +18,7 @@ from fewclip.errors import ArtifactError, FormatVersionError
 from fewclip.model_folder import card_schema
 from fewclip.model_folder.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"

@@ -1,19 +1,22 @@
 """How much an image resembles the training images: one OOD score. No torch, no answer.
 
-Scores fail on different out-of-distribution images, so several must agree on ONE class:
+Scores fail on different out-of-distribution images, so several are combined:
 
 - similarity to the nearest training images of the class (Sun, Ming, Zhu, Li, "Out-of-Distribution
   Detection with Deep Nearest Neighbors", ICML 2022, arXiv 2204.06507), in the output features and
   in patch-token statistics from the middle of the image tower;
 - Mahalanobis distance to the class mean (Lee, Lee, Lee, Shin, "A Simple Unified Framework for
   Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS 2018, arXiv 1807.03888) in
-  the output features, under one shrunk covariance.
+  the output features, under one shrunk covariance;
+- Mahalanobis distance to all training images along their few principal directions, in patch-token
+  statistics from the lower half of the tower: no class, but how strokes, colours and textures vary.
+  Along all directions a few dozen images say little; along ten they say it exactly.
 
-Each is standardized by its leave-one-out values on the training images and they are added class by
-class; the best class counts. Nothing is fitted on out-of-distribution images. Training draws a
-tower's features together, Skip Tuning's most of all and those of its frozen half least: a tuned
-tower is standardized by own images that it was not trained on, and its intermediate statistics must
-agree without the output features, too.
+Each is standardized by its values on own images left out of the fit. They are added class by class
+in three groups (all that know classes; those of the output features; those that know none), the
+best class counts, and of the standardized groups the worst: an image must pass every one. Nothing
+is fitted on out-of-distribution images. Training draws a tower's features together: a tuned tower
+is standardized by own images that it was not trained on.
 """
 
 from __future__ import annotations
@@ -28,13 +31,20 @@ import numpy.typing as npt
 SHRINKAGE = 0.1  # of the covariance, towards equal variance in all directions
 NEIGHBOURS = 5
 MOST_IMAGES = 8192  # training images kept; of more, every class keeps its share
+MOST_DIRECTIONS = 10  # principal directions
+IMAGES_A_DIRECTION = 8  # at least, or the spread along it is a guess
+FOLDS = 16
+MANY_IMAGES = 1024  # from here on ten directions fit an image no better for having seen it
 
 Floats = npt.NDArray[np.float64]
 AnyFloats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-_ARRAYS = ("labels", "center", "spread", "groups", "group_center", "group_spread")
-_TUPLES = ("images", "whiten", "means")  # one array for each part
+_ARRAYS = ("labels", "whiten", "means", "center", "spread", "group_center", "group_spread")
+_TUPLES = ("images", "principal_mean", "principal_axes")  # one array for each part
+
+_MIDDLE = 3  # parts with nearest images: output features, mean and deviation, maximum
+_PRINCIPAL = (2, 3)  # parts with principal directions: maximum, mean at a quarter
 
 
 def unit(x: AnyFloats) -> Floats:
@@ -54,39 +64,44 @@ def ood_parts(features: AnyFloats, intermediate: AnyFloats | None) -> tuple[Floa
             maximum at half. None for a tower without residual blocks.
 
     Returns:
-        (B, D); with intermediate also (B, 2 w) mean and deviation, and (B, w) maximum.
+        (B, D); with intermediate also (B, 2 w) mean and deviation and (B, w) maximum at half, and
+        (B, w) mean at a quarter.
     """
     if intermediate is None:
         return (unit(features),)
-    _, mean, _, deviation, peak = np.split(np.asarray(intermediate, np.float64), 5, axis=1)
-    return unit(features), unit(np.concatenate([mean, deviation], axis=1)), unit(peak)
+    low, mean, _, deviation, peak = np.split(np.asarray(intermediate, np.float64), 5, axis=1)
+    middle = np.concatenate([mean, deviation], axis=1)
+    return unit(features), unit(middle), unit(peak), unit(low)
 
 
 @dataclasses.dataclass(frozen=True)
 class OODScore:
     """Training images as a model keeps them.
 
-    Terms, each (B, C): similarity to the nearest images of a class in every part, then the
-    Mahalanobis distances. A group is a set of terms; its score is that of the best class.
+    Terms, each (B, C) or (B, 1): similarity to the nearest images of a class in every part but the
+    last, Mahalanobis distance in the output features, principal distances.
 
     Attributes:
         images: per part (N, L_p) float16, L2-normalised; part 0 is the output features.
         labels: (N,) class of each image, the head's column.
-        whiten, means: per distance (L, L) and (C, L) float32: squared distances of whitened rows to
-            the whitened class means are Mahalanobis distances over L.
+        whiten, means: (D, D) and (C, D) float32: squared distances of whitened rows to the whitened
+            class means are Mahalanobis distances over D.
+        principal_mean, principal_axes: per part with principal directions (w,) and (K, w) float32,
+            axes over the deviation along them; none without intermediate features or with too few
+            images.
         center, spread: (T,) mean and deviation of each term over own images.
-        groups: (G, T), 1 where a term belongs to a group.
         group_center, group_spread: (G,) of each group's score over own images.
         own: scores of own images that the score has not seen; empty where none are to be had.
     """
 
     images: tuple[npt.NDArray[np.float16], ...]
     labels: Ints
-    whiten: tuple[npt.NDArray[np.float32], ...]
-    means: tuple[npt.NDArray[np.float32], ...]
+    whiten: npt.NDArray[np.float32]
+    means: npt.NDArray[np.float32]
+    principal_mean: tuple[npt.NDArray[np.float32], ...]
+    principal_axes: tuple[npt.NDArray[np.float32], ...]
     center: Floats
     spread: Floats
-    groups: Ints
     group_center: Floats
     group_spread: Floats
     own: Floats = dataclasses.field(default_factory=lambda: np.zeros(0))
@@ -103,41 +118,34 @@ class OODScore:
 
         Args:
             tuned: for an image tower that was trained on those images: `ood_parts` of own images
-                that it was not trained on. It has drawn its own images together, most of all in
-                the output features, so that only others show how far own images spread; and an
-                image must resemble them in the intermediate statistics alone, too.
+                that it was not trained on. It has drawn its own images together, so that only
+                others show how far own images spread.
         """
         kept = _share(np.asarray(labels, np.int64))
         own_labels = np.asarray(labels, np.int64)[kept]
-        images = tuple(np.asarray(part, np.float16)[kept] for part in parts)
+        images = tuple(np.asarray(part, np.float16)[kept] for part in parts[:_MIDDLE])
         _, index = np.unique(own_labels, return_inverse=True)
-        apart = tuned is not None and len(parts) > 1
-        fits = [
-            _leave_one_out(np.asarray(part, np.float64)[kept], index)
-            for part in parts[: 2 if apart else 1]
-        ]
-        count = len(parts) + len(fits)
-        groups = np.ones((1, count), np.int64)
-        if apart:
-            groups[0, -1] = 0  # the intermediate statistics' own distance
-            alone = np.ones(count, np.int64)
-            alone[[0, len(parts)]] = 0  # nearest and distance of the output features
-            groups = np.stack([groups[0], alone])
-        nothing = np.zeros(count), np.ones(count), groups, np.zeros(len(groups))
+        distances, whiten, means = _leave_one_out(np.asarray(parts[0], np.float64)[kept], index)
+        several = len(parts) > 1 and len(kept) >= 2 * IMAGES_A_DIRECTION
+        spread_out = [np.asarray(parts[k], np.float64)[kept] for k in _PRINCIPAL if several]
+        axes = [_principal(part) for part in spread_out]
+        terms = len(images) + 1 + len(axes)
+        groups = len(_groups(len(images), len(axes)))
         raw = cls(
             images,
             own_labels,
-            tuple(whiten for _, whiten, _ in fits),
-            tuple(means for _, _, means in fits),
-            *nothing,
-            np.ones(len(groups)),
+            whiten,
+            means,
+            tuple(mean for mean, _ in axes),
+            tuple(directions for _, directions in axes),
+            *(np.zeros(terms), np.ones(terms)),
+            *(np.zeros(groups), np.ones(groups)),
         )
         if tuned is not None and len(tuned[0]) > 1:
-            terms = raw._terms(tuned)
-        else:
-            terms = [_others_nearest(part, index) for part in images]
-            terms += [-distances for distances, _, _ in fits]
-        return raw._standardized(terms)
+            return raw._standardized(raw._terms(tuned))
+        near = [_others_nearest(part, index) for part in images]
+        principal = [_principal_out_of_fold(part, index) for part in spread_out]
+        return raw._standardized([*near, _similarity(distances), *principal])
 
     def score(
         self, parts: Sequence[AnyFloats], classes: Sequence[int] | None = None
@@ -156,26 +164,29 @@ class OODScore:
         return worst
 
     def _terms(self, parts: Sequence[AnyFloats]) -> list[Floats]:
-        """T terms, (B, C) each."""
+        """T terms, (B, C) or (B, 1) each."""
         names, index = np.unique(self.labels, return_inverse=True)
         terms = []
-        for part, images in zip(parts, self.images, strict=True):
+        for part, images in zip(parts, self.images, strict=False):
             similar = np.asarray(part, np.float64) @ images.astype(np.float64).T
             terms.append(_nearest(similar, index, len(names)))
-        for part, whiten, means in zip(parts, self.whiten, self.means, strict=False):
-            whitened = np.asarray(part, np.float64) @ whiten.astype(np.float64)
-            terms.append(-_squares(whitened, means.astype(np.float64)))
-        return terms
+        whitened = np.asarray(parts[0], np.float64) @ self.whiten.astype(np.float64)
+        terms.append(_similarity(_squares(whitened, self.means.astype(np.float64))))
+        axes = zip(_PRINCIPAL, self.principal_mean, self.principal_axes, strict=False)
+        return terms + [_along(np.asarray(parts[k], np.float64), m, a) for k, m, a in axes]
 
     def _group_scores(
         self, terms: Sequence[Floats], kept: npt.NDArray[np.bool_] | None = None
     ) -> Floats:
         """(G, B): in each group the standardized terms are added class by class; best class."""
         scales = zip(terms, self.center, self.spread, strict=True)
-        standard = np.stack([(term - c) / s for term, c, s in scales])  # (T, B, C)
+        standard = np.stack(
+            [np.broadcast_to((term - c) / s, terms[0].shape) for term, c, s in scales]
+        )  # (T, B, C)
         if kept is not None:
             standard = standard[:, :, kept]
-        joint = np.stack([standard[group == 1].sum(0) for group in self.groups])
+        groups = _groups(len(self.images), len(self.principal_mean))
+        joint = np.stack([standard[group].sum(0) for group in groups])
         best: Floats = joint.max(2, initial=-np.inf)
         return best
 
@@ -214,20 +225,73 @@ class OODScore:
 
     def _check_shapes(self) -> None:
         n, classes = len(self.labels), len(np.unique(self.labels))
-        terms = len(self.images) + len(self.whiten)
-        widths = [part.shape[1] if part.ndim == 2 else 0 for part in self.images]
+        terms = len(self.images) + 1 + len(self.principal_mean)
+        groups = len(_groups(len(self.images), len(self.principal_mean)))
+        width = self.whiten.shape[-1]
+        axes = zip(self.principal_mean, self.principal_axes, strict=True)
         fine = (
             n > 0
-            and all(part.shape == (n, w) for part, w in zip(self.images, widths, strict=True))
-            and 0 < len(self.whiten) == len(self.means) <= len(widths)
-            and all(x.shape == (w, w) for x, w in zip(self.whiten, widths, strict=False))
-            and all(x.shape == (classes, w) for x, w in zip(self.means, widths, strict=False))
+            and all(part.ndim == 2 and len(part) == n for part in self.images)
+            and self.images[0].shape == (n, width)
+            and self.whiten.shape == (width, width)
+            and self.means.shape == (classes, width)
+            and len(self.images) in (1, _MIDDLE)
+            and len(self.principal_mean) in (0, len(_PRINCIPAL))
+            and all(a.ndim == 2 and m.shape == a.shape[1:] for m, a in axes)
             and self.center.shape == self.spread.shape == (terms,)
-            and self.groups.shape[1:] == (terms,)
-            and self.group_center.shape == self.group_spread.shape == (len(self.groups),)
+            and self.group_center.shape == self.group_spread.shape == (groups,)
         )
         if not fine:
             raise ValueError("arrays of the OOD score do not fit each other")
+
+
+def _groups(near: int, principal: int) -> list[list[int]]:
+    """Terms of each group: all that know classes, those of the output features, the others."""
+    groups = [[*range(near + 1)]]
+    groups += [[0, near]] if near > 1 else []
+    groups += [[*range(near + 1, near + 1 + principal)]] if principal else []
+    return groups
+
+
+def _similarity(squares: Floats) -> Floats:
+    """Squared distances -> minus their logarithm: a far image's must not drown the other terms."""
+    return -np.log(squares + 1e-9)
+
+
+def _principal(x: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(N, w) -> mean (w,) and principal directions (K, w) over the deviation along them."""
+    n, mean = len(x), x.mean(0)
+    gaps = x - mean
+    if n > x.shape[1]:  # the same directions, from the smaller matrix
+        squares, columns = np.linalg.eigh(gaps.T @ gaps)
+        lengths, directions = np.sqrt(np.maximum(squares[::-1], 0)), columns.T[::-1]
+    else:
+        _, lengths, directions = np.linalg.svd(gaps, full_matrices=False)
+    count = min(max(n // IMAGES_A_DIRECTION, 1), MOST_DIRECTIONS, len(lengths))
+    deviation = lengths[:count, None] / np.sqrt(n)
+    flat = deviation < 1e-6  # one image, or copies of one: nothing to measure by
+    axes = np.where(flat, 0.0, directions[:count] / np.maximum(deviation, 1e-6))
+    return mean.astype(np.float32), axes.astype(np.float32)
+
+
+def _along(x: Floats, mean: AnyFloats, axes: AnyFloats) -> Floats:
+    """(B, w) -> (B, 1), higher is nearer to the mean along the axes."""
+    places = (x - mean.astype(np.float64)) @ axes.astype(np.float64).T
+    return _similarity((places**2).mean(1, keepdims=True))
+
+
+def _principal_out_of_fold(x: Floats, index: Ints) -> Floats:
+    """(N, w) -> (N, 1): `_along` directions fitted without the image's fold."""
+    if not 1 < len(x) < MANY_IMAGES:
+        return _along(x, *_principal(x))
+    turn = np.empty(len(x), np.int64)  # images of a class go to different folds
+    turn[np.argsort(index, kind="stable")] = np.arange(len(x))
+    folds = turn % min(FOLDS, len(x))
+    found = np.empty((len(x), 1))
+    for fold in np.unique(folds):
+        out = folds == fold
+        found[out] = _along(x[out], *_principal(x[~out]))
+    return found
 
 
 def _numbered(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewclip.ood import SHRINKAGE, OODScore, ood_parts, unit
+from fewclip.ood import IMAGES_A_DIRECTION, SHRINKAGE, OODScore, _principal, ood_parts, unit
 
 
 def draw(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -13,6 +13,7 @@ def draw(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> n
 
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
+TwoSamples = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 
 
 @pytest.fixture
@@ -24,17 +25,18 @@ def sample() -> Sample:
 
 
 def terms(fitted: OODScore, x: np.ndarray) -> np.ndarray:
-    """(2, B, C) similarity to the five nearest and minus the Mahalanobis distance, one by one."""
+    """(2, B, C) similarity to the five nearest and minus the log of the Mahalanobis distance."""
     own, labels = fitted.images[0].astype(np.float64), fitted.labels
     near = np.stack(
         [np.sort(x @ own[labels == c].T, axis=1)[:, -5:].mean(1) for c in np.unique(labels)], 1
     )
-    gaps = (x @ fitted.whiten[0])[:, None] - fitted.means[0]
-    return np.stack([near, -(gaps**2).sum(2)])
+    gaps = (x @ fitted.whiten)[:, None] - fitted.means
+    found: np.ndarray = np.stack([near, -np.log((gaps**2).sum(2) + 1e-9)])
+    return found
 
 
 def standard(fitted: OODScore, found: np.ndarray) -> np.ndarray:
-    """(2, B, C) terms -> (B,), as the class's docstring has it for one group."""
+    """(2, B, C) terms -> (B,), as the class's docstring has it for output features alone."""
     scaled = (found - fitted.center[:, None, None]) / fitted.spread[:, None, None]
     best: np.ndarray = scaled.sum(0).max(1)
     return (best - fitted.group_center[0]) / fitted.group_spread[0]
@@ -52,17 +54,58 @@ def test_it_is_the_best_class_of_the_standardized_sum(sample: Sample) -> None:
 def test_a_tuned_tower_is_scaled_by_images_it_was_not_trained_on(sample: Sample) -> None:
     x, labels, own = sample
     drawn = unit(0.9 * np.stack([x[labels == k].mean(0) for k in labels]) + 0.1 * x)  # collapsed
+    plain = OODScore.fit((drawn,), labels)
+    tuned = OODScore.fit((drawn,), labels, tuned=(own,))
+    assert plain.score((own,)).mean() < -3  # nothing like the training images
+    assert tuned.score((own,)).mean() > -1
+
+
+@pytest.fixture
+def parts(sample: Sample) -> TwoSamples:
+    """All four parts of training images and of others like them."""
+    x, labels, own = sample
     rng = np.random.default_rng(2)
-    lower, lower_own = (draw(rng, rng.standard_normal((3, 8)), labels) for _ in range(2))
-    lower_own = unit(lower + 0.1 * rng.standard_normal(lower.shape))
-    plain = OODScore.fit((drawn, lower, lower), labels)
-    tuned = OODScore.fit((drawn, lower, lower), labels, tuned=(own, lower_own, lower_own))
-    assert plain.score((own, lower_own, lower_own)).mean() < -3  # nothing like the training images
-    assert tuned.score((own, lower_own, lower_own)).mean() > -1
-    assert len(tuned.groups) == 2
-    # What the output features take for own images must look like them lower down as well.
-    odd = unit(rng.standard_normal(lower.shape))
-    assert tuned.score((drawn, odd, odd)).max() < np.median(tuned.own)
+    fields = []
+    for width in (16, 8, 8):
+        centres = rng.standard_normal((3, width))
+        fields.append((draw(rng, centres, labels), draw(rng, centres, labels)))
+    return (x, *(a for a, _ in fields)), (own, *(b for _, b in fields))
+
+
+def test_images_must_vary_as_own_images_do_and_not_only_resemble_one(
+    sample: Sample, parts: TwoSamples
+) -> None:
+    train, own = parts
+    fitted = OODScore.fit(train, sample[1])
+    assert len(fitted.group_center) == 3
+    middle = train[3].mean(0)
+    odd = middle + 4 * (own[3] - middle)
+    seen = fitted.score((*own[:3], odd))
+    assert np.median(seen) < np.quantile(fitted.score(own), 0.1)
+
+
+def test_the_principal_distance_is_mahalanobis_along_the_first_directions(
+    sample: Sample, parts: TwoSamples
+) -> None:
+    train, own = parts
+    fitted = OODScore.fit(train, sample[1])
+    x = train[3]
+    values, vectors = np.linalg.eigh(np.cov(x.T, bias=True))
+    count = len(x) // IMAGES_A_DIRECTION
+    along = (own[3] - x.mean(0)) @ vectors[:, ::-1][:, :count]
+    wanted = -np.log((along**2 / values[::-1][:count]).mean(1))
+    np.testing.assert_allclose(fitted._terms(own)[-1][:, 0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_principal_directions_of_more_images_than_dimensions_are_the_same() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 50))
+    _, few = _principal(x[:, :39])
+    _, many = _principal(x)
+    assert few.shape == (5, 39)
+    assert many.shape == (5, 50)
+    _, wide = _principal(np.pad(x[:, :30], ((0, 0), (0, 20))))  # by the other way
+    _, narrow = _principal(x[:, :30])
+    np.testing.assert_allclose(np.abs(wide[:, :30]), np.abs(narrow), atol=1e-5)
 
 
 def test_the_distance_is_mahalanobis(sample: Sample) -> None:
@@ -71,7 +114,7 @@ def test_the_distance_is_mahalanobis(sample: Sample) -> None:
     covariance = (x - means[labels]).T @ (x - means[labels]) / len(x)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / 16 * np.eye(16)
     gaps = others[:, None] - means
-    wanted = -np.einsum("bmd,de,bme->bm", gaps, np.linalg.inv(shrunk), gaps) / 16
+    wanted = -np.log(np.einsum("bmd,de,bme->bm", gaps, np.linalg.inv(shrunk), gaps) / 16)
     found = terms(OODScore.fit((x,), labels), others)[1]
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
@@ -102,26 +145,28 @@ def test_a_removed_class_no_longer_counts(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_one_shot_and_one_image_still_give_numbers(n: int) -> None:
-    fitted = OODScore.fit((np.eye(8)[:n],), np.arange(n))
-    scores = fitted.score((np.eye(8),))
+@pytest.mark.parametrize("count", [1, 4])
+def test_one_shot_and_one_image_still_give_numbers(n: int, count: int) -> None:
+    fitted = OODScore.fit((np.eye(8)[:n],) * count, np.arange(n))
+    scores = fitted.score((np.eye(8),) * count)
     assert np.isfinite(scores).all()
     assert scores[:n].min() > scores[n:].max()
 
 
-def test_it_comes_back_from_its_arrays(sample: Sample) -> None:
-    x, labels, own = sample
-    fitted = OODScore.fit((x, x[:, :8]), labels)
+def test_it_comes_back_from_its_arrays(sample: Sample, parts: TwoSamples) -> None:
+    train, own = parts
+    fitted = OODScore.fit(train, sample[1])
     again = OODScore.from_arrays(fitted.to_arrays())
     assert again is not None
-    np.testing.assert_array_equal(again.score((own, own[:, :8])), fitted.score((own, own[:, :8])))
+    np.testing.assert_array_equal(again.score(own), fitted.score(own))
     assert OODScore.from_arrays({}) is None
 
 
-@pytest.mark.parametrize("name", ["ood_whiten_0", "ood_groups", "ood_images_1", "ood_center"])
-def test_arrays_that_do_not_fit_are_refused(sample: Sample, name: str) -> None:
-    x, labels, _ = sample
-    arrays = OODScore.fit((x, x[:, :8]), labels).to_arrays()
+@pytest.mark.parametrize(
+    "name", ["ood_whiten", "ood_group_center", "ood_images_1", "ood_center", "ood_principal_mean_1"]
+)
+def test_arrays_that_do_not_fit_are_refused(sample: Sample, parts: TwoSamples, name: str) -> None:
+    arrays = OODScore.fit(parts[0], sample[1]).to_arrays()
     with pytest.raises(ValueError, match="do not fit"):
         OODScore.from_arrays(arrays | {name: arrays[name][:-1]})
 
@@ -130,7 +175,7 @@ def test_parts_are_normalised_one_by_one() -> None:
     rng = np.random.default_rng(0)
     features, intermediate = rng.standard_normal((4, 6)), rng.standard_normal((4, 15))
     parts = ood_parts(features, intermediate)
-    assert [part.shape for part in parts] == [(4, 6), (4, 6), (4, 3)]
+    assert [part.shape for part in parts] == [(4, 6), (4, 6), (4, 3), (4, 3)]
     for part in parts:
         np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1)
     assert len(ood_parts(features, None)) == 1
