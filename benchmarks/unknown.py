@@ -66,10 +66,9 @@ def scores(clf: fewclip.Classifier, sample: FeatureSample) -> tuple[np.ndarray, 
     return found, found >= calibration.threshold
 
 
-def spread(images: Images, count: int) -> Images:
-    """At most `count`, evenly from the whole list."""
-    places = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
-    return [images[k] for k in places]
+def evenly(total: int, count: int) -> np.ndarray:
+    """At most `count` of `total` indices, evenly from first to last."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int)
 
 
 class Matrix:
@@ -84,7 +83,8 @@ class Matrix:
             return self.frozen[name]
         if name in OWN:
             parts = read_own(self.data, self.folder, name, "test").values()
-            images = spread([image for part in parts for image in part], OWN_IMAGES)
+            listed = [image for part in parts for image in part]
+            images: Images = [listed[k] for k in evenly(len(listed), OWN_IMAGES)]
         else:
             images = generate(name, OOD_IMAGES)
         found = sample_features(clf.method, images, [0] * len(images), list(clf.classes))
@@ -108,7 +108,7 @@ class Matrix:
             if name == own:
                 continue
             sample = self.test_sample(clf, name)
-            sample = sample.take(np.asarray(spread(range(len(sample.labels)), OOD_IMAGES)))
+            sample = sample.take(evenly(len(sample.labels), OOD_IMAGES))
             other, known = scores(clf, sample)
             typed = scores(wider, sample)[1]
             cells[name] = Cell(auroc(mine, other), float(known.mean()), float(typed.mean()))

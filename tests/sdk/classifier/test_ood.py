@@ -38,8 +38,9 @@ def terms(fitted: OODScore, x: np.ndarray) -> np.ndarray:
 def standard(fitted: OODScore, found: np.ndarray) -> np.ndarray:
     """(2, B, C) terms -> (B,), as the class's docstring has it for output features alone."""
     scaled = (found - fitted.center[:, None, None]) / fitted.spread[:, None, None]
-    best: np.ndarray = scaled.sum(0).max(1)
-    return (best - fitted.group_center[0]) / fitted.group_spread[0]
+    best = scaled.sum(0).max(1)
+    score: np.ndarray = (best - fitted.group_center[0]) / fitted.group_spread[0]
+    return score
 
 
 def test_it_is_the_best_class_of_the_standardized_sum(sample: Sample) -> None:
