@@ -25,7 +25,7 @@ import fewclip
 from benchmarks.own_data import read_task
 from fewclip.heads import FeatureSample, FittedHead, fit_gda, fit_stacked
 from fewclip.images import load_image
-from fewclip.ood import ood_parts
+from fewclip.ood import NEAREST_PARTS, ood_parts
 from fewclip.suggest import Candidates, suggest
 from fewclip.training.features import sample_features
 
@@ -93,7 +93,7 @@ def curve(pool: Pool, seed: int, *, suggested: bool) -> Floats:
     """(STEPS + 1,) accuracy on the test photos after each round."""
     rng = np.random.default_rng(seed)
     truth, m = pool.train.labels, len(pool.classes)
-    features = np.concatenate(ood_parts(*_plain(pool.train)), axis=1)
+    features = np.concatenate(ood_parts(*_plain(pool.train))[:NEAREST_PARTS], axis=1)
     own = [rng.permutation(np.flatnonzero(truth == c))[:START] for c in range(m)]
     labelled = np.concatenate(own)
     found = []

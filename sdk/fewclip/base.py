@@ -21,6 +21,7 @@ from fewclip.contract import Card
 from fewclip.errors import ClassNameError, OptionError
 from fewclip.explain import Explanation, Question, occlusion
 from fewclip.explain.explanation import Heat, over_photo
+from fewclip.ood import NEAREST_PARTS
 from fewclip.preprocess import WORKERS, Image, Images, Inputs, batches, load_image, to_input
 
 if TYPE_CHECKING:
@@ -188,8 +189,9 @@ class BaseClassifier(abc.ABC):
         itm, cat, _ = outputs
         temperature = self.card.calibration.temperature
         proba = decide.probabilities(itm, cat, self.card.head, temperature)
-        features = np.concatenate(parts, axis=1)
         known = self._training_parts()
+        compared = parts[: len(known) or NEAREST_PARTS]  # what the model keeps of training images
+        features = np.concatenate(compared, axis=1)
         labelled = np.concatenate(known, axis=1) if known else features[:0]
         return suggest(Candidates(images, features, labelled, proba, self.classes), n)
 
@@ -201,7 +203,7 @@ class BaseClassifier(abc.ABC):
 
     @abc.abstractmethod
     def _training_parts(self) -> tuple[npt.NDArray[np.float16], ...]:
-        """`ood.ood_parts` of the training images, as far as the model keeps them; else none."""
+        """The first `ood.ood_parts` of the training images, where the OOD score keeps them; or none."""
 
     def _knowing(self, names: Sequence[str]) -> Self:
         """This model, with those of the names added that it does not know."""

@@ -43,7 +43,7 @@ Ints = npt.NDArray[np.int64]
 _ARRAYS = ("labels", "whiten", "means", "center", "spread", "group_center", "group_spread")
 _TUPLES = ("images", "principal_mean", "principal_axes")  # one array for each part
 
-_MIDDLE = 3  # parts with nearest images: output features, mean and deviation, maximum
+NEAREST_PARTS = 3  # parts with nearest images: output features, mean and deviation, maximum
 _PRINCIPAL = (2, 3)  # parts with principal directions: maximum, mean at a quarter
 
 
@@ -123,7 +123,7 @@ class OODScore:
         """
         kept = _share(np.asarray(labels, np.int64))
         own_labels = np.asarray(labels, np.int64)[kept]
-        images = tuple(np.asarray(part, np.float16)[kept] for part in parts[:_MIDDLE])
+        images = tuple(np.asarray(part, np.float16)[kept] for part in parts[:NEAREST_PARTS])
         _, index = np.unique(own_labels, return_inverse=True)
         distances, whiten, means = _leave_one_out(np.asarray(parts[0], np.float64)[kept], index)
         several = len(parts) > 1 and len(kept) >= 2 * IMAGES_A_DIRECTION
@@ -235,7 +235,7 @@ class OODScore:
             and self.images[0].shape == (n, width)
             and self.whiten.shape == (width, width)
             and self.means.shape == (classes, width)
-            and len(self.images) in (1, _MIDDLE)
+            and len(self.images) in (1, NEAREST_PARTS)
             and len(self.principal_mean) in (0, len(_PRINCIPAL))
             and all(a.ndim == 2 and m.shape == a.shape[1:] for m, a in axes)
             and self.center.shape == self.spread.shape == (terms,)
