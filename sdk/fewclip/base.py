@@ -203,7 +203,7 @@ class BaseClassifier(abc.ABC):
 
     @abc.abstractmethod
     def _training_parts(self) -> tuple[npt.NDArray[np.float16], ...]:
-        """The first `ood.ood_parts` of the training images, where the OOD score keeps them; or none."""
+        """`ood.ood_parts` of the training images, as many as the OOD score keeps; or none."""
 
     def _knowing(self, names: Sequence[str]) -> Self:
         """This model, with those of the names added that it does not know."""
