@@ -67,7 +67,7 @@ def take_every_step(view: Any, out: Path) -> None:
     shoot(view, out, "images")
     go(view, "adapt")
     view.get_by_role("button", name="Train", exact=True).click()
-    expect(view.locator("#job")).to_contain_text("Best so far")
+    expect(view.locator("#job")).to_contain_text("Trying")
     shoot(view, out, "adapt")
     expect(view.locator("#job")).to_contain_text("Done")
     expect(view.locator("#headline")).to_contain_text("After")
@@ -88,10 +88,11 @@ def take_every_step(view: Any, out: Path) -> None:
             image.save(file)
         view.locator("#classify-photos input[type=file]").first.set_input_files(files)
         expect(view.locator("#answers .fc-answer")).to_have_count(len(files))
-    view.get_by_label("More classes, by name alone").fill("house")
-    view.keyboard.press("Enter")
-    expect(view.locator("#answers")).to_contain_text("house")
     shoot(view, out, "classify")
+    view.get_by_label("More classes, by name alone").fill("a house")
+    view.keyboard.press("Enter")
+    expect(view.locator("#answers")).to_contain_text("a house")
+    shoot(view, out, "classify", "typed-")
     view.get_by_role("button", name="Why?").last.click()
     expect(view.locator("#answers .fc-heat img")).to_have_count(1)
     shoot(view, out, "classify", "why-")
@@ -120,6 +121,16 @@ def house() -> Image.Image:
     return picture
 
 
+def whole_rows(view: Any, step: str) -> int:
+    """The height up to TALLEST at which no row of a step is cut, pixels."""
+    ends = view.locator(f"#step-{step} :is(.fc-card, .fc-mistake, .fc-answer)").evaluate_all(
+        "(all, step) => all.map(e => e.getBoundingClientRect().bottom -"
+        " document.querySelector(step).getBoundingClientRect().top)",
+        f"#step-{step}",
+    )
+    return round(max((end for end in ends if end <= TALLEST), default=TALLEST)) + 6
+
+
 def shoot(view: Any, out: Path, step: str, kind: str = "") -> None:
     """One step at both widths, light and dark, as NAME-WIDTH.png and NAME-WIDTH-dark.png."""
     for width in WIDTHS:
@@ -131,7 +142,8 @@ def shoot(view: Any, out: Path, step: str, kind: str = "") -> None:
             view.mouse.move(0, 0)
             view.wait_for_timeout(400)  # transitions of colour
             shot = Image.open(io.BytesIO(view.locator(f"#step-{step}").screenshot()))
-            picture = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, TALLEST)))
+            height = shot.height if shot.height <= TALLEST else whole_rows(view, step)
+            picture = shot.convert("RGB").crop((0, 0, shot.width, height))
             name = f"{kind}{step}-{width}{'-dark' if scheme == 'dark' else ''}.png"
             picture.quantize(256, dither=Image.Dither.NONE).save(out / name, optimize=True)
     view.evaluate("document.body.classList.remove('dark')")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewclip_app.server import run
     from fewclip_app.settings import Settings
-    from fewclip_app.ui.step_classify import classify_ui
+    from fewclip_app.ui.served import classify_ui
     from fewclip_app.ui.theme import mount_options
 
 __all__ = ["Settings", "classify_ui", "mount_options", "run"]
 
-_HOMES = {"Settings": "settings", "classify_ui": "ui.step_classify", "mount_options": "ui.theme"}
+_HOMES = {"Settings": "settings", "classify_ui": "ui.served", "mount_options": "ui.theme"}
 
 
 def __getattr__(name: str) -> Any:

@@ -23,10 +23,11 @@ from gradio.events import api as endpoint
 
 from fewclip.decide import Prediction
 from fewclip.errors import DataError
-from fewclip_app.ui import step_adapt, step_download, step_images
 from fewclip_app.ui.events import on_error, uploaded
-from fewclip_app.ui.step_classify import answer
+from fewclip_app.ui.steps import step_adapt, step_download, step_images
+from fewclip_app.ui.steps.step_classify import answer
 from fewclip_app.work import archive, training
+from fewclip_app.work.evaluation import TOP
 from fewclip_app.work.job_queue import Job, user_message
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
@@ -100,7 +101,7 @@ def build(sessions: Sessions) -> None:
             _model(workspace).classifier,
             [(str(path), path.name) for path in paths],
             sessions.settings.max_pixels,
-            training.TOP,
+            TOP,
         )
         said = [a.to_dict() if isinstance(a, Prediction) else {"error": a} for _, a in pairs]
         if not many and "error" in said[0]:

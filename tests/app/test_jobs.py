@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fewclip.errors import DataError, StoppedError
-from fewclip_app.ui.step_adapt import draw_job
+from fewclip_app.ui.steps.step_adapt import draw_job
 from fewclip_app.work.job_queue import Job, JobQueue, user_message
 from fewclip_app.work.stages import Stages
 
@@ -132,7 +132,10 @@ def test_the_lines_of_an_automatic_choice_become_stages(jobs: JobQueue) -> None:
     drawn = draw_job(job, jobs)
     assert "Best so far: gda, 75.0% right" in drawn
     assert "at most 1 min" in drawn
-    stages.report("chosen: gda")
+    stages.report("dept: 70.0% right out of fold; best so far: gda, 75.0% right; 40 s left")
+    assert job.stage == "Choosing what suits your photos"
+    stages.report("chosen: dept")
+    assert job.best == "dept, 70.0% right"
     assert job.seconds_left() is None
     assert "at most" not in draw_job(job, jobs)
 

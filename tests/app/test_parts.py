@@ -19,11 +19,13 @@ from fewclip.errors import ClassNameError, DataError, OptionError, StoppedError
 from fewclip.report import Report
 from fewclip_app.command import app_arguments
 from fewclip_app.settings import Settings
-from fewclip_app.ui import render, step_results
-from fewclip_app.ui.step_download import NAME, slug
+from fewclip_app.ui import render
+from fewclip_app.ui.steps import step_results
+from fewclip_app.ui.steps.step_download import NAME, slug
+from fewclip_app.work.evaluation import Evaluation
 from fewclip_app.work.job_queue import Job
 from fewclip_app.work.sessions import Sessions
-from fewclip_app.work.training import Evaluation, Model, read_names
+from fewclip_app.work.training import Model, read_names
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -192,7 +194,15 @@ def test_a_typed_class_is_shown_however_small_its_score() -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0, "0%"), (1, "100%"), (0.996, "99.6%"), (0.5, "50%"), (0.051, "5.1%"), (0.0001, "0.0%")],
+    [
+        (0, "0%"),
+        (1, "100%"),
+        (0.996, "99.6%"),
+        (0.99999, "99.9%"),
+        (0.5, "50%"),
+        (0.051, "5.1%"),
+        (0.0001, "0.0%"),
+    ],
 )
 def test_a_share_is_never_rounded_to_certainty(share: float, text: str) -> None:
     assert render.percent(share) == text

@@ -9,16 +9,17 @@ import gradio as gr
 
 from fewclip.base import BaseClassifier
 from fewclip_app import api
-from fewclip_app.ui import (
-    render,
+from fewclip_app.ui import render
+from fewclip_app.ui.browser import script
+from fewclip_app.ui.events import EVENT
+from fewclip_app.ui.steps import (
     step_adapt,
     step_classify,
     step_download,
     step_images,
     step_results,
+    step_suggest,
 )
-from fewclip_app.ui.browser import script
-from fewclip_app.ui.events import EVENT
 from fewclip_app.work.sessions import Sessions
 
 STEPS = {
@@ -53,6 +54,7 @@ def build(sessions: Sessions) -> gr.Blocks:
                 elem_classes="fc-lead",
             )
             panel = step_classify.panel(_asked(sessions), max_pixels=sessions.settings.max_pixels)
+            step_suggest.build(sessions, panel, images)
             loaded = step_download.build_load(sessions)
             gr.HTML(render.links(("Download it", "download")))
         with gr.Column(elem_classes="fc-step", elem_id="step-download"):

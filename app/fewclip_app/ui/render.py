@@ -92,7 +92,7 @@ def answer(
     Args:
         below: HTML that follows the scores.
     """
-    picture = "" if image is None else f"<img src='{_data_uri(image)}' alt='{escape(name)}'>"
+    picture = "" if image is None else f"<img src='{data_uri(image)}' alt='{escape(name)}'>"
     if isinstance(said, str):
         return f"<div class='fc-answer'>{picture}<div>{note(said, 'error')}</div></div>"
     if said.known is not False:
@@ -254,12 +254,13 @@ def loss_curve(losses: Mapping[int, float], done: float, epochs: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Whole per cent, but never 100% for 99.6%."""
+    """Whole per cent, but never 100% for what is less."""
     whole = share in (0, 1) or 0.0995 <= share < 0.985
-    return f"{100 * share:.0f}%" if whole else f"{100 * share:.1f}%"
+    return f"{100 * share:.0f}%" if whole else f"{min(100 * share, 99.9):.1f}%"
 
 
-def _data_uri(image: PILImage.Image) -> str:
+def data_uri(image: PILImage.Image) -> str:
+    """A small copy of an image as a data address."""
     small = image.copy()
     small.thumbnail((168, 168))
     out = io.BytesIO()

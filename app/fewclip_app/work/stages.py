@@ -8,6 +8,9 @@ from fewclip_app.work.job_queue import Job
 
 _BUDGET = re.compile(r"; \d+ s left$")  # the page counts that down by itself
 _BEST = "; best so far: "
+_TRIED = re.compile(r"(.+): ([\d.]+%) right out of fold$")
+_CHOSEN = "chosen: "
+_CHOOSING = "Choosing what suits your photos"
 
 
 class Stages:
@@ -15,10 +18,11 @@ class Stages:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._right: dict[str, str] = {}  # of each way that was tried
 
     def choose_within(self, seconds: float) -> None:
         """An automatic choice begins, which may take so long."""
-        self._job.begin("Choosing what suits your photos", within=seconds)
+        self._job.begin(_CHOOSING, within=seconds)
 
     def report(self, line: str) -> None:
         """One line of the SDK.
@@ -28,5 +32,13 @@ class Stages:
         """
         line, _, best = _BUDGET.sub("", line).partition(_BEST)
         self._job.best = best or self._job.best
-        over = line.startswith(("chosen:", "stopped;"))
-        self._job.begin(line[:1].upper() + line[1:], within=0 if over else None)
+        if tried := _TRIED.match(line):
+            self._right[tried[1]] = tried[2]
+            self._job.begin(_CHOOSING)
+        elif line.startswith(_CHOSEN):
+            name = line.removeprefix(_CHOSEN)
+            right = f", {self._right[name]} right" if name in self._right else ""
+            self._job.best = name + right
+            self._job.begin(f"Chosen: {name}", within=0)
+        else:
+            self._job.begin(line[:1].upper() + line[1:])

@@ -15,15 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fewclip.base import BaseClassifier
 from fewclip.contract import Card
-from fewclip.data import Skipped, Split, read_labelled
-from fewclip.decide import Prediction
+from fewclip.data import Skipped
 from fewclip.errors import ArtifactError, BackboneError, ClassNameError, FewclipError
-from fewclip.report import Report
 from fewclip_app.work import archive
+from fewclip_app.work.evaluation import Evaluation, measure, unseen
 from fewclip_app.work.stages import Stages
 
 if TYPE_CHECKING:
@@ -31,34 +28,6 @@ if TYPE_CHECKING:
     from fewclip_app.work.job_queue import Job
     from fewclip_app.work.uploads import Photo
     from fewclip_app.work.workspace import Workspace
-
-TOP = 5
-AT_ONCE = 32  # images measured between two reports
-
-
-@dataclasses.dataclass(frozen=True)
-class Mistake:
-    """One image that was evaluation wrongly."""
-
-    photo: Photo
-    truth: str
-    said: Prediction
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How good a model is on images that it was not trained on.
-
-    Attributes:
-        before: the same images, by class names alone.
-        own: whether they are the person's own test images, or were kept out of training.
-        mistakes: what was wrong, the most confident first.
-    """
-
-    before: Report
-    after: Report
-    own: bool
-    mistakes: tuple[Mistake, ...]
 
 
 @dataclasses.dataclass
@@ -154,11 +123,11 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     made = dataclasses.replace(made, split=dataclasses.replace(made.split, skipped=skipped))
     photos = {str(photo.path): photo for photos in kept.values() for photo in photos}
     held_out = [(photos[str(i.image)], made.split.classes[i.label]) for i in made.split.val]
-    evaluated_on, repeated = _unseen(test, made.split) if test else (held_out, [])
+    evaluated_on, repeated = unseen(test, made.split) if test else (held_out, [])
     before = None
     if evaluated_on:
         untrained = classifier.zero_shot_on(made.backbone, made.phrases, made.template)
-        before = _report(untrained, evaluated_on, job, "Measuring CLIP before the training")[0]
+        before = measure(untrained, evaluated_on, job, "Measuring CLIP before the training")[0]
     job.begin("Training")
     if made.automatic:
         stages.choose_within(made.budget or default_budget(len(made.split.train)))
@@ -168,7 +137,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     job.begin("Measuring the result", within=0)
     evaluation = None
     if before is not None:
-        after, mistakes = _report(tuned, evaluated_on, job, "Measuring the result")
+        after, mistakes = measure(tuned, evaluated_on, job, "Measuring the result")
         evaluation = Evaluation(before=before, after=after, own=bool(test), mistakes=mistakes)
     return Model(tuned, evaluation, (*skipped, *repeated), folder=folder)
 
@@ -291,41 +260,6 @@ def read_names(text: str) -> list[str]:
         if len(name) > 200:
             raise ClassNameError(f"{name[:40]!r}... is too long for a class name; shorten it")
     return list(dict.fromkeys(name for name in names if name))
-
-
-def _report(
-    classifier: BaseClassifier, images: Sequence[tuple[Photo, str]], job: Job, stage: str
-) -> tuple[Report, tuple[Mistake, ...]]:
-    """The figures over the images, and what was wrong."""
-    parts = []
-    for first in range(0, len(images), AT_ONCE):
-        job.begin(stage, first / len(images))
-        part = [photo.path for photo, _ in images[first : first + AT_ONCE]]
-        parts.append(classifier.predict_proba(part))
-    proba = np.concatenate(parts)
-    truth = [classifier.classes.index(label) for _, label in images]
-    wrong = [pair for pair, row, i in zip(images, proba, truth, strict=True) if row.argmax() != i]
-    said = classifier.predict([photo.path for photo, _ in wrong], top_k=TOP) if wrong else []
-    mistakes = [Mistake(photo, label, a) for (photo, label), a in zip(wrong, said, strict=True)]
-    mistakes.sort(key=lambda mistake: -mistake.said.score)
-    return Report.from_predictions(proba, truth, classifier.classes), tuple(mistakes)
-
-
-def _unseen(
-    test: Sequence[tuple[Photo, str]], split: Split
-) -> tuple[list[tuple[Photo, str]], list[Skipped]]:
-    """The test images that the model is not trained on, and the others."""
-    learned = {item.content for item in split.train}
-    items, _ = read_labelled([(photo.path, label) for photo, label in test], split.classes)
-    contents = {str(item.image): item.content for item in items}
-    new, repeated = [], []
-    for photo, label in test:
-        content = contents.get(str(photo.path))
-        if content in learned:
-            repeated.append(Skipped(photo.source, "a test image that is also one to learn from"))
-        elif content is not None:
-            new.append((photo, label))
-    return new, repeated
 
 
 def _without_places(tuned: Classifier) -> Classifier:

@@ -75,5 +75,20 @@ def test_an_automatic_choice_shows_its_stages_and_why_it_answers(
     me.view.keyboard.press("Escape")
     me.expect(heat).to_be_hidden()
     me.told("answers", re.compile("possible|Could be|No other class"))
+
+    more = [tmp_path / f"more-{i}.png" for i in range(4)]
+    for i, file in enumerate(more):
+        digits.draw("one", 60 + i).save(file)
+    me.upload(me.part("classify-photos"), *more)
+    me.answers(5)
+    me.view.get_by_role("button", name="Which of these photos").click()
+    me.button("Choose some for me").click()
+    proposals = me.part("proposals").locator("li")
+    me.expect(proposals.first).to_contain_text("labelled")
+    proposals.first.get_by_role("combobox").select_option("one")
+    me.expect(proposals.first).to_contain_text("Added to one.")
+    me.part("proposals").get_by_role("link", name="Train again").click()
+    me.step("Images")
+    me.told("image-summary", "2 classes with 21 images")
     assert not me.broken
     assert "Traceback" not in page.log()[before:]

@@ -1,21 +1,13 @@
-"""The classify step, shared by the page and by the service. No training, and no torch.
-
-import fewclip_app
-from fewclip.runtime import OnnxClassifier
-
-blocks = fewclip_app.classify_ui(OnnxClassifier("pets-onnx"))
-app = gr.mount_gradio_app(app, blocks, path="/ui", **fewclip_app.mount_options())
-"""
+"""Step 4 of the page, and all of the served page: photos in, answers out. No training, no torch."""
 
 from __future__ import annotations
 
 import base64
-import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gradio as gr
 from PIL import Image as PILImage
@@ -35,9 +27,6 @@ COVERAGE = 0.9  # of the sets of possible answers
 AT_ONCE = 100  # images that are answered in one go
 _ANSWERING = threading.BoundedSemaphore(2)  # more at a time would only slow each other down
 
-_VISITORS = 10_000  # whose choice of a model is remembered
-
-Served = BaseClassifier | Mapping[str, BaseClassifier]
 # (typed classes, the page's request) -> the classifier to ask, None where there is none yet
 Choose = Callable[[Sequence[str], gr.Request], BaseClassifier | None]
 
@@ -85,7 +74,7 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             typed = read_names(text or "")
             classifier = choose(typed, request)
             if classifier is None or not photos:
-                return _NO_MODEL if classifier is None else _EMPTY
+                return NO_MODEL if classifier is None else _EMPTY
             with _ANSWERING:
                 return draw_answers(classifier, photos, max_pixels, typed)
         except FewclipError as error:
@@ -107,7 +96,7 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             typed = read_names(text or "")
             classifier = choose(typed, request)
             if classifier is None:
-                said = _NO_MODEL
+                said = NO_MODEL
             else:
                 with _ANSWERING:
                     said = draw_frame(classifier, str(event.frame), max_pixels, typed)
@@ -177,7 +166,7 @@ def draw_answers(
     """HTML for the answers to at most `AT_ONCE` images; those without a path did not arrive."""
     shown = photos[:AT_ONCE]
     arrived = [(path, name) for path, name in shown if path]
-    coverage, remark = possible_coverage(classifier)
+    coverage, remark = possible_coverage(classifier, typed)
     pairs = iter(answer(classifier, arrived, max_pixels, len(classifier.classes), coverage))
     cards = ""
     for i, (path, name) in enumerate(shown):
@@ -188,8 +177,10 @@ def draw_answers(
     return f"<div class='fc-answers'>{cards}</div>{rest}<p><small>{escape(remark)}</small></p>"
 
 
-def possible_coverage(classifier: BaseClassifier) -> tuple[float | None, str]:
+def possible_coverage(classifier: BaseClassifier, typed: Sequence[str]) -> tuple[float | None, str]:
     """The coverage of the sets that a model can give, and a remark for people about them."""
+    if typed:
+        return None, "Which other answers are possible is said for trained classes alone."
     try:
         classifier.check_coverage(COVERAGE)
     except CoverageError as error:
@@ -206,7 +197,7 @@ def _why(key: str, name: str) -> str:
     return (
         f"<button type='button' class='fc-button fc-small' popovertarget='{key}' "
         f"aria-label='Why? {escape(name)}'>Why?</button><div popover id='{key}' class='fc-detail' "
-        f"role='dialog' aria-label='Why? {escape(name)}'>{heat.slot(key)}</div>"
+        f"role='dialog' aria-label='Why? {escape(name)}'>{escape(name)}{heat.slot(key)}</div>"
     )
 
 
@@ -231,99 +222,8 @@ def draw_frame(
     return render.answer(None, "what the camera sees", said, typed)
 
 
-def classify_ui(
-    served: Served | Callable[[], Served], *, max_pixels: int = MAX_PIXELS
-) -> gr.Blocks:
-    """The classify step alone: what `fewclip serve DIR --ui` mounts.
-
-    Args:
-        served: an OnnxClassifier or a Classifier, or {name: classifier} to choose from, or a
-            function of no arguments that returns what there is now (a service may swap its models).
-        max_pixels: of one image.
-    """
-
-    def current() -> Mapping[str, BaseClassifier]:
-        found = served() if callable(served) else served
-        return {found.card.name: found} if isinstance(found, BaseClassifier) else found
-
-    chosen = _Chosen(current)
-
-    @functools.lru_cache(maxsize=16)
-    def extended(base: BaseClassifier, names: tuple[str, ...]) -> BaseClassifier:
-        return base.add_classes(list(names)) if names else base
-
-    def choose(names: Sequence[str], request: gr.Request) -> BaseClassifier | None:
-        base = chosen.classifier(request)
-        if base is None:
-            return None
-        return extended(base, tuple(name for name in names if name not in base.classes))
-
-    models = current()
-    several = len(models) > 1
-    title = "fewclip" if several else next(iter(models))
-    with gr.Blocks(
-        title=f"{title}: classify", analytics_enabled=False, delete_cache=(600, 3600)
-    ) as blocks:
-        head = gr.HTML(_head(title, next(iter(models.values()))))
-        model = gr.Radio(list(models), value=next(iter(models)), label="Model", visible=several)
-        with gr.Column(elem_classes="fc-step"):
-            classify = panel(choose, max_pixels=max_pixels)
-
-        def on_load(request: gr.Request) -> tuple[Any, str]:
-            names, name = list(current()), chosen.name(request)
-            return gr.update(choices=names, value=name, visible=len(names) > 1), on_model(
-                name, request
-            )
-
-        def on_model(name: str, request: gr.Request) -> str:
-            chosen.choose(name, request)
-            base = chosen.classifier(request)
-            return _NO_MODEL if base is None else _head(chosen.name(request), base)
-
-        quiet = {**EVENT, "show_progress": "hidden"}
-        if several:  # which of them are served may have changed since this page was built
-            blocks.load(on_load, None, [model, head], **quiet)
-        model.input(on_model, model, head, **quiet).then(
-            classify.show, [classify.photos, classify.names], classify.answers, **quiet
-        )
-    return blocks  # type: ignore[no-any-return]
-
-
-class _Chosen:
-    """Which of the served models each visitor asks; the first one until they choose."""
-
-    def __init__(self, current: Callable[[], Mapping[str, BaseClassifier]]) -> None:
-        self._current = current
-        self._names: dict[str, str] = {}  # visitor -> model, the latest last
-
-    def choose(self, name: str, request: gr.Request) -> None:
-        visitor = str(request.session_hash)
-        self._names.pop(visitor, None)
-        self._names[visitor] = name
-        for oldest in list(self._names)[:-_VISITORS]:
-            self._names.pop(oldest, None)
-
-    def name(self, request: gr.Request) -> str:
-        """The chosen model while it is served; "" when there is none at all."""
-        models = self._current()
-        name = self._names.get(str(request.session_hash), "")
-        return name if name in models else next(iter(models), "")
-
-    def classifier(self, request: gr.Request) -> BaseClassifier | None:
-        return self._current().get(self.name(request))
-
-
-def _head(title: str, classifier: BaseClassifier) -> str:
-    classes = classifier.classes
-    known = ", ".join(classes[:12]) + (" ..." if len(classes) > 12 else "")
-    return (
-        f"<div class='fc-head'><h1>{escape(title)}</h1>"
-        f"<p>Knows {len(classes)} classes: {escape(known)}</p></div>"
-    )
-
-
 _EMPTY = render.empty("Drop a photo, or take one: what it shows will stand here.")
-_NO_MODEL = render.empty("No model yet: train one in step 2, or load one made earlier.")
+NO_MODEL = render.empty("No model yet: train one in step 2, or load one made earlier.")
 _ASK = (
     "<div class='fc-ask'><div class='fc-drop' data-act='choose'>Drop photos here, or paste them"
     "</div><div class='fc-card-foot'>"

@@ -10,8 +10,9 @@ import gradio as gr
 
 from fewclip.errors import DataError
 from fewclip_app.ui import heat, render
+from fewclip_app.work.evaluation import Evaluation, Mistake
 from fewclip_app.work.sessions import Sessions
-from fewclip_app.work.training import Evaluation, Mistake, Model
+from fewclip_app.work.training import Model
 from fewclip_app.work.workspace import Workspace
 
 GALLERY = 24  # mistakes that are shown
@@ -77,7 +78,7 @@ def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
     shown = f"the {GALLERY} surest of them" if count > GALLERY else "the surest first"
     return (
         f"<p><small>{count} wrong answer{'s' * (count > 1)}, {shown}. Choose one to see all that "
-        f"it said.</small></p><div class='fc-mistakes'>{cards}</div>"
+        f"it said, and why.</small></p><div class='fc-mistakes'>{cards}</div>"
     )
 
 

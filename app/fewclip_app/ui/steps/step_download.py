@@ -13,7 +13,7 @@ import gradio as gr
 
 from fewclip_app.ui import render
 from fewclip_app.ui.events import EVENT
-from fewclip_app.ui.step_adapt import POLL_SECONDS, clock
+from fewclip_app.ui.steps.step_adapt import POLL_SECONDS, clock
 from fewclip_app.work import archive, training
 from fewclip_app.work.job_queue import Job, user_message
 from fewclip_app.work.sessions import Sessions
@@ -155,7 +155,7 @@ def slug(text: str) -> str:
 def serve_commands(name: str) -> str:
     """What to type to serve the exported model."""
     return (
-        "pip install 'fewclip[service]'\n"
+        "# where fewclip is installed with its extra 'service':\n"
         f"unzip {name}-onnx.zip\n"
         f"fewclip serve {name}-onnx --port 3000\n"
         "\n"

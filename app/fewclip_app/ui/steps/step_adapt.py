@@ -184,7 +184,8 @@ def draw_job(job: Job, jobs: JobQueue) -> str:
     curve = "" if at is None else render.loss_curve(dict(job.losses), through, at.epochs)
     if job.state == "done":
         many = f" after {at.epochs} epoch{'s' * (at.epochs > 1)}" if at else ""
-        head = render.progress_line(f"Done{many}")
+        best = f"Best for your photos: {job.best} on those it had not seen" if job.best else ""
+        head = render.progress_line(f"Done{many}", best)
         return f"<div class='fc-job' role='status'>{head}{_ON}{curve}</div>"
     if at is not None and through < at.epochs:
         left, loss = f"{clock(at.seconds_left)} left", f"loss {at.loss:.3f}"
