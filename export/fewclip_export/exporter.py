@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fewclip import artifact
 from fewclip.classifier import Classifier
@@ -20,15 +23,18 @@ from fewclip.contract import (
 )
 from fewclip.data import read_labelled
 from fewclip.errors import OptionError
-from fewclip.preprocess import Image
+from fewclip.preprocess import Image, preprocess
 from fewclip.tokenizer import Tokenizer
 from fewclip_export import parity
 from fewclip_export.graph import export_graphs, finish_graph, on_cpu
-from fewclip_export.parity_images import gather
+from fewclip_export.parity_images import ParitySamples, gather
 from fewclip_export.precision import check_precision, to_fp16, to_int8
 from fewclip_export.report import ExportReport
+from fewclip_export.sensitivity import rank_products
 
+Floats = npt.NDArray[np.floating[Any]]
 Say = Callable[[str], None]
+RANKED_ON = 16  # images that the sensitivity of matrix products is measured on
 
 
 def export(
@@ -59,11 +65,21 @@ def export(
     def fill(folder: Path) -> Card:
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
-            reference = _write_graphs(trained, card, folder, work, say)
+            arrays, reference = _write_graphs(trained, card, folder, work, say)
             proof = gather(given, classifier.validation, trained.card, work, seed)
             say(f"comparing on {len(proof.paths)} image files")
             findings = parity.examine(trained, folder, card, proof, reference, work)
-        failed = parity.failures(findings, precision)
+            failed = parity.failures(findings, precision)
+            kept: tuple[str, ...] = ()
+            if failed and precision == "int8":
+                graph = work / IMAGE_GRAPH
+                for kept in _rescues(trained, graph, proof, say):
+                    to_int8(graph, folder / IMAGE_GRAPH, kept)
+                    finish_graph(folder / IMAGE_GRAPH, card, arrays)
+                    findings = parity.examine(trained, folder, card, proof, reference, work)
+                    failed = parity.failures(findings, precision)
+                    if not failed:
+                        break
         if failed and not force:
             raise parity.refusal(precision, failed, findings)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -73,6 +89,7 @@ def export(
             folder=os.fspath(out),
             files=sizes,
             size=sum(sizes.values()),
+            float_products=kept,
             failures=failed,
         )
         reports.append(report)
@@ -84,10 +101,29 @@ def export(
     return reports[0]
 
 
+def _rescues(
+    trained: Classifier, graph: Path, proof: ParitySamples, say: Say
+) -> Iterator[tuple[str, ...]]:
+    """Ever more of the most sensitive matrix products to keep in float32, up to half of them."""
+    say("the gate refused int8: looking for the matrix products that lose most")
+    images = preprocess(proof.paths[:RANKED_ON], trained.card.preprocessing)
+    ranked = rank_products(graph, images)
+    count = 1
+    while count <= len(ranked) / 2:
+        say(f"keeping {count} of {len(ranked)} matrix products in float32")
+        yield tuple(ranked[:count])
+        count *= 2
+
+
 def _write_graphs(
     trained: Classifier, card: Card, folder: Path, work: Path, say: Say
-) -> Path | None:
-    """Graphs and tokenizer; returns the float32 image graph where the export is another one."""
+) -> tuple[Mapping[str, Floats], Path | None]:
+    """Graphs and tokenizer.
+
+    Returns:
+        What the image graph's metadata holds besides the card, and the float32 image graph where
+        the export is another one.
+    """
     text = trained.backbone.reads_clip_bpe  # else the classes are fixed: see `text_tower`
     if text:
         Tokenizer.from_open_clip().save(folder / TOKENIZER_FILE)
@@ -105,13 +141,13 @@ def _write_graphs(
         to_image(work / IMAGE_GRAPH, folder / IMAGE_GRAPH)
         if text:
             to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
-    arrays = {CLASS_FEATURES: features}
+    arrays: dict[str, Floats] = {CLASS_FEATURES: features}
     if trained.ood_score is not None:
         arrays |= trained.ood_score.to_arrays()
     finish_graph(folder / IMAGE_GRAPH, card, arrays)
     if text:
         finish_graph(folder / TEXT_GRAPH, card)
-    return None if plain else work / IMAGE_GRAPH
+    return arrays, None if plain else work / IMAGE_GRAPH
 
 
 def _onnx_card(trained: Classifier, precision: str, name: str) -> Card:

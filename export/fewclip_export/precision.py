@@ -40,14 +40,19 @@ def to_fp16(source: Path, target: Path) -> None:
         save_graph(_join(_half(tower), head), target)
 
 
-def to_int8(source: Path, target: Path) -> None:
+def to_int8(source: Path, target: Path, float_products: Sequence[str] = ()) -> None:
     """Write the graph `source`, float32 with `CUTS` among its outputs, quantised.
 
     The weights of matrix products per channel, and their other side as it comes.
+
+    Args:
+        float_products: names of matrix products that stay in float32.
     """
-    tower, head = _split(onnx.load(str(source)))
+    _, head = _split(onnx.load(str(source)))
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        save_graph(_join(_quantised(tower, Path(folder)), head), target)
+        tower = Tower(source, Path(folder))
+        chosen = [name for name in tower.products if name not in float_products]
+        save_graph(_join(onnx.load(str(tower.quantised(chosen))), head), target)
 
 
 def _half(tower: onnx.ModelProto) -> onnx.ModelProto:
@@ -59,29 +64,55 @@ def _half(tower: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def _quantised(tower: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
+class Tower:
+    """The part of a float32 image graph that int8 converts, prepared once.
 
-    plain, prepared, done = (folder / f"{name}.onnx" for name in ("plain", "prepared", "done"))
-    save_graph(tower, plain)
-    large = tower.ByteSize() > ONE_FILE
-    # Symbolic shape inference fails on these graphs, and nothing here needs it.
-    quant_pre_process(
-        str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=large
-    )
-    graph = onnx.load(str(prepared), load_external_data=False).graph
-    projection = [node.name for node in graph.node if RAW in node.output]
-    quantize_dynamic(
-        str(prepared),
-        str(done),
-        op_types_to_quantize=["MatMul", "Gemm"],
-        nodes_to_exclude=projection,  # one row of work, and a third of the error
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        use_external_data_format=large,
-        extra_options={"MatMulConstBOnly": True},
-    )
-    return onnx.load(str(done))
+    Attributes:
+        prepared: the graph before quantisation.
+        products: names of the matrix products that may be quantised, in the graph's order. The
+            projection is none of them: one row of work, and a third of the error.
+    """
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        from onnxruntime.quantization import quant_pre_process
+
+        tower, _ = _split(onnx.load(str(source)))
+        plain, self.prepared = folder / "plain.onnx", folder / "prepared.onnx"
+        self._done = folder / "done.onnx"
+        save_graph(tower, plain)
+        self._large = tower.ByteSize() > ONE_FILE
+        # Symbolic shape inference fails on these graphs, and nothing here needs it.
+        quant_pre_process(
+            str(plain),
+            str(self.prepared),
+            skip_symbolic_shape=True,
+            save_as_external_data=self._large,
+        )
+        graph = onnx.load(str(self.prepared), load_external_data=False).graph
+        constant = {initializer.name for initializer in graph.initializer}
+        self.products = [
+            node.name
+            for node in graph.node
+            if node.op_type in ("MatMul", "Gemm")
+            and node.input[1] in constant
+            and RAW not in node.output
+        ]
+
+    def quantised(self, products: Sequence[str]) -> Path:
+        """The graph with these products quantised; the next call overwrites it."""
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(
+            str(self.prepared),
+            str(self._done),
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_quantize=list(products),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=self._large,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return self._done
 
 
 def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -50,6 +50,8 @@ class ExportReport(Findings):
         folder: where it was written.
         files: file name -> bytes, the card apart.
         size: of all files, bytes.
+        float_products: matrix products of an int8 graph that stay in float32 since the gate refused
+            it without; the most sensitive first.
         failures: what the gate objects to; empty unless it was forced.
         forced: written in spite of failures.
     """
@@ -58,6 +60,7 @@ class ExportReport(Findings):
     folder: str
     files: Mapping[str, int]
     size: int
+    float_products: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
     @property
@@ -71,7 +74,8 @@ class ExportReport(Findings):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only."""
         plain = dataclasses.asdict(self)
-        return {**plain, "failures": list(self.failures), "forced": self.forced}
+        lists = {"failures": list(self.failures), "float_products": list(self.float_products)}
+        return {**plain, **lists, "forced": self.forced}
 
     def __str__(self) -> str:
         change = "not measured, no labels"
