@@ -101,7 +101,6 @@ CASES = {
 def test_killed_on_ray_it_goes_on_to_the_table_of_the_local_one(
     name: str,
     tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -115,7 +114,6 @@ def test_killed_on_ray_it_goes_on_to_the_table_of_the_local_one(
     assert main([*argv, str(whole)]) == 0
     expected = table(whole, capsys.readouterr().out)
 
-    # A socket's path must be short.
     # Ray puts sockets there, whose paths may have 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="r"))
     on_ray = [*argv, str(cut), "--engine", "ray"]
