@@ -20,7 +20,7 @@ from PIL import Image as PILImage
 
 from fewclip.errors import ImageError, ImageTooLargeError
 from fewclip.images import decode
-from fewclip.preprocess import resize_and_crop
+from fewclip.preprocess import Pixels, resize_and_crop
 
 REQUEST = struct.Struct("<IQ")  # bytes of the JSON that says what to do, bytes of the file
 # Status, side of the crop, height and width of the thumbnail (0: not asked for), bytes of text.
@@ -50,7 +50,7 @@ def main() -> None:
 def _answer(order: Mapping[str, Any], file: bytes) -> bytes:
     try:
         image = decode(order.get("path", file), max_pixels=order["max_pixels"])
-        return _pixels(image, order.get("crop"), order.get("thumbnail"))
+        return _pack(*reduce_image(image, order.get("crop"), order.get("thumbnail")))
     except ImageTooLargeError as error:
         status, reason = TOO_LARGE, str(error)
     except ImageError as error:
@@ -61,17 +61,22 @@ def _answer(order: Mapping[str, Any], file: bytes) -> bytes:
     return ANSWER.pack(status, 0, 0, 0, len(text)) + text
 
 
-def _pixels(image: PILImage.Image, spec: Mapping[str, Any] | None, side: int | None) -> bytes:
-    """The crop (size, size, 3), then the thumbnail (h, w, 3), both uint8, as far as asked for."""
-    parts, size = [], 0
-    if spec is not None:
-        size = spec["size"]
-        parts.append(np.asarray(resize_and_crop(image, **spec)).tobytes())
+def reduce_image(
+    image: PILImage.Image, spec: Mapping[str, Any] | None, side: int | None
+) -> tuple[Pixels | None, Pixels | None]:
+    """The crop (size, size, 3) and the thumbnail (h, w, 3), both uint8; None if not asked for."""
+    crop = None if spec is None else np.asarray(resize_and_crop(image, **spec))
     if side is None:
-        return ANSWER.pack(DONE, size, 0, 0, 0) + b"".join(parts)
+        return crop, None
     image.thumbnail((side, side), PILImage.Resampling.BILINEAR)
-    parts.append(np.asarray(image).tobytes())
-    return ANSWER.pack(DONE, size, image.height, image.width, 0) + b"".join(parts)
+    return crop, np.asarray(image)
+
+
+def _pack(crop: Pixels | None, thumbnail: Pixels | None) -> bytes:
+    size = 0 if crop is None else len(crop)
+    height, width = (0, 0) if thumbnail is None else thumbnail.shape[:2]
+    parts = [each.tobytes() for each in (crop, thumbnail) if each is not None]
+    return ANSWER.pack(DONE, size, height, width, 0) + b"".join(parts)
 
 
 def _limit_self(memory: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewclip.decoding.decode_pool import worker_environment
+from fewclip.decoding.decode_process import worker_environment
 from fewclip.errors import ArtifactError, FewclipError
 
 SECONDS = 120.0

@@ -1,0 +1,191 @@
+"""One decoding process, seen from the process that asks it: start, ask, kill. It chooses nothing.
+
+`decode_pool.py` decides which process gets which image, and when one is given up; what runs inside
+is `decode_worker.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from fewclip.contract import Preprocess
+from fewclip.decoding.decode_worker import ANSWER, BROKEN, DONE, MAX_TEXT, REQUEST, TOO_LARGE
+from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
+from fewclip.images import FORMATS_VARIABLE
+from fewclip.preprocess import Pixels
+
+_STARTING = 60.0  # seconds for a process to start, on a machine that is busy
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT", FORMATS_VARIABLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """What came back of one image, uint8 RGB.
+
+    Attributes:
+        crop: (size, size, 3), what the model sees, not normalised; as an image given to `predict`
+            it is answered like the file. None where it was not asked for.
+        thumbnail: (h, w, 3), the whole image within a square. None where it was not asked for.
+    """
+
+    crop: Pixels | None
+    thumbnail: Pixels | None
+
+
+class DecodeProcess:
+    """One process and the two pipes to it; for one thread at a time, but for `end`."""
+
+    def __init__(self, memory: int, seconds: float, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        plan = json.dumps({"memory": memory, "seconds": seconds + 5})
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "fewclip.decoding.decode_worker", plan],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=worker_environment(),
+            bufsize=0,
+        )
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
+        os.set_blocking(self._in, False)
+        self.pid = self._popen.pid
+        self.given_up = False
+        self._killing = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def start(self) -> None:
+        """Wait until it has imported what it needs.
+
+        Raises:
+            FewclipError: it did not come up.
+        """
+        try:
+            self._read(ANSWER.size, time.monotonic() + _STARTING)
+        except (TimeoutError, EOFError) as error:
+            self.kill()
+            raise FewclipError(
+                f"the decoding process did not start; see what `{sys.executable} -m "
+                'fewclip.decoding.decode_worker \'{"memory": 2e9, "seconds": 10}\'` says'
+            ) from error
+
+    def lower_priority(self, nice: int) -> None:
+        with contextlib.suppress(OSError):  # it has just ended
+            os.setpriority(os.PRIO_PROCESS, self.pid, nice)
+
+    def send(self, data: bytes, ends: float) -> None:
+        left = memoryview(data)
+        while left:
+            _wait(self._in, select.POLLOUT, ends)
+            left = left[os.write(self._in, left) :]
+
+    def answers_by(self, ends: float) -> bool:
+        try:
+            _wait(self._out, select.POLLIN, ends)
+        except TimeoutError:
+            return False
+        return True
+
+    def receive(self, ends: float, size: int, side: int) -> Decoded:
+        """The answer, of no other shape than was asked for: the process may be in other hands."""
+        status, crop_side, height, width, length = ANSWER.unpack(self._read(ANSWER.size, ends))
+        if status != DONE:
+            text = self._read(min(length, MAX_TEXT), ends).decode("utf-8", "replace")
+            if status in (BROKEN, TOO_LARGE):
+                raise (ImageTooLargeError if status == TOO_LARGE else ImageError)(text)
+            raise FewclipError(f"the decoding process failed: {text}")
+        fits = max(height, width) <= side and height * width <= self._max_pixels
+        if crop_side != size or not fits or bool(side) != bool(height and width):
+            raise EOFError
+        crop = self._pixels(size, size, ends) if size else None
+        return Decoded(crop, self._pixels(height, width, ends) if side else None)
+
+    def give_up(self) -> None:
+        self.given_up = True
+        self.end()
+
+    def end(self) -> None:
+        """Kill it from any thread; the one that waits for its answer meets the end of the pipe."""
+        self._popen.kill()
+
+    def kill(self) -> None:
+        """Kill it and close the pipes; for the thread that has it."""
+        with self._killing:
+            self._popen.kill()
+            self._popen.wait()
+            for pipe in (self._popen.stdin, self._popen.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _pixels(self, height: int, width: int, ends: float) -> Pixels:
+        data = self._read(height * width * 3, ends)
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+    def _read(self, size: int, ends: float) -> bytes:
+        parts = []
+        while size:
+            _wait(self._out, select.POLLIN, ends)
+            block = os.read(self._out, size)
+            if not block:
+                raise EOFError
+            parts.append(block)
+            size -= len(block)
+        return b"".join(parts)
+
+
+def encode_request(
+    image: bytes | os.PathLike[str],
+    max_pixels: int,
+    crop: Preprocess | None,
+    thumbnail: int | None,
+) -> bytes:
+    """What a process reads to decode one image."""
+    order: dict[str, Any] = {"max_pixels": max_pixels}
+    if not isinstance(image, bytes):
+        order["path"] = os.path.abspath(image)
+        image = b""
+    if crop is not None:
+        order["crop"] = crop_options(crop)
+    if thumbnail is not None:
+        order["thumbnail"] = thumbnail
+    text = json.dumps(order).encode()
+    return REQUEST.pack(len(text), len(image)) + text + image
+
+
+def crop_options(crop: Preprocess) -> dict[str, Any]:
+    """What `resize_and_crop` wants to know; the mean is not the decoder's."""
+    return {
+        "size": crop.size,
+        "interpolation": crop.interpolation,
+        "resize_mode": crop.resize_mode,
+    }
+
+
+def worker_environment() -> dict[str, str]:
+    """For a process that opens untrusted files: no tokens or passwords, and one thread; numpy's
+    threads would only reserve address space."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(part for part in sys.path if part)
+    return kept | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def _wait(handle: int, what: int, ends: float) -> None:
+    poll = select.poll()
+    poll.register(handle, what)
+    if not poll.poll(max(0.0, ends - time.monotonic()) * 1000):
+        raise TimeoutError
