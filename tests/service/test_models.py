@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from benchmarks.server import Server
 from fewclip.runtime import OnnxClassifier
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.inference.model_store import Models
+from tests.attacks import hostile_images
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +68,20 @@ def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 def card(server: Server, model: str) -> dict[str, Any]:
     body: dict[str, Any] = HTTP.get(f"{server.url}/v1/model", params={"model": model}).json()
     return body
+
+
+@contextlib.contextmanager
+def in_flight(server: Server, model: str | None = None) -> Iterator[Future[httpx.Response]]:
+    """One request for an image that takes seconds to decode, accepted and not yet answered."""
+    slow = hostile_images.jpeg_of_many_scans(90, 2500)
+    waiting = "fewclip_queue_images"
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(ask, server, slow, model)
+        ends = time.monotonic() + 60
+        while not server.metrics().get(waiting):
+            assert time.monotonic() < ends, "not accepted within a minute"
+        assert not answer.done()
+        yield answer
 
 
 class Load:
@@ -250,6 +268,15 @@ def test_a_killed_worker_is_replaced(several: Server, photo: bytes) -> None:
     eventually(lambda: several.metrics()["fewclip_queue_images"] == 0)
 
 
+def test_a_request_on_a_killed_worker_loses_its_connection(several: Server, photo: bytes) -> None:
+    with in_flight(several, "cold") as answer:
+        for worker in psutil.Process(several.process.pid).children():  # either may have it
+            worker.kill()
+    assert isinstance(answer.exception(), httpx.TransportError)
+    several.wait_ready()
+    assert ask(several, photo, "cold").status_code == 200
+
+
 def test_sigterm_under_load_answers_everything(
     variant: Variant, tmp_path: Path, photo: bytes
 ) -> None:
@@ -265,3 +292,11 @@ def test_sigterm_under_load_answers_everything(
         assert set(load.outcomes) <= {200, "refused"}
         assert load.outcomes[200] > 32
         assert not [event for event in server.events() if event["level"] == "error"]
+
+
+def test_sigterm_leaves_an_image_that_is_being_decoded_to_its_end(exported: Path) -> None:
+    """BentoML sends it to every process below the server, those that decode too."""
+    with Server(exported, decode_seconds=60, timeout=60) as server:
+        with in_flight(server) as answer:
+            assert server.stop() == 0
+        assert answer.result().status_code == 200, answer.result().text

@@ -11,10 +11,12 @@ import dataclasses
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -49,14 +51,15 @@ class DecodeProcess:
     def __init__(self, memory: int, seconds: float, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         plan = json.dumps({"memory": memory, "seconds": seconds + 5})
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", "fewclip.decoding.decode_worker", plan],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=worker_environment(),
-            bufsize=0,
-        )
+        with _stop_signals_blocked():
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "fewclip.decoding.decode_worker", plan],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=worker_environment(),
+                bufsize=0,
+            )
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
@@ -182,6 +185,20 @@ def worker_environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(part for part in sys.path if part)
     return kept | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+@contextlib.contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """A process that is started meanwhile never gets SIGINT or SIGTERM: it inherits the mask.
+
+    Ctrl-C goes to every process of a terminal, and BentoML's SIGTERM to every process below it.
+    They are for the pool's process, which finishes what it has begun and then ends this one.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(handle: int, what: int, ends: float) -> None:

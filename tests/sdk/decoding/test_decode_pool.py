@@ -152,6 +152,19 @@ def test_a_process_that_died_is_replaced_and_none_is_left(tmp_path: Path) -> Non
     assert set(workers_of(os.getpid())) <= before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_of_the_whole_service_is_not_for_the_processes(number: signal.Signals) -> None:
+    before = set(workers_of(os.getpid()))
+    with DecodePool(1) as pool:
+        pool.start()
+        (worker,) = set(workers_of(os.getpid())) - before
+        os.kill(worker, number)
+        time.sleep(0.2)
+        assert pool.decode(photo(), crop=SPEC).crop is not None
+        assert set(workers_of(os.getpid())) - before == {worker}
+    assert set(workers_of(os.getpid())) <= before
+
+
 def test_a_process_has_no_secrets_no_torch_and_ends_with_its_parent(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo())
     code = (
