@@ -261,7 +261,9 @@ def test_a_killed_worker_is_replaced(several: Server, photo: bytes) -> None:
         while len(answering() - {victim}) < 2 or answering() <= before:
             assert time.monotonic() < ends, "no new worker answers"
             time.sleep(0.2)
-    lost = sum(count for outcome, count in load.outcomes.items() if outcome != 200)
+    others = {outcome: count for outcome, count in load.outcomes.items() if outcome != 200}
+    assert all(str(outcome).startswith("lost: ") for outcome in others), others
+    lost = sum(others.values())
     assert lost <= 8  # what the dead worker held: at most one request of each client
     assert load.outcomes[200] > lost
     assert victim not in {worker.pid for worker in several.workers()}
