@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -147,9 +146,13 @@ def execute(
 
         return execute_chosen(made, progress=progress, stop=stop, report_stage=report_stage)
     tower, split = made.backbone, made.split
+    zero_shot = zero_shot_on(tower, made.phrases, made.template)
+    frozen_val, frozen_train, before = None, None, None
     if split.val:
         report_stage(f"measuring zero-shot on {len(split.val)} images")
-    before = measure(zero_shot_on(tower, made.phrases, made.template), split)
+        images = [item.image for item in split.val]
+        frozen_val = features_of(made, zero_shot.method, split.val, images)
+        before = measure(zero_shot, frozen_val)
     tuned = registry.build(
         made.method,
         tower,
@@ -162,9 +165,8 @@ def execute(
     store = PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
     references = None
     if made.references and tuned.trains:
-        references = measure_references(
-            made, store.images(), functools.partial(features_of, made, tuned)
-        )
+        frozen_train = features_of(made, zero_shot.method, split.train, store.images())
+        references = measure_references(made, frozen_train, frozen_val)
         report_stage(references.describe())
     if tuned.trains:
         report_stage(f"preparing {len(made.phrases)} classes")
@@ -187,6 +189,8 @@ def execute(
             progress=progress,
             stop=stop,
         )
+    if sample is None and not tuned.trains_images:
+        sample = frozen_train
     if sample is None:
         report_stage(f"passing {len(split.train)} training images")
         views = made.options["views"] if isinstance(tuned, FrozenHead) else 0
@@ -213,8 +217,8 @@ def execute(
             "device": tower.device.type,
         },
     )
-    held = sample.take(np.arange(0))
-    if split.val:
+    held = sample.take(np.arange(0)) if frozen_val is None else frozen_val
+    if split.val and tuned.trains_images:
         held = features_of(made, tuned, split.val, [item.image for item in split.val])
     clf = Classifier(
         tuned,
@@ -226,9 +230,7 @@ def execute(
         ),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
-    return calibrated(
-        clf, before, sample, held, fitted, references=references, report_stage=report_stage
-    )
+    return calibrated(clf, before, sample, held, fitted, references)
 
 
 def features_of(

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from fewclip import conformal, decide
 from fewclip.classifier import Classifier
-from fewclip.data import Split
 from fewclip.heads import FeatureSample, FittedHead
 from fewclip.report import Report
-from fewclip.training.progress import quiet_stage
 from fewclip.training.references import HEAD, References
 
 
-def measure(clf: Classifier, split: Split) -> Report | None:
-    if not split.val:
-        return None
-    proba = clf.predict_proba([item.image for item in split.val])
-    return Report.from_predictions(proba, [item.label for item in split.val], clf.classes)
+def measure(zero_shot: Classifier, held: FeatureSample) -> Report:
+    """Zero-shot on images that have passed the frozen backbone."""
+    proba = decide.probabilities(held.logits_itm, None, zero_shot.card.head)
+    return Report.from_predictions(proba, held.labels, zero_shot.classes)
 
 
 def figures(report: Report) -> dict[str, float | int]:
@@ -40,9 +36,7 @@ def calibrated(
     sample: FeatureSample,
     held: FeatureSample,
     fitted: FittedHead | None,
-    *,
-    references: References | None = None,
-    report_stage: Callable[[str], None] = quiet_stage,
+    references: References | None,
 ) -> Classifier:
     """Fit temperature and threshold on images that the answers were not fitted on.
 
@@ -53,8 +47,7 @@ def calibrated(
         before: zero-shot on the validation images; None without any.
         sample, held: training and validation images on the method's image tower, plain view first.
         fitted: what a head said out of fold.
-        references: what else was measured on these images; what it says of the model is reported,
-            and kept in the card.
+        references: what else was measured on these images; a model that it beats is warned about.
     """
     card, ood = clf.card, clf.ood_score
     assert ood is not None
@@ -83,12 +76,12 @@ def calibrated(
                 f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try method 'auto', "
                 "more images, or keep zero-shot"
             )
-            warnings.warn(remarks[0], stacklevel=4)
         if references is not None:
             metrics[HEAD] = {"accuracy": float(references.kept_out.mean()), "n": len(truth)}
             if remark := references.warning(card.method, proba.argmax(1) == truth):
-                report_stage(remark)
                 remarks.append(remark)
+        for remark in remarks:
+            warnings.warn(remark, stacklevel=4)
     # Before the temperature, which these images may just have taught: see `conformal`.
     plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
     kind = "split"

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fewclip.data import Item
 from fewclip.heads import FeatureSample
 from fewclip.methods import registry
 from fewclip.methods.frozen_head import FrozenHead
-from fewclip.preprocess import Image
 from fewclip.report import wilson
 from fewclip.training.plan import Plan
 
 HEAD = "gda"
 Right = npt.NDArray[np.bool_]
-# (items, images) -> the images on the frozen backbone.
-Sample = Callable[[Sequence[Item], Sequence[Image]], FeatureSample]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +66,12 @@ def with_interval(right: Right) -> str:
     return f"{share:.1%} ({100 * low:.0f} to {high:.0%})"
 
 
-def measure_references(made: Plan, images: Sequence[Image], sample_of: Sample) -> References:
-    """One plain pass over training and validation images, and a closed-form fit.
+def measure_references(made: Plan, train: FeatureSample, held: FeatureSample | None) -> References:
+    """A closed-form fit on features that are there, and how it does.
 
     Args:
-        images: the training images, decoded or not.
+        train, held: training and validation images on the frozen backbone.
     """
-    split = made.split
     method = registry.build(
         HEAD,
         made.backbone,
@@ -87,24 +81,22 @@ def measure_references(made: Plan, images: Sequence[Image], sample_of: Sample) -
         generator=torch.Generator().manual_seed(made.seed),
     )
     assert isinstance(method, FrozenHead)
-    train = sample_of(split.train, images)
     fitted = method.fit(train, made.seed)
     own, truth = train.logits_itm[fitted.images], train.labels[fitted.images]
     mixed = (1 - fitted.weight) * own + fitted.weight * fitted.logits
     return References(
         zero_shot=own.argmax(1) == truth,
         head=mixed.argmax(1) == truth,
-        kept_out=_right(method, fitted.weight, sample_of, split.val),
+        kept_out=np.zeros(0, bool) if held is None else _right(method, fitted.weight, held),
     )
 
 
-def _right(method: FrozenHead, weight: float, sample_of: Sample, items: Sequence[Item]) -> Right:
-    if not items:
-        return np.zeros(0, bool)
-    held = sample_of(items, [item.image for item in items])
-    middle = None if held.intermediate is None else torch.from_numpy(held.intermediate[:, 0])
-    features = torch.from_numpy(held.features[:, 0]).to(method.weight.device)
-    cat = method.cat_logits(features, None if middle is None else middle.to(features.device))
-    mixed = (1 - weight) * held.logits_itm + weight * cat.cpu().numpy()
+def _right(method: FrozenHead, weight: float, held: FeatureSample) -> Right:
+    device = method.weight.device
+    features = torch.from_numpy(held.features[:, 0]).to(device)
+    middle = held.intermediate
+    below = None if middle is None else torch.from_numpy(middle[:, 0]).to(device)
+    cat = method.cat_logits(features, below).cpu().numpy()
+    mixed = (1 - weight) * held.logits_itm + weight * cat
     right: Right = mixed.argmax(1) == held.labels
     return right
