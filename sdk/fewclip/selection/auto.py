@@ -84,32 +84,33 @@ class _Selector:
         self.budget = default_budget(len(self.labels)) if budget is None else budget
         self.report = on_report
         self.stop = stop or (lambda: False)
+        trained = TRAINED if made.backbone.has_blocks else ()
+        self.rows = [self._start(candidate) for candidate in (*CHEAP, *trained)]
 
     def run(self) -> Selection:
-        trained = TRAINED if self.made.backbone.has_blocks else ()
-        rows = [self._start(candidate) for candidate in (*CHEAP, *trained)]
+        rows = self.rows
         sample = None
         if (self.fold >= 0).any():
-            sample = self._evaluate_heads(rows[: len(CHEAP)])
+            sample = self._evaluate_heads()
             try:
                 for row in rows[len(CHEAP) :]:
                     if not row.candidate.shares:
-                        self._evaluate(rows, row, 0)
-                self._more_folds(rows)
+                        self._evaluate(row, 0)
+                self._more_folds()
             except (StoppedError, KeyboardInterrupt):
                 if not self.made.keep_best:
                     raise
-                return self._best_so_far(rows, sample)
-        best = self._keeping_new(rows, choose(rows))
+                return self._best_so_far(sample)
+        best = self._keeping_new(choose(rows))
         self.report(f"chosen: {best.candidate.name}")
         return Selection(best.candidate, tuple(rows), self.budget, self._spent(), sample)
 
-    def _best_so_far(self, rows: Sequence[Evaluated], sample: FeatureSample) -> Selection:
+    def _best_so_far(self, sample: FeatureSample) -> Selection:
         """The best of those that need no training: who stops does not want to wait for one."""
-        best = choose(rows[: len(CHEAP)])
+        best = choose(self.rows[: len(CHEAP)])
         best.note = "the best when the choice was stopped"
         self.report(f"stopped; the best so far is {best.candidate.name}")
-        return Selection(best.candidate, tuple(rows), self.budget, self._spent(), sample)
+        return Selection(best.candidate, tuple(self.rows), self.budget, self._spent(), sample)
 
     def _start(self, candidate: Candidate) -> Evaluated:
         nothing = np.full(len(self.labels), np.nan)
@@ -121,9 +122,9 @@ class _Selector:
     def _over(self) -> bool:
         return self.stop() or self._spent() > self.budget
 
-    def _more_folds(self, rows: Sequence[Evaluated]) -> None:
+    def _more_folds(self) -> None:
         """The trained candidate that does best on the first fold, as long as it could win."""
-        tried = [row for row in rows[len(CHEAP) :] if row.images.any()]
+        tried = [row for row in self.rows[len(CHEAP) :] if row.images.any()]
         if not tried:
             return
         first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
@@ -133,15 +134,15 @@ class _Selector:
             if row is not first:
                 row.note = f"behind {first.candidate.name} on the first fold"
         for k in range(1, FOLDS):
-            if behind(first, choose(rows)):
+            if behind(first, choose(self.rows)):
                 first.note = "cannot win any more"
                 return
-            if not self._evaluate(rows, trained, k):
+            if not self._evaluate(trained, k):
                 return
 
-    def _evaluate_heads(self, rows: Sequence[Evaluated]) -> FeatureSample:
+    def _evaluate_heads(self) -> FeatureSample:
         """Every candidate that needs features only, after one pass over the images."""
-        items = self.made.split.train
+        items, rows = self.made.split.train, self.rows[: len(CHEAP)]
         self.report(f"passing {len(items)} training images")
         method = self._build(rows[1].candidate)
         begin = time.monotonic()
@@ -157,7 +158,7 @@ class _Selector:
         )
         itm = sample.logits_itm.astype(np.float64)
         rows[0].seconds = time.monotonic() - begin
-        self._record(rows, rows[0], itm, np.flatnonzero(self.fold >= 0))
+        self._record(rows[0], itm, np.flatnonzero(self.fold >= 0))
         for row in rows[1:]:
             begin = time.monotonic()
             head = self._build(row.candidate)
@@ -167,7 +168,7 @@ class _Selector:
             own = fitted.images
             answers[own] = (1 - fitted.weight) * itm[own] + fitted.weight * fitted.logits
             row.seconds = time.monotonic() - begin
-            self._record(rows, row, answers, own)
+            self._record(row, answers, own)
         return sample
 
     def _build(self, candidate: Candidate) -> Method:
@@ -181,15 +182,15 @@ class _Selector:
             generator=torch.Generator().manual_seed(plan.seed),
         )
 
-    def _evaluate(self, rows: Sequence[Evaluated], row: Evaluated, k: int) -> bool:
+    def _evaluate(self, row: Evaluated, k: int) -> bool:
         """A candidate that trains on one more fold, and those that share its training.
 
         Returns:
             False where the budget ended first.
         """
-        self._report_line(f"trying {row.candidate.name} on part {k + 1} of {FOLDS}", rows)
+        self._report_line(f"trying {row.candidate.name} on part {k + 1} of {FOLDS}")
         held = np.flatnonzero(self.fold == k)
-        sharing = [other for other in rows if other.candidate.shares == row.candidate.name]
+        sharing = [other for other in self.rows if other.candidate.shares == row.candidate.name]
         begin = time.monotonic()
         try:
             answers = self._answers(row.candidate, held, sharing)
@@ -204,27 +205,21 @@ class _Selector:
         for one, found in zip([row, *sharing], answers, strict=True):
             logits = np.full((len(self.labels), len(self.made.phrases)), np.nan)
             logits[held] = found
-            self._record(rows, one, logits, held)
+            self._record(one, logits, held)
         return True
 
-    def _record(
-        self,
-        rows: Sequence[Evaluated],
-        row: Evaluated,
-        logits: Floats,
-        images: npt.NDArray[np.int64],
-    ) -> None:
+    def _record(self, row: Evaluated, logits: Floats, images: npt.NDArray[np.int64]) -> None:
         """Loss of (n, M) logits on some images, under the temperature that suits them best."""
         labels = self.labels[images]
         scaled = fit_mixture(logits[images], [], labels).logits(logits[images], [])
         row.loss[images] = log_loss(scaled, labels)
         row.right[images] = scaled.argmax(1) == labels
         right = float(np.nanmean(row.right))
-        self._report_line(f"{row.candidate.name}: {right:.1%} right out of fold", rows)
+        self._report_line(f"{row.candidate.name}: {right:.1%} right out of fold")
 
-    def _report_line(self, line: str, rows: Sequence[Evaluated]) -> None:
+    def _report_line(self, line: str) -> None:
         """What is being done, the best candidate so far, and what is left of the budget."""
-        tried = [row for row in rows if row.images.any()]
+        tried = [row for row in self.rows if row.images.any()]
         best = ""
         if tried:
             leader = choose(tried)
@@ -257,7 +252,7 @@ class _Selector:
         )
         return with_candidate(self.made, candidate, split=part, checkpoint=None)
 
-    def _keeping_new(self, rows: Sequence[Evaluated], best: Evaluated) -> Evaluated:
+    def _keeping_new(self, best: Evaluated) -> Evaluated:
         """`best`, unless it loses classes that are known by name alone.
 
         Heads on frozen features leave the text's answer alone, so that new classes keep zero-shot's
@@ -280,7 +275,7 @@ class _Selector:
             if self.stop():
                 raise
             best.note = "not chosen: the budget ended before it was tried on new classes"
-        return choose([row for row in rows if not row.candidate.trains])
+        return choose([row for row in self.rows if not row.candidate.trains])
 
     def _new_accuracy(
         self,

@@ -43,7 +43,6 @@ CHEAP = (
     Candidate("linear-probe", "linear-probe"),
 )
 HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known
-HEADS = tuple(each.method for each in CHEAP)
 # Of the following, a backbone that gives features only is offered none.
 # Gentle crops and no mirroring suit small parts, letters and hands; the published ones suit photos
 # of things. Skip Tuning and DePT are always tried, each with both.
@@ -81,4 +80,4 @@ def named(name: str) -> Candidate:
     if name in known:
         return known[name]
     method = resolve(name)
-    return known.get(method) or Candidate(method, method, trains=method not in HEADS)
+    return known.get(method) or Candidate(method, method, trains=True)

@@ -34,7 +34,6 @@ METHODS = (
     "promptsrc+dept",
     "fine-tune",
 )
-_QUICK = (*(each.name for each in CHEAP), *REFERENCES)
 Say = Callable[[str], None]
 
 
@@ -199,7 +198,7 @@ class _Schedule:
                     continue
                 # The first always gets its first fold, so that there is an answer at all; what
                 # takes seconds always finishes.
-                if name in _QUICK or (fold == 0 and name == self._runs.names[0]):
+                if not self._runs.trains(name) or (fold == 0 and name == self._runs.names[0]):
                     yield name, fold, math.inf
                     continue
                 left = self._ends - time.monotonic()

@@ -103,6 +103,10 @@ class FoldRuns:
         """That one run uses."""
         return int(self._device.type == "cuda")
 
+    def trains(self, name: str) -> bool:
+        """Whether a run of it takes minutes rather than seconds."""
+        return name not in REFERENCES and self.candidates[name].trains
+
     def held(self, fold: int) -> npt.NDArray[np.bool_]:
         """(N,) the images that are kept out of training."""
         return np.asarray(self._fold == fold)
