@@ -48,11 +48,10 @@ def to_int8(source: Path, target: Path, float_products: Sequence[str] = ()) -> N
     Args:
         float_products: names of matrix products that stay in float32.
     """
-    _, head = _split(onnx.load(str(source)))
     with quiet(), tempfile.TemporaryDirectory() as folder:
         tower = Tower(source, Path(folder))
         chosen = [name for name in tower.products if name not in float_products]
-        save_graph(_join(onnx.load(str(tower.quantised(chosen))), head), target)
+        save_graph(_join(onnx.load(str(tower.quantised(chosen))), tower.head), target)
 
 
 def _half(tower: onnx.ModelProto) -> onnx.ModelProto:
@@ -69,6 +68,7 @@ class Tower:
 
     Attributes:
         prepared: the graph before quantisation.
+        head: the rest of the graph, which stays as it is.
         products: names of the matrix products that may be quantised, in the graph's order. The
             projection is none of them: one row of work, and a third of the error.
     """
@@ -76,7 +76,7 @@ class Tower:
     def __init__(self, source: Path, folder: Path) -> None:
         from onnxruntime.quantization import quant_pre_process
 
-        tower, _ = _split(onnx.load(str(source)))
+        tower, self.head = _split(onnx.load(str(source)))
         plain, self.prepared = folder / "plain.onnx", folder / "prepared.onnx"
         self._done = folder / "done.onnx"
         save_graph(tower, plain)
