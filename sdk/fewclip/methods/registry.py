@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from fewclip.methods.base import Method
 
 _FOLDER = Path(__file__).parent
-_PROMPTING = _FOLDER / "prompting"
-_PROMPTING_PACKAGE = "fewclip.methods.prompting"
 _NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry", "tuned_tower"}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
@@ -57,10 +55,10 @@ def _source(module: str) -> ast.Module:
 def _modules() -> dict[str, str]:
     """Method -> the module that defines it, in this folder or one below."""
     found = {}
-    for folder, package in ((_FOLDER, "fewclip.methods"), (_PROMPTING, _PROMPTING_PACKAGE)):
-        for info in pkgutil.iter_modules([str(folder)]):
-            if info.name not in _NOT_METHODS and not info.ispkg:
-                found[info.name.replace("_", "-")] = f"{package}.{info.name}"
+    for info in pkgutil.walk_packages([str(_FOLDER)], "fewclip.methods."):
+        name = info.name.rpartition(".")[2]
+        if name not in _NOT_METHODS and not info.ispkg:
+            found[name.replace("_", "-")] = info.name
     return found
 
 
