@@ -1,4 +1,4 @@
-"""Image files that are cheap to send and dear to open. One function each; sizes are arguments."""
+"""Image files that are cheap to send and expensive to open. One function each."""
 
 from __future__ import annotations
 

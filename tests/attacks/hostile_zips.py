@@ -1,4 +1,4 @@
-"""Zip files that are cheap to send and dear to list. One function each; no image in them."""
+"""Zip files that are cheap to send and expensive to list. One function each; no image in them."""
 
 from __future__ import annotations
 

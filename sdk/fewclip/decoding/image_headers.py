@@ -100,7 +100,7 @@ def check_exif(exif: bytes) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Count what stands before the pixels, then the scans where there can be more than one."""
+    """Count what comes before the pixels, then the scans where there can be more than one."""
     exif, metadata, sequential, parts, scans = b"", 0, False, 0, 0
     for count, (marker, start, end) in enumerate(_segments(data)):
         _limit(count, _MAX_SEGMENTS, "segments")
