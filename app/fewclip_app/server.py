@@ -1,4 +1,4 @@
-"""Starts the page and leaves nothing behind. On the loopback only, unless told otherwise."""
+"""Starts the page and leaves nothing behind. On the loopback only, unless another host is given."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fewclip.errors import OptionError
 from fewclip_app.settings import Settings
 from fewclip_app.upload_quota import UploadQuota
 
-# The browser is told to ask nobody but this server. Gradio's own scripts and styles stand inline,
-# and it makes workers from blobs.
+if TYPE_CHECKING:  # comes with Gradio, whose absence is reported below
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# The browser may ask nobody but this server. Gradio's own scripts and styles are inline, and it
+# makes workers from blobs.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "frame-ancestors 'self'; form-action 'self'; base-uri 'self'; object-src 'none'"
@@ -37,10 +39,6 @@ _PREFIX = "fewclip-app-"
 _STARTING = 60.0  # seconds
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 
 class KeepToOurselves:
     """ASGI middleware: the browser loads nothing from elsewhere, and the server fetches nothing.
@@ -52,7 +50,7 @@ class KeepToOurselves:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: ASGIApp,
         names: frozenset[str] = frozenset(),
     ) -> None:
         self.app = app
@@ -67,7 +65,7 @@ class KeepToOurselves:
         return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: MutableMapping[str, Any]) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)

@@ -11,10 +11,10 @@ from fewclip_app.work.uploads import Photo
 
 MOST = 4  # of a class that are shown at once; answered ones make room for others
 
-# What is said of an image for which there is no better question.
+# Why it is asked about, where the question itself does not say it.
 _ODD = {
     "outlier": "It is unlike all the others.",
-    "empty": "There is nothing to see on it.",
+    "empty": "There is nothing to see in it.",
     "dark": "It is much darker than the others.",
     "bright": "It is much brighter than the others.",
     "blurred": "It is much more blurred than the others.",

@@ -223,7 +223,7 @@ def progress_line(head: str, *remarks: str) -> str:
 
 
 def progress(share: float | None, *, moving: bool = False) -> str:
-    """A bar; None for work of unknown length, `moving` for one that may stand still for long."""
+    """A bar; None for work of unknown length, `moving` for one that may pause for long."""
     if share is None:
         inner, now = "<div class='fc-fill fc-busy'></div>", ""
     else:

@@ -30,7 +30,7 @@ class Job:
 
     Attributes:
         id: tells it from every other.
-        state: where it stands.
+        state: how far it is.
         stage: what it does right now, for people.
         share: of the stage's work, 0..1, where it is known.
         best: of an automatic choice, the best so far, for people.

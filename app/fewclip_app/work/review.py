@@ -174,10 +174,10 @@ def _report(
         rows = csv.writer(file)
         rows.writerow(["image_path", "label"])
         rows.writerows((photo.path.name, label) for photo, label in images)
-    words = ["check", str(table), "--json", "--device", workspace.settings.device]
-    words += ["--backbone", workspace.settings.backbones[0]]
+    argv = ["check", str(table), "--json", "--device", workspace.settings.device]
+    argv += ["--backbone", workspace.settings.backbones[0]]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fewclip.cli", *words],
+        [sys.executable, "-m", "fewclip.cli", *argv],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

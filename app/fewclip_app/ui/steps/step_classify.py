@@ -180,12 +180,12 @@ def draw_answers(
 def possible_coverage(classifier: BaseClassifier, typed: Sequence[str]) -> tuple[float | None, str]:
     """The coverage of the sets that a model can give, and a remark for people about them."""
     if typed:
-        return None, "Which other answers are possible is said for trained classes alone."
+        return None, "Other possible answers are shown for trained classes only."
     try:
         classifier.check_coverage(COVERAGE)
     except CoverageError as error:
         reason = str(error).partition(";")[0].removeprefix("no prediction sets: ")
-        return None, f"It cannot say which other answers are possible: {reason}."
+        return None, f"Other possible answers cannot be shown: {reason}."
     return COVERAGE, (
         f"'Could be' and 'no other class' hold for {render.percent(COVERAGE)} of photos like "
         "those that were kept back in training."
@@ -222,7 +222,7 @@ def draw_frame(
     return render.answer(None, "what the camera sees", said, typed)
 
 
-_EMPTY = render.empty("Drop a photo, or take one: what it shows will stand here.")
+_EMPTY = render.empty("Drop a photo, or take one: the answer appears here.")
 NO_MODEL = render.empty("No model yet: train one in step 2, or load one made earlier.")
 _ASK = (
     "<div class='fc-ask'><div class='fc-drop' data-act='choose'>Drop photos here, or paste them"

@@ -136,13 +136,13 @@ def draw_headline(model: Model | None) -> str:
         (
             "How sure is that?",
             f"{render.percent(low)} to {render.percent(high)}",
-            "where it lies for new images like these (95% interval)",
+            "the range for new images like these (95% interval)",
         ),
     ]
     remarks = ""
     if after.accuracy < before.accuracy:
         remarks += render.note(
-            "Adapting made it worse here. Try more images, the other method, or better class names."
+            "Adapting made it worse here. Try more images, another method, or better class names."
         )
     if high - low > WIDE:
         remarks += render.note(

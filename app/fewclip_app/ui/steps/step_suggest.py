@@ -46,8 +46,9 @@ def build(sessions: Sessions, panel: Panel, images: Images) -> None:
     proposals = gr.State([])
     with gr.Accordion("Which of these photos should I add next?", open=False):
         gr.HTML(
-            "<small>Drop many photos above that are not labelled yet: some teach the model much "
-            "more than others. Add those, and train again.</small>"
+            "<small>Drop many photos above that are not labelled yet. Those that are chosen "
+            "differ from each other and from what the model has learned. Add them, and train "
+            "again.</small>"
         )
         ask = gr.Button("Choose some for me", size="sm", elem_id="suggest")
         shown = gr.HTML(js_on_load=script("suggest"), apply_default_css=False, elem_id="proposals")
@@ -80,7 +81,7 @@ def build(sessions: Sessions, panel: Panel, images: Images) -> None:
 
 
 def propose(workspace: Workspace, photos: Sequence[tuple[str, str]]) -> list[Proposal]:
-    """The (path, name) photos that the model would learn the most from, the best first.
+    """Which of the (path, name) photos to label next, the best first.
 
     Raises:
         DataError: there is no model, or no photo to choose from.
