@@ -1,7 +1,7 @@
 """What every classifier does, trained or exported: answer, be evaluated, edit its class set.
 
 `Classifier` (torch) and `OnnxClassifier` (ONNX Runtime) add how an image becomes model outputs, and
-how a class set gets its embeddings. No torch here, and no files.
+how a class set gets its embeddings. No torch here; opening and writing folders is elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -289,6 +291,42 @@ class BaseClassifier(abc.ABC):
             threshold = float(threshold)
         calibration = dataclasses.replace(self.card.calibration, threshold=threshold)
         return self._with_card(dataclasses.replace(self.card, calibration=calibration))
+
+    # ---- sharing -----------------------------------------------------------------------------
+
+    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
+        """Publish the model on the Hugging Face Hub.
+
+        "hf://owner/name" is then its address: for `fewclip.load`, or for `OnnxClassifier` where it
+        is an exported model. Where a method tunes CLIP's towers and nothing else (fine-tune,
+        skip-tuning), the repository also holds the tuned CLIP in open_clip's layout.
+
+        Args:
+            repo: "owner/name"; made where it is missing.
+            private: of a repository that is made now.
+            token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: the Hub refuses, or is out of reach.
+            OptionError: the class set of an exported model was edited since it was opened.
+        """
+        from fewclip.hub import push
+
+        with tempfile.TemporaryDirectory(prefix="fewclip-push-") as scratch:
+            named = Path(scratch) / (Path(repo).name or "model")
+            folder, beside = self._to_publish(named)
+            return push(folder, repo, private=private, token=token, beside=beside)
+
+    @abc.abstractmethod
+    def _to_publish(self, scratch: Path) -> tuple[Path, Mapping[str, Path]]:
+        """The model's folder, and more files to publish beside it, {name: file}.
+
+        Args:
+            scratch: a folder that does not exist yet, for a model that has none of its own.
+        """
 
     @abc.abstractmethod
     def _with_card(self, card: Card) -> Self:

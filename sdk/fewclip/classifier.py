@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -170,32 +169,12 @@ class Classifier(BaseClassifier):
 
         artifact.write_folder(Path(path), fill, overwrite=overwrite)
 
-    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
-        """Publish the model on the Hugging Face Hub; `fewclip.load("hf://owner/name")` has it back.
-
-        Where the method tunes CLIP's towers and nothing else (fine-tune, skip-tuning), the tuned
-        CLIP lies beside it in open_clip's layout.
-
-        Args:
-            repo: "owner/name"; made where it is missing.
-            private: of a repository that is made now.
-            token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
-
-        Returns:
-            The commit's address.
-
-        Raises:
-            HubError: the Hub refuses, or is out of reach.
-        """
-        from fewclip.hub import push
-
-        with tempfile.TemporaryDirectory(prefix="fewclip-push-") as scratch:
-            folder = Path(scratch) / (Path(repo).name or "model")
-            self.save(folder)
-            beside = {}
-            if self.method.tunes_towers_only:
-                beside = write_open_clip(Path(scratch), self.backbone)
-            return push(folder, repo, private=private, token=token, beside=beside)
+    def _to_publish(self, scratch: Path) -> tuple[Path, Mapping[str, Path]]:
+        """The model saved, and the tuned CLIP for open_clip where nothing else was tuned."""
+        self.save(scratch)
+        tunes_towers_only = self.method.tunes_towers_only
+        beside = write_open_clip(scratch.parent, self.backbone) if tunes_towers_only else {}
+        return scratch, beside
 
     def export_onnx(
         self, path: str | os.PathLike[str], precision: str = "fp32", **options: Any

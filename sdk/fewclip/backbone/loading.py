@@ -20,7 +20,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fewclip.backbone import hub
 from fewclip.backbone.checks import (
     disable_patch_dropout,
     missing_blocks,
@@ -33,6 +32,7 @@ from fewclip.backbone.open_clip_parts import load_parts
 from fewclip.backbone.text_tokens import context_length, load_tokenizer, reads_clip_bpe
 from fewclip.backbone.towers import Backbone
 from fewclip.errors import BackboneError
+from fewclip.hub import client
 
 MICRO = Path(__file__).parents[1] / "micro"
 CONFIG_FILE = "open_clip_config.json"
@@ -169,7 +169,7 @@ def _built(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
             with _Unfilled():
                 built: nn.Module = load_parts().clip(**cfg)
             return built
-        with hub.offline():
+        with client.offline():
             return _any_model(cfg, folder)
     except Exception as error:
         if (cfg["text_cfg"].get("hf_model_name")) and find_spec("transformers") is None:
@@ -248,7 +248,7 @@ def _load_tag(name: str, allow_download: bool) -> Backbone:
             + ", ".join(f"{model}/{t}" for t in tags)
         )
     config = open_clip.get_pretrained_cfg(model, tag) or {}
-    if not hub.weights_cached(config):
+    if not client.weights_cached(config):
         if not allow_download:
             raise BackboneError(
                 f"the weights of {name!r}, which the model was made with, are not in the local "
@@ -257,7 +257,7 @@ def _load_tag(name: str, allow_download: bool) -> Backbone:
             )
         _check_reachable(name, config)
     try:
-        with contextlib.nullcontext() if allow_download else hub.offline():
+        with contextlib.nullcontext() if allow_download else client.offline():
             clip = open_clip.create_model(
                 model,
                 pretrained=tag,
@@ -279,7 +279,7 @@ def _load_tag(name: str, allow_download: bool) -> Backbone:
 
 
 def _check_reachable(name: str, config: Mapping[str, Any]) -> None:
-    reason = hub.unreachable("" if config.get("hf_hub") else str(config.get("url", "")))
+    reason = client.unreachable("" if config.get("hf_hub") else str(config.get("url", "")))
     if reason is not None:
         raise BackboneError(
             f"the weights of {name!r} are not in the local cache and {reason}; connect once to "

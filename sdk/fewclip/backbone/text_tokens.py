@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fewclip.backbone import hub
 from fewclip.errors import BackboneError, ClassNameError
+from fewclip.hub import client
 from fewclip.tokenizer import Tokenizer, shortened
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.txt")
@@ -102,15 +102,15 @@ def load_tokenizer(
             "needs another package: pip install transformers sentencepiece"
         )
     local = folder is not None and any((folder / file).is_file() for file in _FILES)
-    cached = not local and any(hub.file_cached(source, file) for file in _FILES)
+    cached = not local and any(client.file_cached(source, file) for file in _FILES)
     if not local and not cached:
         _check_obtainable(name, source, allow_download and folder is None)
-    with hub.offline() if local or not allow_download else contextlib.nullcontext():
+    with client.offline() if local or not allow_download else contextlib.nullcontext():
         return ForeignTokenizer(_open(name, str(folder) if local else source, text_cfg))
 
 
 def _check_obtainable(name: str, source: str, allow_download: bool) -> None:
-    reason = hub.unreachable() if allow_download else "nothing is downloaded for it unasked"
+    reason = client.unreachable() if allow_download else "nothing is downloaded for it unasked"
     if reason is not None:
         raise BackboneError(
             f"the tokenizer of backbone {name!r} ({source}) is not in the local cache and "

@@ -1,19 +1,84 @@
-"""The Hub's own client, and its errors in one line each. No transfer is described here."""
+"""The Hub's own client: which server it asks, what its cache holds, its errors in one line each.
+
+It transfers nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from fewclip.errors import HubError
 
+CONNECT_SECONDS = 5
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def endpoint() -> str:
     """The Hub that is asked: the user's HF_ENDPOINT, else the public one."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def unreachable(address: str = "") -> str | None:
+    """Why a server cannot be reached, after one short attempt; None when it can.
+
+    The Hub's client alone would retry for most of a minute.
+
+    Args:
+        address: of the server; empty for the Hub's.
+    """
+    if _offline_mode():
+        return "offline mode is set (HF_HUB_OFFLINE)"
+    url = urlsplit(address or endpoint())
+    way = urlsplit(getproxies().get(url.scheme, url.geturl()))
+    try:
+        port = way.port or (80 if way.scheme == "http" else 443)
+        socket.create_connection((way.hostname or "", port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        return f"{way.hostname} cannot be reached ({error})"
+    return None
+
+
+def _offline_mode() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """The Hub's client asks its server even about files that it has, except within this."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def file_cached(repo: str, name: str) -> bool:
+    """Whether the client's cache holds a file of a repository."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, name), str)
+
+
+def weights_cached(config: Mapping[str, Any]) -> bool:
+    """Whether the client's cache holds the weights of an open_clip pretrained tag.
+
+    Args:
+        config: of the tag, by open_clip.
+    """
+    repo = str(config.get("hf_hub", "")).split("/")
+    if len(repo) < 2:
+        return False
+    names = [repo[2]] if len(repo) > 2 and repo[2] else []
+    names += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    return any(file_cached("/".join(repo[:2]), name) for name in names)
 
 
 @contextlib.contextmanager
@@ -44,7 +109,7 @@ def clear_errors(what: str) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise HubError(
             f"{what} is not in the local cache, and {endpoint()} cannot be reached"
-            + (" (HF_HUB_OFFLINE is set)" if _is_offline() else "")
+            + (" (HF_HUB_OFFLINE is set)" if _offline_mode() else "")
             + "; connect once to fetch it, or give a local folder"
         ) from error
     except errors.HfHubHTTPError as error:
@@ -63,12 +128,6 @@ def _network_error() -> type[Exception]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return next(base for base in HfHubHTTPError.__mro__[1:] if issubclass(base, Exception))
-
-
-def _is_offline() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from fewclip import artifact
 from fewclip.contract import CARD_FILE
 from fewclip.errors import HubError
-from fewclip.hub.client import clear_errors, endpoint
+from fewclip.hub.client import clear_errors, endpoint, unreachable
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^@\s]+))?")
@@ -45,25 +45,34 @@ def _downloaded(address: str) -> Path:
         raise HubError(
             f"{address} is no address; write hf://owner/name or hf://owner/name@revision"
         )
-    repo = found["repo"]
+    repo, offline = found["repo"], unreachable() is not None
     with clear_errors(address):
-        snapshot = _card(address, repo, found["revision"]).parent
-        folder = _own_folder(repo, snapshot.name)
-        _link(snapshot, folder, [CARD_FILE])
-        names = list(artifact.read_card(folder, verify=False).files)
+        snapshot = _card(address, repo, found["revision"], offline).parent
+    folder = _own_folder(repo, snapshot.name)
+    _link(snapshot, folder, [CARD_FILE])
+    names = list(artifact.read_card(folder, verify=False).files)
+    with clear_errors(address):
         # By its commit: the branch may have moved since the card was read.
-        _fetch(repo, snapshot.name, names)
-        _link(snapshot, folder, names)
+        _fetch(repo, snapshot.name, names, offline)
+    _link(snapshot, folder, names)
     return folder
 
 
-def _card(address: str, repo: str, revision: str | None) -> Path:
+def _card(address: str, repo: str, revision: str | None, offline: bool) -> Path:
     """Where the client keeps the card: in a folder that is named after the commit."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, CARD_FILE, revision=revision, endpoint=endpoint()))
+        return Path(
+            hf_hub_download(
+                repo,
+                CARD_FILE,
+                revision=revision,
+                endpoint=endpoint(),
+                local_files_only=offline,
+            )
+        )
     except LocalEntryNotFoundError:
         raise
     except EntryNotFoundError as error:
@@ -73,11 +82,17 @@ def _card(address: str, repo: str, revision: str | None) -> Path:
         ) from error
 
 
-def _fetch(repo: str, commit: str, names: Sequence[str]) -> None:
+def _fetch(repo: str, commit: str, names: Sequence[str], offline: bool) -> None:
     from huggingface_hub import snapshot_download
 
     patterns = [glob.escape(name) for name in names]  # a name of a card is no pattern
-    snapshot_download(repo, revision=commit, allow_patterns=patterns, endpoint=endpoint())
+    snapshot_download(
+        repo,
+        revision=commit,
+        allow_patterns=patterns,
+        endpoint=endpoint(),
+        local_files_only=offline,
+    )
 
 
 def _own_folder(repo: str, commit: str) -> Path:

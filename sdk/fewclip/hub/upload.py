@@ -17,7 +17,7 @@ from pathlib import Path
 from fewclip import artifact
 from fewclip.contract import CARD_FILE, IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER_FILE, WEIGHTS_FILE, Card
 from fewclip.errors import HubError
-from fewclip.hub.client import clear_errors, endpoint
+from fewclip.hub.client import clear_errors, endpoint, unreachable
 from fewclip.hub.download import SCHEME
 from fewclip.readme import model_card
 
@@ -62,6 +62,8 @@ def push(
     if repo.count("/") != 1:
         raise HubError(f"a repository is owner/name, got {repo!r}")
     card = artifact.read_card(folder)
+    if (reason := unreachable()) is not None:
+        raise HubError(f"{repo} cannot be published: {reason}; check the connection and try again")
     with tempfile.TemporaryDirectory(prefix="fewclip-push-") as scratch:
         staged = Path(scratch) / "model"
         _stage(Path(folder), card, staged)

@@ -166,29 +166,14 @@ class OnnxClassifier(BaseClassifier):
         """
         return self._text.features(phrases)
 
-    def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
-        """Publish the exported folder; `OnnxClassifier("hf://owner/name")` has it back.
-
-        Args:
-            repo: "owner/name"; made where it is missing.
-            private: of a repository that is made now.
-            token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
-
-        Returns:
-            The commit's address.
-
-        Raises:
-            HubError: the Hub refuses, or is out of reach.
-            OptionError: the class set was edited since the folder was opened.
-        """
-        from fewclip.hub import push
-
+    def _to_publish(self, scratch: Path) -> tuple[Path, Mapping[str, Path]]:
+        """The exported folder as it is."""
         if self.card != artifact.read_card(self._folder, verify=False):
             raise OptionError(
                 "these classes differ from those of the exported folder, which is what would be "
                 "published; edit them with fewclip.load(...), export that, and push it"
             )
-        return push(self._folder, repo, private=private, token=token)
+        return self._folder, {}
 
     def _with_card(self, card: Card) -> Self:
         same = copy.copy(self)

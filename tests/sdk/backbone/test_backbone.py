@@ -16,9 +16,10 @@ from torch import nn
 
 import fewclip
 from fewclip import methods
-from fewclip.backbone import Backbone, FeatureBackbone, hub, why_features_only
+from fewclip.backbone import Backbone, FeatureBackbone, why_features_only
 from fewclip.backbone.loading import load_backbone, wrap
 from fewclip.errors import BackboneError, ClassNameError
+from fewclip.hub import client
 from fewclip.methods.base import Method
 
 PROMPTS = ["a photo of a cat.", "a blurry photo of the very long name", "x", "a photo of a dog."]
@@ -114,7 +115,7 @@ def test_tags_say_which_activation(name: str, quick: bool, monkeypatch: pytest.M
         clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
         return clip.train()
 
-    monkeypatch.setattr(hub, "weights_cached", lambda _: True)
+    monkeypatch.setattr(client, "weights_cached", lambda _: True)
     monkeypatch.setattr(open_clip, "create_model", create)
     backbone = load_backbone(name)
     assert backbone.name == name

@@ -15,11 +15,12 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from tiny_backbone import config, write
 
-from fewclip.backbone import Backbone, hub, list_backbones, loading
+from fewclip.backbone import Backbone, list_backbones, loading
 from fewclip.backbone.checks import missing_blocks, missing_parts
 from fewclip.backbone.listing import licence_of_card
 from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone
 from fewclip.errors import BackboneError
+from fewclip.hub import client
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     for variable in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(hub, "weights_cached", lambda _: False)
+    monkeypatch.setattr(client, "weights_cached", lambda _: False)
     monkeypatch.setattr(open_clip, "create_model", never)
     monkeypatch.setattr(socket, "create_connection", refuse)
     return attempts

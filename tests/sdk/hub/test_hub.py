@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exports import exported_model
 from hub_server import TOKEN, Hub
 
 import fewclip
@@ -56,11 +56,7 @@ def tuned(photos: Path) -> fewclip.Classifier:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if kept := os.environ.get("FEWCLIP_TEST_EXPORT"):
-        return Path(kept)
-    folder = tmp_path_factory.mktemp("hub") / "digits-onnx"
-    fewclip.zero_shot(["one", "zero"]).export_onnx(folder)
-    return folder
+    return exported_model(tmp_path_factory)
 
 
 def images(held_out: Path) -> list[Path]:
