@@ -99,17 +99,13 @@ def _metrics(card: Card) -> str:
         "|---|---|---|---|",
     ]
     for name, row in (("zero-shot", before), ("adapted", after)):
-        # A card from elsewhere may claim any number.
-        low, high = wilson(min(max(row["accuracy"], 0.0), 1.0), max(after["n"], 1))
-        interval = f"{100 * low:.0f} to {high:.0%}"
         lines.append(
-            f"| {name} | {row['accuracy']:.1%} ({interval}) | {_decimal(row['macro_f1'])} | "
-            f"{_decimal(row['ece'])} |"
+            f"| {name} | {_with_interval(row['accuracy'], after['n'])} | "
+            f"{_decimal(row['macro_f1'])} | {_decimal(row['ece'])} |"
         )
     if gda := card.metrics.get("gda"):
-        low, high = wilson(min(max(gda["accuracy"], 0.0), 1.0), max(gda["n"], 1))
-        interval = f"{100 * low:.0f} to {high:.0%}"
-        lines.append(f"| gda, for comparison | {gda['accuracy']:.1%} ({interval}) | | |")
+        accuracy = _with_interval(gda["accuracy"], gda["n"])
+        lines.append(f"| gda, for comparison | {accuracy} | | |")
     lines += [f"\n**Warning:** {remark}." for remark in card.training.get("warnings", ())]
     lines += [
         "",
@@ -118,6 +114,12 @@ def _metrics(card: Card) -> str:
         + f", both from the same {calibration.n} images.",
     ]
     return "\n".join(lines)
+
+
+def _with_interval(accuracy: float, n: int) -> str:
+    # A card from elsewhere may claim any number.
+    low, high = wilson(min(max(accuracy, 0.0), 1.0), max(n, 1))
+    return f"{accuracy:.1%} ({100 * low:.0f} to {high:.0%})"
 
 
 def _decimal(value: float | None) -> str:

@@ -187,7 +187,7 @@ def _table(each: DemoSet, rows: list[dict[str, Any]], test: int) -> str:
         f"{'':<14}{'right on ' + other.name:>17}  {f'right on {each.name} with all {n + m}':>29}",
     ]
     lines += [
-        f"{row['method']:<14}{row['new_accuracy']:>11.1%}  {row['accuracy_with_added']:>29.1%}"
+        f"{row['method']:<14}{row['new_accuracy']:>17.1%}  {row['accuracy_with_added']:>29.1%}"
         for row in rows
     ]
     return "\n".join(lines)

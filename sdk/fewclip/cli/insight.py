@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def check_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--thorough", action="store_true", help="list every doubtful label, also likely right ones"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    json_flag(parser)
 
 
 def check(arguments: Arguments) -> int:
@@ -40,7 +39,7 @@ def check(arguments: Arguments) -> int:
     )
     page = report.save(arguments.out) if arguments.out else None
     if arguments.json:
-        print(json.dumps(report.to_dict(), ensure_ascii=False, indent=2))
+        print_json(report.to_dict())
     else:
         print(report)
     if page is not None:

@@ -6,11 +6,13 @@ import argparse
 import json
 from typing import Any
 
+from fewclip.cli.arguments import json_flag, print_json
+
 
 def methods_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `methods` reads."""
     parser.add_argument("name", nargs="?", help="show this method's options, for --set")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    json_flag(parser)
 
 
 def methods(arguments: argparse.Namespace) -> int:
@@ -21,7 +23,7 @@ def methods(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = [{"name": n, "description": describe(n)} for n in names]
     if arguments.json:
         rows = [{**row, "options": make_options(row["name"], {})} for row in rows]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows)
         return 0
     if arguments.name:
         print(f"{rows[0]['name']}: {rows[0]['description']}\n\noptions and their defaults:")
@@ -46,7 +48,7 @@ def _shown(value: Any) -> str:
 def backbones_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `backbones` reads."""
     parser.add_argument("--all", action="store_true", help="every name that open_clip knows")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    json_flag(parser)
 
 
 def backbones(arguments: argparse.Namespace) -> int:
@@ -56,7 +58,7 @@ def backbones(arguments: argparse.Namespace) -> int:
 
     found = list_backbones()
     if arguments.json:
-        print(json.dumps([each.to_dict() for each in found], ensure_ascii=False, indent=2))
+        print_json([each.to_dict() for each in found])
         return 0
     shown = found if arguments.all else [each for each in found if each.summary.note]
     width = max(map(len, shown)) + 2
