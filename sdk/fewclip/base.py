@@ -24,7 +24,7 @@ from fewclip.errors import ClassNameError, OptionError
 from fewclip.explain import Explanation, Question, occlusion
 from fewclip.explain.explanation import Heat, over_photo
 from fewclip.ood import NEAREST_PARTS
-from fewclip.preprocess import WORKERS, Image, Images, Inputs, batches, load_image, to_input
+from fewclip.preprocess import WORKERS, Image, Images, Inputs, batches, listed, load_image, to_input
 
 if TYPE_CHECKING:
     from fewclip.report import Report
@@ -171,14 +171,14 @@ class BaseClassifier(abc.ABC):
             image=photo,
         )
 
-    def suggest(self, images: Sequence[Image], n: int = 20) -> list[Suggestion]:
+    def suggest(self, images: Images, n: int = 20) -> list[Suggestion]:
         """Which unlabelled images to label next, the most useful first; never near-duplicates.
 
         With few labels a class, typical and diverse images; later those that the model wavers over
         as well. Neither are they near-duplicates of training images, where the model keeps any.
 
         Args:
-            images: unlabelled ones, as for `predict`.
+            images: unlabelled ones, as for `predict`, but not preprocessed.
             n: how many at most.
 
         Raises:
@@ -187,6 +187,7 @@ class BaseClassifier(abc.ABC):
         """
         from fewclip.suggest import Candidates, suggest
 
+        images = listed(images)
         outputs, parts = self._outputs_and_parts(images)
         itm, cat, _ = outputs
         temperature = self.card.calibration.temperature

@@ -105,7 +105,7 @@ def batches(
     if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype != np.uint8:
         yield from _preprocessed(images, spec, size)
         return
-    pending = _listed(images)
+    pending = listed(images)
     parts = [pending[first : first + size] for first in range(0, len(pending), size)]
     if len(parts) < 2:
         yield from (preprocess(part, spec, workers=workers) for part in parts)
@@ -118,7 +118,7 @@ def batches(
         yield ahead.result()
 
 
-def _listed(images: Any) -> list[Image]:
+def listed(images: Any) -> list[Image]:
     """One image or many -> a list; each is checked when it is read."""
     if isinstance(images, (str, bytes, os.PathLike, PILImage.Image)):
         return [images]

@@ -31,11 +31,13 @@ class Pick(NamedTuple):
     Attributes:
         at: which image.
         stands_for: how many of the other images are like it and like no labelled or earlier one.
+        is_new: whether it is like no labelled or earlier one itself.
         gain: what it adds to the cover.
     """
 
     at: int
     stands_for: int
+    is_new: bool
     gain: float
 
 
@@ -76,6 +78,7 @@ def cover(
         if is_copy(best, [pick.at for pick in picks]):
             continue
         new = (kernel[:, best] > NEIGHBOUR) & (covered < kernel[:, best])
-        picks.append(Pick(best, int(new.sum()) - int(new[best]), float(gains[best])))
+        stands_for = int(new.sum()) - int(new[best])
+        picks.append(Pick(best, stands_for, bool(covered[best] <= NEIGHBOUR), float(gains[best])))
         covered = np.maximum(covered, kernel[:, best])
     return picks

@@ -135,7 +135,7 @@ def _reason(pick: Pick, candidates: Candidates, at: int, doubt: float | None) ->
     elif others == 1:
         words = "like one other image here, and like no labelled one"
     else:
-        words = "unlike the labelled images"
+        words = "unlike the labelled images" if pick.is_new else "near labelled or earlier images"
     if doubt is not None and doubt > DOUBT and len(candidates.classes) > 1:
         first, second = np.argsort(-candidates.proba[at], kind="stable")[:2]
         names = candidates.classes[first], candidates.classes[second]

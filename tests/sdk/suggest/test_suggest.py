@@ -46,6 +46,8 @@ def test_the_largest_unlabelled_bunch_comes_first() -> None:
     assert any(30 <= pick.at < 40 for pick in picks)
     features, labelled = centred(x[5:], x[:5])  # the first bunch has labels
     assert 25 <= cover(features, labelled, np.ones(len(features)), 1)[0].at < 35
+    last = cover(features, labelled, np.ones(len(features)), len(features))[-1]
+    assert last.is_new == (last.at == len(features) - 1)  # the one that is alone
 
 
 def test_weights_draw_the_choice_to_the_images_in_doubt() -> None:
@@ -87,6 +89,7 @@ def test_zero_shot_names_typical_images_and_bad_input_is_refused() -> None:
     assert len(found) == 3
     assert not any("wavers" in each.reason for each in found)
     assert clf.suggest([], n=3) == []
+    assert [each.image for each in clf.suggest(pool[0])] == [pool[0]]
     for n in (0, -1, 1.5, True):
         with pytest.raises(OptionError, match="whole number"):
             clf.suggest(pool, n=n)  # type: ignore[arg-type]
