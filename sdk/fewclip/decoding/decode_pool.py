@@ -15,7 +15,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 from PIL import Image as PILImage
@@ -31,8 +30,8 @@ from fewclip.decoding.decode_worker import reduce_image
 from fewclip.errors import FewclipError, ImageError
 from fewclip.images import MAX_PIXELS, decode
 
-SECONDS = 10.0  # until a decoder is killed
-QUICK = 1.0  # seconds after which an image counts as slow
+SECONDS = 10.0  # of a process's own time until it is killed
+QUICK = 1.0  # seconds of it after which an image counts as slow
 SLOW = 2  # slow images at once; one more, and the slowest is given up
 LARGE = 256 << 10  # bytes of a file from which on it counts as large
 _LOW = 10  # priority (nice) of large and of slow images
@@ -61,7 +60,7 @@ class DecodePool:
     Args:
         workers: small images decoded at once, and as many large ones; slow ones come on top.
         max_pixels: of one image; more are refused before they are decoded.
-        seconds: until decoding one image is given up.
+        seconds: of processor time until decoding one image is given up.
         memory: bytes of address space of a process; None for what `max_pixels` may need.
     """
 
@@ -160,13 +159,13 @@ class DecodePool:
         crop: Preprocess | None,
         thumbnail: int | None,
     ) -> Decoded:
-        ends = time.monotonic() + self._seconds
+        left = process.allow(self._seconds)
         try:
-            process.send(request, ends)
-            if not process.answers_by(min(ends, time.monotonic() + QUICK)):
+            process.send(request, left)
+            if not process.answers_within(process.allow(min(QUICK, self._seconds))):
                 self._slow_down(process)
                 give_back()
-            return process.receive(ends, crop.size if crop else 0, thumbnail or 0)
+            return process.receive(left, crop.size if crop else 0, thumbnail or 0)
         except (TimeoutError, EOFError, BrokenPipeError) as error:
             process.kill()
             if self._closed:

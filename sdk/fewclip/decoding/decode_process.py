@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,12 @@ from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
 from fewclip.images import FORMATS_VARIABLE
 from fewclip.preprocess import Pixels
 
+PATIENCE = 6  # times as long may an image take on the clock, on a machine that is busy
 _STARTING = 60.0  # seconds for a process to start, on a machine that is busy
+_MOMENT = 0.01  # seconds between two looks at the time that is left, at least
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT", FORMATS_VARIABLE)
+
+Left = Callable[[], float]  # seconds that are left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,7 @@ class DecodeProcess:
     """One process and the two pipes to it; for one thread at a time, but for `end`."""
 
     def __init__(self, memory: int, seconds: float, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+        self._seconds, self._max_pixels = seconds, max_pixels
         plan = json.dumps({"memory": memory, "seconds": seconds + 5})
         with _stop_signals_blocked():
             self._popen = subprocess.Popen(
@@ -78,8 +83,9 @@ class DecodeProcess:
         Raises:
             FewclipError: it did not come up.
         """
+        ends = time.monotonic() + _STARTING
         try:
-            self._read(ANSWER.size, time.monotonic() + _STARTING)
+            self._read(ANSWER.size, lambda: ends - time.monotonic())
         except (TimeoutError, EOFError) as error:
             self.kill()
             raise FewclipError(
@@ -91,32 +97,40 @@ class DecodeProcess:
         with contextlib.suppress(OSError):  # it has just ended
             os.setpriority(os.PRIO_PROCESS, self.pid, nice)
 
-    def send(self, data: bytes, ends: float) -> None:
-        left = memoryview(data)
-        while left:
-            _wait(self._in, select.POLLOUT, ends)
-            left = left[os.write(self._in, left) :]
+    def allow(self, seconds: float) -> Left:
+        """So many seconds of this process's own time from now on; what others compute costs none.
 
-    def answers_by(self, ends: float) -> bool:
+        Otherwise a training, or a few large photos at once, would make a good image a slow one.
+        """
+        goal, ends = self._computed() + seconds, time.monotonic() + PATIENCE * self._seconds
+        return lambda: min(goal - self._computed(), ends - time.monotonic())
+
+    def send(self, data: bytes, left: Left) -> None:
+        rest = memoryview(data)
+        while rest:
+            _wait(self._in, select.POLLOUT, left)
+            rest = rest[os.write(self._in, rest) :]
+
+    def answers_within(self, left: Left) -> bool:
         try:
-            _wait(self._out, select.POLLIN, ends)
+            _wait(self._out, select.POLLIN, left)
         except TimeoutError:
             return False
         return True
 
-    def receive(self, ends: float, size: int, side: int) -> Decoded:
+    def receive(self, left: Left, size: int, side: int) -> Decoded:
         """The answer, of no other shape than was asked for: the process may be in other hands."""
-        status, crop_side, height, width, length = ANSWER.unpack(self._read(ANSWER.size, ends))
+        status, crop_side, height, width, length = ANSWER.unpack(self._read(ANSWER.size, left))
         if status != DONE:
-            text = self._read(min(length, MAX_TEXT), ends).decode("utf-8", "replace")
+            text = self._read(min(length, MAX_TEXT), left).decode("utf-8", "replace")
             if status in (BROKEN, TOO_LARGE):
                 raise (ImageTooLargeError if status == TOO_LARGE else ImageError)(text)
             raise FewclipError(f"the decoding process failed: {text}")
         fits = max(height, width) <= side and height * width <= self._max_pixels
         if crop_side != size or not fits or bool(side) != bool(height and width):
             raise EOFError
-        crop = self._pixels(size, size, ends) if size else None
-        return Decoded(crop, self._pixels(height, width, ends) if side else None)
+        crop = self._pixels(size, size, left) if size else None
+        return Decoded(crop, self._pixels(height, width, left) if side else None)
 
     def give_up(self) -> None:
         self.given_up = True
@@ -135,14 +149,22 @@ class DecodeProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def _pixels(self, height: int, width: int, ends: float) -> Pixels:
-        data = self._read(height * width * 3, ends)
+    def _computed(self) -> float:
+        if sys.platform != "linux":
+            return time.monotonic()
+        try:
+            return time.clock_gettime(~self.pid << 3 | 2)  # what clock_getcpuclockid(3) gives
+        except OSError:  # it has ended, which the pipe says
+            return math.inf
+
+    def _pixels(self, height: int, width: int, left: Left) -> Pixels:
+        data = self._read(height * width * 3, left)
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
-    def _read(self, size: int, ends: float) -> bytes:
+    def _read(self, size: int, left: Left) -> bytes:
         parts = []
         while size:
-            _wait(self._out, select.POLLIN, ends)
+            _wait(self._out, select.POLLIN, left)
             block = os.read(self._out, size)
             if not block:
                 raise EOFError
@@ -201,8 +223,11 @@ def _stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _wait(handle: int, what: int, ends: float) -> None:
+def _wait(handle: int, what: int, left: Left) -> None:
     poll = select.poll()
     poll.register(handle, what)
-    if not poll.poll(max(0.0, ends - time.monotonic()) * 1000):
-        raise TimeoutError
+    rest = left()
+    while not poll.poll(1000 * max(_MOMENT, min(rest, _STARTING))):
+        rest = left()
+        if rest <= 0:
+            raise TimeoutError

@@ -95,6 +95,20 @@ def test_what_takes_too_long_is_killed_and_replaced() -> None:
         assert pool.decode(photo(), crop=SPEC).crop is not None
 
 
+def test_a_machine_that_is_busy_with_other_things_makes_no_image_slow() -> None:
+    """Its process is stopped for longer than an image may take, and computes nothing."""
+    before = set(workers_of(os.getpid()))
+    with DecodePool(1, seconds=2) as pool:
+        pool.start()
+        (worker,) = set(workers_of(os.getpid())) - before
+        os.kill(worker, signal.SIGSTOP)
+        waking = threading.Timer(3, os.kill, (worker, signal.SIGCONT))
+        waking.start()
+        assert pool.decode(photo(), crop=SPEC).crop is not None
+        waking.join()
+        assert set(workers_of(os.getpid())) - before == {worker}
+
+
 def test_what_takes_too_much_memory_is_refused() -> None:
     with DecodePool(1, max_pixels=1_000_000_000, memory=500 << 20) as pool:
         with pytest.raises(ImageError, match="memory"):
