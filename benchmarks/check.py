@@ -72,7 +72,8 @@ def label_rows(task: str, train: Images, test: Images, seeds: list[int]) -> None
         rows = []
         for seed in seeds:
             given = flipped(truth, len(names), rate, np.random.default_rng(seed))
-            photos = [photo(im, str(i), names[y]) for i, (im, y) in enumerate(zip(images, given))]  # noqa: B905
+            named = zip(images, given, strict=True)
+            photos = [photo(image, str(i), names[y]) for i, (image, y) in enumerate(named)]
             proba = out_of_fold_probabilities(features, given, seed)
             assert proba is not None
             issues = list(wrong_labels(photos, features, proba, given, names))
