@@ -77,10 +77,7 @@ class Classifier(BaseClassifier):
     # ---- answers -----------------------------------------------------------------------------
 
     def model_outputs(self, images: Images) -> decide.ModelOutputs:
-        parts = []
-        for pixels in self._tensors(images):
-            with torch.inference_mode():
-                parts.append(self.outputs_of(*self.method.features_and_intermediate(pixels)))
+        parts = [self.outputs_of(*encoded) for encoded in self._encoded(images)]
         if not parts:
             nothing = np.zeros((0, len(self.classes)), np.float32)
             return decide.ModelOutputs(
@@ -96,9 +93,7 @@ class Classifier(BaseClassifier):
             itm, cat = self.method.logits(features, self._class_embeddings, intermediate)
         seen = None
         if self.ood_score is not None:
-            parts = ood_parts(
-                _plain(features), None if intermediate is None else _plain(intermediate)
-            )
+            parts = _ood_parts(features, intermediate)
             seen = self.ood_score.score(parts, self.card.head.trained_columns)
         return decide.ModelOutputs(_plain(itm), None if cat is None else _plain(cat), seen)
 
@@ -106,11 +101,9 @@ class Classifier(BaseClassifier):
         self, images: Images
     ) -> tuple[decide.ModelOutputs, tuple[Float64s, ...]]:
         outputs, parts = [], []
-        for pixels in self._tensors(images):
-            with torch.inference_mode():
-                features, middle = self.method.features_and_intermediate(pixels)
-            outputs.append(self.outputs_of(features, middle))
-            parts.append(ood_parts(_plain(features), None if middle is None else _plain(middle)))
+        for encoded in self._encoded(images):
+            outputs.append(self.outputs_of(*encoded))
+            parts.append(_ood_parts(*encoded))
         if not outputs:
             return self.model_outputs([]), (np.zeros((0, self.backbone.embed_dim)),)
         joined = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
@@ -137,6 +130,13 @@ class Classifier(BaseClassifier):
             self.method, self._class_embeddings, self.card.head, temperature, inputs, question
         )
         return heat, "attention"
+
+    def _encoded(self, images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """`Method.features_and_intermediate`, batch by batch."""
+        for pixels in self._tensors(images):
+            with torch.inference_mode():
+                found = self.method.features_and_intermediate(pixels)
+            yield found
 
     def _tensors(self, images: Images) -> Iterator[torch.Tensor]:
         """(n, 3, size, size) on the model's device."""
@@ -201,6 +201,10 @@ def _phrases(card: Card) -> list[str]:
 def _class_embeddings(method: Method, card: Card) -> ClassEmbeddings:
     with torch.inference_mode():
         return method.class_embeddings(_phrases(card))
+
+
+def _ood_parts(features: torch.Tensor, intermediate: torch.Tensor | None) -> tuple[Float64s, ...]:
+    return ood_parts(_plain(features), None if intermediate is None else _plain(intermediate))
 
 
 def _plain(x: torch.Tensor) -> Floats:
