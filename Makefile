@@ -66,7 +66,7 @@ app: $(STAMP)  ## the page, on http://127.0.0.1:7860
 	$(BIN)/fewclip app
 
 screenshots: $(STAMP)  ## pictures of the page for the documentation (needs Chromium)
-	$(BIN)/python -m benchmarks.screenshots
+	$(BIN)/python -m benchmarks.page.screenshots
 
 wheel: $(STAMP)  ## dist/fewclip-VERSION-py3-none-any.whl and the source archive
 	$(BIN)/python -m hatchling build -d dist

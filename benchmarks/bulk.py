@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.load import photos
+from benchmarks.service.load import photos
 from fewclip import bulk
 from fewclip.runtime import OnnxClassifier
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.server import START_SECONDS, Server, free_port
+from benchmarks.service.server import START_SECONDS, Server, free_port
 from fewclip.errors import FewclipError
 from fewclip.samples import digits
 

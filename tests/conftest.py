@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.page import chromium_path, launch
+from benchmarks.page.page_process import chromium_path, launch
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from visitor import Enter, Visitor
 
-from benchmarks.page import Page
+from benchmarks.page.page_process import Page
 from fewclip.samples import digits
 
 LABELS = ("one", "zero")

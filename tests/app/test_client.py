@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.page import Page
+from benchmarks.page.page_process import Page
 from fewclip.artifact import read_card
 from fewclip.runtime import OnnxClassifier
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.page import Page
+from benchmarks.page.page_process import Page
 
 PATIENCE = 120_000.0  # milliseconds; two cores may be shared with other tests
 

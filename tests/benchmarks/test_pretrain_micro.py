@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import fewclip
-from benchmarks.pretrain_micro import Words, contrastive_loss, main
+from benchmarks.bundled.pretrain_micro import Words, contrastive_loss, main
 from fewclip.samples import digits
 
 

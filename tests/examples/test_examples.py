@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.samples import digits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.server import Server, free_port
+from benchmarks.service.server import Server, free_port
 from fewclip.samples import digits
 
 HOME = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from service_parts import CLASSES, LIMITS, encoded
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.artifact import read_card, write_folder
 from fewclip.contract import CARD_FILE, Calibration
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.runtime import OnnxClassifier
 
 pytestmark = pytest.mark.slow

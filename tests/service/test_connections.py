@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 
 pytestmark = pytest.mark.slow
 

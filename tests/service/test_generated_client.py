@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 
 pytestmark = pytest.mark.slow
 

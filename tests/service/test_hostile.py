@@ -1,4 +1,4 @@
-"""A few hundred requests that nobody should send; `benchmarks/hostile.py` sends ten thousand."""
+"""A few hundred requests that nobody should send; `benchmarks/service/` has ten thousand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hostile
-from benchmarks.hostile_cases import cases
-from benchmarks.server import Server
+from benchmarks.service import hostile
+from benchmarks.service.hostile_cases import cases
+from benchmarks.service.server import Server
 
 pytestmark = pytest.mark.slow
 

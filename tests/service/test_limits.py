@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from service_parts import LIMITS, encoded, native_client
 
-from benchmarks.server import Server, free_port
+from benchmarks.service.server import Server, free_port
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.runtime import OnnxClassifier
 from fewclip_service.http.http_errors import APIError
 from fewclip_service.inference.model_store import Models

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from service_parts import native_client
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.runtime import OnnxClassifier
 
 pytestmark = pytest.mark.slow

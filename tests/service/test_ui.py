@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.cli import main
 from fewclip.runtime import OnnxClassifier
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from visitor import Enter
 
-from benchmarks.page import Page
-from benchmarks.server import Server
+from benchmarks.page.page_process import Page
+from benchmarks.service.server import Server
 from fewclip.samples import digits, surfaces
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

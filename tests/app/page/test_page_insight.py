@@ -10,7 +10,7 @@ import pillow_heif
 import pytest
 from visitor import Enter
 
-from benchmarks.page import Page
+from benchmarks.page.page_process import Page
 from fewclip.samples import digits
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

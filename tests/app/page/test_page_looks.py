@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from visitor import Enter, Visitor
 
-from benchmarks.page import Page
+from benchmarks.page.page_process import Page
 from fewclip.samples import digits
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image as PILImage
 
 import fewclip
-from benchmarks.tower_kinds import CONFIGS, WITH_INTERMEDIATE, write
+from benchmarks.backbones.tower_kinds import CONFIGS, WITH_INTERMEDIATE, write
 from fewclip.backbone import FeatureBackbone, load_backbone
 from fewclip.errors import BackboneError, ClassNameError, OptionError
 from fewclip.samples import digits

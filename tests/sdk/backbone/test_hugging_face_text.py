@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import fewclip
-from benchmarks.tower_kinds import CONFIGS, write
+from benchmarks.backbones.tower_kinds import CONFIGS, write
 from fewclip.backbone import load_backbone
 from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE
 from fewclip.errors import ClassNameError

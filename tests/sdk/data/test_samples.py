@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from benchmarks.make_digits import make_sheet
+from benchmarks.bundled.make_digits import make_sheet
 from fewclip.samples import digits, surfaces
 
 

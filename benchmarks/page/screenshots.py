@@ -1,6 +1,6 @@
 """Pictures of the page for the documentation, taken from the running page itself. No checks.
 
-    python -m benchmarks.screenshots [--out out/screenshots]
+    python -m benchmarks.page.screenshots [--out out/screenshots]
 
 Each step at 1280 and at 390 pixels, light and dark; a PNG of up to 256 colours stays small. Those
 that README and documentation show are copied to docs/.
@@ -17,13 +17,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from benchmarks.page import Page, chromium_path, launch
+from benchmarks.page.page_process import Page, chromium_path, launch
 from fewclip.samples import digits
 
 PATIENCE = 1_200_000.0  # milliseconds
 WIDTHS = (1280, 390)
 IN_DOCS = ("images-1280.png", "results-1280.png", "classify-1280.png", "why-results-1280.png")
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TALLEST = 1400  # pixels of a picture that people still look at
 
 

@@ -1,6 +1,7 @@
 """How much of the bare runtime's speed is left over HTTP, and how long a client waits.
 
-    python -m benchmarks.load MICRO [--b32 FOLDER] [--seconds 10] [--out benchmarks/results/load.md]
+    python -m benchmarks.service.load MICRO [--b32 FOLDER] [--seconds 10]
+        [--out benchmarks/results/load.md]
 
 MICRO is an exported folder. FOLDER is an export of ViT-B/32 with random weights; it is made there
 when it is missing (minutes).
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.server import Server
+from benchmarks.service.server import Server
 from fewclip.runtime import OnnxClassifier
 
 CLIENTS = (1, 8, 32)
@@ -76,7 +77,7 @@ def bare(classifier: OnnxClassifier, images: list[bytes], seconds: float, into: 
     into.cpu += time.process_time() - cpu
 
 
-# ---- the clients: `python -m benchmarks.load --client` in a process of their own -----------------
+# ---- the clients: `python -m benchmarks.service.load --client` in a process of their own ---------
 
 
 def clients(port: int, count: int, seconds: float, path: str) -> tuple[float, list[float]]:
@@ -119,7 +120,7 @@ def measure(server: Server, count: int, seconds: float, path: str, into: Sum) ->
     words = [str(server.port), str(count), str(seconds), path]
     metrics, cpu = server.metrics(), _cpu(server)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load", "--client", *words],
+        [sys.executable, "-m", "benchmarks.service.load", "--client", *words],
         capture_output=True,
         text=True,
         check=True,
@@ -215,7 +216,7 @@ def main() -> int:
         models["ViT-B/32, random weights"] = arguments.b32
         if not arguments.b32.exists():
             make_b32(arguments.b32)
-    command = "`python -m benchmarks.load MICRO --b32 FOLDER`"
+    command = "`python -m benchmarks.service.load MICRO --b32 FOLDER`"
     lines = ["# The service beside the bare runtime", "", command, ""]
     lines += [__doc__.split("\n\n")[-1].strip().replace("\n", " ") if __doc__ else "", ""]
     for name, folder in models.items():

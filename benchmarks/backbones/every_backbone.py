@@ -1,7 +1,7 @@
 """Every architecture of open_clip's list: which methods take it, run forward with random weights.
 
-    python -m benchmarks.every_backbone --export        # what benchmarks/results keeps
-    python -m benchmarks.every_backbone --only EVA      # a part of the table, kept nowhere
+    python -m benchmarks.backbones.every_backbone --export       # what benchmarks/results keeps
+    python -m benchmarks.backbones.every_backbone --only EVA     # a part of the table, kept nowhere
 
 With --export, gda is also adapted, saved, loaded and exported on a small model of each kind.
 
@@ -34,7 +34,7 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.tower_kinds import CONFIGS, write
+from benchmarks.backbones.tower_kinds import CONFIGS, write
 from fewclip.backbone import FeatureBackbone, load_backbone
 from fewclip.backbone.checks import missing_blocks, missing_parts, read_preprocess
 from fewclip.backbone.listing import PARAMETERS_FILE
@@ -45,7 +45,7 @@ LARGEST = 160_000_000  # parameters that are given memory
 MEMORY = 5 << 30
 SECONDS = 600.0
 TEXT_TYPES = {"roberta-base": "roberta", "xlm-roberta": "xlm-roberta", "nllb": "m2m_100"}
-RESULTS = Path(__file__).parent / "results" / "backbones.md"
+RESULTS = Path(__file__).parents[1] / "results" / "backbones.md"
 
 
 class RandomTokens:

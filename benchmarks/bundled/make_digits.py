@@ -1,6 +1,6 @@
 """Writes the sheet of handwritten digits that the demo ships, from scikit-learn's `load_digits`.
 
-    python -m benchmarks.make_digits
+    python -m benchmarks.bundled.make_digits
 
 Run once; the sheet is committed. It is not needed to use fewclip.
 """

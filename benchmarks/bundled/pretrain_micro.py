@@ -1,6 +1,6 @@
 """Pretrain a small CLIP from a folder of images with class names. It adapts nothing.
 
-    python benchmarks/pretrain_micro.py IMAGES --out BACKBONE
+    python benchmarks/bundled/pretrain_micro.py IMAGES --out BACKBONE
 
 makes a backbone as the bundled one was made (its card is in sdk/fewclip/micro/README.md):
 `BACKBONE/` then works as `fewclip adapt ... --backbone BACKBONE`. IMAGES has one sub-folder per

@@ -1,6 +1,7 @@
 """Thousands of requests that nobody should send. Does the service stay up, honest and small?
 
-    python -m benchmarks.hostile EXPORTED [--requests 10000] [--out benchmarks/results/hostile.md]
+    python -m benchmarks.service.hostile EXPORTED [--requests 10000]
+        [--out benchmarks/results/hostile.md]
 
 Hand-made ones on raw sockets (`hostile_cases.py`), bodies that hypothesis makes up, and what
 schemathesis derives from the service's own OpenAPI document. A 5xx other than 503 and 504, a
@@ -28,9 +29,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.hostile_cases import Case, cases, dear, photo
-from benchmarks.load import photos
-from benchmarks.server import Server
+from benchmarks.service.hostile_cases import Case, cases, dear, photo
+from benchmarks.service.load import photos
+from benchmarks.service.server import Server
 
 CLIENTS = 16
 ANSWER_SECONDS = 60.0
@@ -323,7 +324,7 @@ def _report(outcomes: Counter[str], memory: list[tuple[int, int]], seconds: floa
     samples = ", ".join(f"{mib} ({count:,})" for count, mib in memory)
     return [
         f"{outcomes.total():,} requests in {seconds:.0f} s, {CLIENTS} clients at once; "
-        "`python -m benchmarks.hostile EXPORTED`",
+        "`python -m benchmarks.service.hostile EXPORTED`",
         "",
         "| kind | requests | status: count of the first answer on the connection |",
         "|---|---|---|",

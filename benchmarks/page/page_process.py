@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 
 import httpx
 
-from benchmarks.server import free_port
+from benchmarks.service.server import free_port
 
 START_SECONDS = 120.0
 # As root, and with the small /dev/shm of a container, Chromium needs the first two.
