@@ -124,9 +124,11 @@ def _check_jpeg(data: bytes) -> None:
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of every segment's content, up to the end of the image."""
-    position, stray = 0, 0
+    position, stray, in_scans = 0, 0, False
     while found := _MARKER.search(data, position):
         stray += found.start() - position
+        if not in_scans:  # Pillow reads what is between headers byte by byte, and no pixels
+            _limit(stray, _SHARED, "stray bytes")
         marker, start = data[found.end() - 1], found.end() + 2
         if marker == _EOI:
             return
@@ -135,11 +137,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         else:
             end = start - 2 + int.from_bytes(data[start - 2 : start], "big")
         yield marker, start, end
+        in_scans |= marker == _SOS
         position = max(start, end)
-        if marker == _SOS:
-            stray = 0  # what follows are pixels
-            continue
-        _limit(stray, _SHARED, "stray bytes")
 
 
 def _check_directory(file: IO[bytes], most: int) -> None:

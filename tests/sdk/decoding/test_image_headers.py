@@ -51,13 +51,13 @@ def test_a_bomb_is_refused_at_once_and_in_little_memory(
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
 def test_jpegs_of_encoders_are_read(options: dict[str, object]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (800, 600, 3), np.uint8)  # scans > 64 KB
     exif = Image.Exif()
     exif[0x010E] = "a description " * 100
     file = io.BytesIO()
     icc = os.urandom(200_000)  # several segments
     Image.fromarray(pixels).save(file, "JPEG", exif=exif, icc_profile=icc, comment=b"c", **options)
-    assert load_image(file.getvalue()).size == (300, 400)
+    assert load_image(file.getvalue()).size == (600, 800)
 
 
 def test_as_many_scans_as_allowed_are_read() -> None:
