@@ -220,7 +220,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(photos: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_it_resumes_to_the_same_weights(
+def test_killed_at_random_moments_it_resumes_to_the_same_weights(
     photos: Path, tmp_path: Path
 ) -> None:
     """kill -9 anywhere: nothing half-written ever loads, and the end is the same bit for bit."""
@@ -228,7 +228,7 @@ def test_killed_at_ten_random_moments_it_resumes_to_the_same_weights(
     def words(out: str) -> list[str]:
         return [
             *FEWCLIP, "adapt", str(photos), "--out", str(tmp_path / out), "--shots", "8",
-            "--epochs", "12", "--resume", "--device", "cpu", "--method", "skip-tuning",
+            "--epochs", "6", "--resume", "--device", "cpu", "--method", "skip-tuning",
         ]  # fmt: skip
 
     begin = time.monotonic()
@@ -237,9 +237,9 @@ def test_killed_at_ten_random_moments_it_resumes_to_the_same_weights(
     rng = random.Random(0)
     kills = runs = 0
     out = tmp_path / "m"
-    while kills < 10:
+    while kills < 4:
         runs += 1
-        assert runs < 60
+        assert runs < 30
         if out.exists():
             out = tmp_path / f"m{runs}"
         process = subprocess.Popen(words(out.name), stderr=subprocess.DEVNULL)
