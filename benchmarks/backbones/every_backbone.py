@@ -38,7 +38,9 @@ from benchmarks.backbones.tower_kinds import CONFIGS, write
 from fewclip.backbone import FeatureBackbone, load_backbone
 from fewclip.backbone.checks import missing_blocks, missing_parts, read_preprocess
 from fewclip.backbone.listing import PARAMETERS_FILE
+from fewclip.backbone.loading import model_class
 from fewclip.backbone.text_tokens import context_length, reads_clip_bpe
+from fewclip.errors import first_line
 from fewclip.methods.registry import feature_methods, list_methods
 
 LARGEST = 160_000_000  # parameters that are given memory
@@ -57,14 +59,6 @@ class RandomTokens:
     def encode(self, texts: Sequence[str], context_length: int) -> NDArray[np.int64]:
         rng = np.random.default_rng(0)
         return rng.integers(3, self._vocabulary, (len(texts), context_length))
-
-
-def model_class(cfg: dict[str, Any]) -> Any:
-    """As `open_clip.create_model` chooses it."""
-    custom = cfg.pop("custom_text", False) or cfg["text_cfg"].get("hf_model_name")
-    if not custom:
-        return open_clip.CLIP
-    return open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP
 
 
 def prepared(model: str, folder: Path) -> dict[str, Any]:
@@ -94,7 +88,8 @@ def examine(model: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         cfg = prepared(model, Path(name))
         own = copy.deepcopy(cfg)
-        kind = model_class(own)
+        kind: Any = model_class(own)
+        own.pop("custom_text", None)
         foreign_text = "hf_model_name" in cfg["text_cfg"]
         with torch.device("meta"):
             clip = kind(**copy.deepcopy(own)).eval()
@@ -198,8 +193,7 @@ def _child(work: Any, argument: str, reply: Connection) -> None:
     try:
         reply.send(work(argument))
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        reply.send({"error": f"{type(error).__name__}: {lines[0][:160]}"})
+        reply.send({"error": f"{type(error).__name__}: {first_line(error)[:160]}"})
 
 
 def table(rows: dict[str, dict[str, Any]], names: dict[str, int]) -> str:

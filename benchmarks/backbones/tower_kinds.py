@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from safetensors.torch import save_file
 
-from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE
+from fewclip.backbone.loading import model_class
+from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 
 _BPE = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 2}
 _VIT = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
@@ -60,12 +60,12 @@ def write(folder: Path, kind: str, **changes: Any) -> Path:
     preprocess = {"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}
     preprocess["interpolation"] = "bilinear"
     text = json.dumps({"model_cfg": cfg, "preprocess_cfg": preprocess})
-    (folder / CONFIG_FILE).write_text(text, "utf-8")
+    (folder / OPEN_CLIP_CONFIG).write_text(text, "utf-8")
     own = copy.deepcopy(cfg)
-    custom = own.pop("custom_text", False)
-    if custom and "multimodal_cfg" in own:
-        model: torch.nn.Module = open_clip.CoCa(**own)
-    else:
-        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**own)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / WEIGHTS_FILE)
+    kind_of_model = model_class(own)
+    own.pop("custom_text", None)
+    model = kind_of_model(**own)
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / OPEN_CLIP_WEIGHTS
+    )
     return folder

@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from fewclip.backbone.loading import CONFIG_FILE, MICRO, WEIGHTS_FILE
+from fewclip.backbone.loading import MICRO
+from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from fewclip.data import read
 from fewclip.images import load_image
 from fewclip.tokenizer import Tokenizer
@@ -158,7 +159,7 @@ def pretrain(
     pool = read(images)
     words = read_words(pool.classes, names)
     size = config["vision_cfg"]["image_size"]
-    preprocess = json.loads((MICRO / CONFIG_FILE).read_text("utf-8"))["preprocess_cfg"]
+    preprocess = json.loads((MICRO / OPEN_CLIP_CONFIG).read_text("utf-8"))["preprocess_cfg"]
     augment = v2.Compose(
         [
             v2.RandomResizedCrop(size, (0.3, 1), interpolation=v2.InterpolationMode.BICUBIC),
@@ -210,11 +211,11 @@ def save(model: Any, config: Mapping[str, Any], out: Path) -> None:
     from safetensors.torch import save_file
 
     out.mkdir(parents=True)
-    preprocess = json.loads((MICRO / CONFIG_FILE).read_text("utf-8"))["preprocess_cfg"]
+    preprocess = json.loads((MICRO / OPEN_CLIP_CONFIG).read_text("utf-8"))["preprocess_cfg"]
     whole = {"model_cfg": config, "preprocess_cfg": preprocess}
-    (out / CONFIG_FILE).write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
+    (out / OPEN_CLIP_CONFIG).write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
     state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
-    save_file(state, out / WEIGHTS_FILE)
+    save_file(state, out / OPEN_CLIP_WEIGHTS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -222,7 +223,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("images", type=Path, help="one sub-folder per class")
     parser.add_argument("--out", type=Path, required=True, help="the backbone folder to write")
     parser.add_argument("--names", type=Path, help="JSON: what each folder's class is called")
-    parser.add_argument("--config", type=Path, default=MICRO / CONFIG_FILE, help="open_clip config")
+    parser.add_argument(
+        "--config", type=Path, default=MICRO / OPEN_CLIP_CONFIG, help="open_clip config"
+    )
     for field in dataclasses.fields(Settings):
         kind = int if field.name in ("epochs", "batch", "warmup", "seed", "steps") else float
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)

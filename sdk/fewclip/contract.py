@@ -24,6 +24,9 @@ WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"
 TEXT_GRAPH = "text.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+# Files of a backbone's folder, which open_clip loads as well.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 
 # Far beyond any backbone: what a broken or forged card may ask for is bounded before it is done.
 MAX_SIDE = 4096  # pixels

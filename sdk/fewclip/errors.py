@@ -1,4 +1,4 @@
-"""Every error fewclip raises on purpose. No torch here, and no logic.
+"""Every error fewclip raises on purpose. No torch here.
 
 FewclipError
 ├── InputError (ValueError)          the caller's input is at fault; CLI exit status 2
@@ -22,6 +22,11 @@ A message says what was wrong, what was received, and how to mend it.
 """
 
 from __future__ import annotations
+
+
+def first_line(error: BaseException) -> str:
+    """Another library's error in one line, to go into a message of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class FewclipError(Exception):

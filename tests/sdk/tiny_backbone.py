@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import nn
 
-from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE
+from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 
 TINY = {
     "embed_dim": 32,
@@ -51,6 +51,6 @@ def write(folder: Path, cfg: dict[str, Any], clip: nn.Module | None = None) -> P
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"model_cfg": cfg, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}})
-    (folder / CONFIG_FILE).write_text(text, "utf-8")
-    save_file((clip or CLIP(**copy.deepcopy(cfg))).state_dict(), folder / WEIGHTS_FILE)
+    (folder / OPEN_CLIP_CONFIG).write_text(text, "utf-8")
+    save_file((clip or CLIP(**copy.deepcopy(cfg))).state_dict(), folder / OPEN_CLIP_WEIGHTS)
     return folder

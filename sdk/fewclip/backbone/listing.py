@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fewclip.backbone.checks import missing_blocks
+from fewclip.backbone.loading import MICRO
 from fewclip.backbone.text_tokens import context_length, reads_clip_bpe
+from fewclip.contract import OPEN_CLIP_CONFIG
 
 ALL, FEATURES = "all methods", "features only"
 MICRO_IS_WEAK = (
@@ -91,8 +93,7 @@ def list_backbones() -> list[BackboneInfo]:
 
 
 def _micro(parameters: Mapping[str, int]) -> BackboneInfo:
-    config = Path(__file__).parents[1] / "micro" / "open_clip_config.json"
-    cfg = json.loads(config.read_text("utf-8"))["model_cfg"]
+    cfg = json.loads((MICRO / OPEN_CLIP_CONFIG).read_text("utf-8"))["model_cfg"]
     return BackboneInfo("micro", _summary(cfg, parameters.get("micro"), None, "micro"))
 
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fewclip.backbone.loading import CONFIG_FILE, MICRO, WEIGHTS_FILE
+from fewclip.backbone.loading import MICRO
 from fewclip.backbone.towers import Backbone
+from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from fewclip.model_folder import tensor_file
 
 
@@ -17,18 +18,18 @@ def write_open_clip(folder: Path, backbone: Backbone) -> dict[str, Path]:
     `open_clip.create_model("local-dir:FOLDER")`, or from the Hub "hf-hub:owner/name", then has the
     same towers.
     """
-    files = {name: folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    files = {name: folder / name for name in (OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS)}
     config = {"model_cfg": _model_config(backbone), "preprocess_cfg": _preprocess_config(backbone)}
-    files[CONFIG_FILE].write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    files[OPEN_CLIP_CONFIG].write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     weights = {name: value.contiguous() for name, value in backbone.clip.state_dict().items()}
-    tensor_file.write(files[WEIGHTS_FILE], weights, {"format": "pt"})
+    tensor_file.write(files[OPEN_CLIP_WEIGHTS], weights, {"format": "pt"})
     return files
 
 
 def _model_config(backbone: Backbone) -> dict[str, Any]:
     source = MICRO if backbone.name == "micro" else Path(backbone.name)
     if source.is_dir():
-        config = dict(json.loads((source / CONFIG_FILE).read_text("utf-8"))["model_cfg"])
+        config = dict(json.loads((source / OPEN_CLIP_CONFIG).read_text("utf-8"))["model_cfg"])
     else:
         import open_clip
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fewclip.errors import BackboneError, ClassNameError
+from fewclip.errors import BackboneError, ClassNameError, first_line
 from fewclip.hub import client
 from fewclip.tokenizer import Tokenizer, shortened
 
@@ -130,9 +130,8 @@ def _open(name: str, source: str, text_cfg: Mapping[str, Any]) -> Any:
             **text_cfg.get("tokenizer_kwargs", {}),
         )
     except Exception as error:  # the library's errors share no narrower base
-        first = str(error).strip().splitlines()[:1]
         raise BackboneError(
             f"the tokenizer of backbone {name!r} ({source}) could not be opened: "
-            f"{first[0] if first else type(error).__name__}; its tokenizer.json and "
+            f"{first_line(error)}; its tokenizer.json and "
             "tokenizer_config.json must lie in the backbone's folder or in the hub's cache"
         ) from error

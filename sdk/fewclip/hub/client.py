@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from fewclip.errors import HubError
+from fewclip.contract import OPEN_CLIP_WEIGHTS
+from fewclip.errors import HubError, first_line
 
 CONNECT_SECONDS = 5
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -77,7 +78,7 @@ def weights_cached(config: Mapping[str, Any]) -> bool:
     if len(repo) < 2:
         return False
     names = [repo[2]] if len(repo) > 2 and repo[2] else []
-    names += ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    names += [OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin"]
     return any(file_cached("/".join(repo[:2]), name) for name in names)
 
 
@@ -98,7 +99,7 @@ def clear_errors(what: str) -> Iterator[None]:
     except HubError:
         raise
     except errors.HFValidationError as error:
-        raise HubError(f"{what} names no repository of the Hub: {_first_line(error)}") from error
+        raise HubError(f"{what} names no repository of the Hub: {first_line(error)}") from error
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{what} has no such revision; give a branch, a tag or a commit") from error
     except errors.RepositoryNotFoundError as error:  # gated ones are of this kind
@@ -115,10 +116,10 @@ def clear_errors(what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         hint = f"; {LOG_IN}" if status in (401, 403) else ""
-        raise HubError(f"{endpoint()} refused {what}: {_first_line(error)}{hint}") from error
+        raise HubError(f"{endpoint()} refused {what}: {first_line(error)}{hint}") from error
     except (_network_error(), OSError, RuntimeError) as error:  # the last of a failed upload
         raise HubError(
-            f"{endpoint()} cannot be reached for {what}: {_first_line(error)}; "
+            f"{endpoint()} cannot be reached for {what}: {first_line(error)}; "
             "check the connection and try again"
         ) from error
 
@@ -128,7 +129,3 @@ def _network_error() -> type[Exception]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return next(base for base in HfHubHTTPError.__mro__[1:] if issubclass(base, Exception))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

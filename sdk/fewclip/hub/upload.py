@@ -15,14 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fewclip import artifact
-from fewclip.contract import CARD_FILE, IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER_FILE, WEIGHTS_FILE, Card
+from fewclip.contract import (
+    CARD_FILE,
+    IMAGE_GRAPH,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    TEXT_GRAPH,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Card,
+)
 from fewclip.errors import HubError
 from fewclip.hub.client import clear_errors, endpoint, unreachable
 from fewclip.hub.download import SCHEME
 from fewclip.readme import model_card
 
 PAGE = "README.md"
-OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 # Left over from an earlier push of another kind of model, these would be taken for the new one's.
 _OURS = {
     CARD_FILE,
@@ -30,7 +38,8 @@ _OURS = {
     IMAGE_GRAPH,
     TEXT_GRAPH,
     TOKENIZER_FILE,
-    *OPEN_CLIP_FILES,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
 }
 
 

@@ -204,10 +204,12 @@ class Words:
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That backbone, with its tokenizer at hand."""
-    from fewclip.backbone import loading
     from fewclip.backbone.text_tokens import ForeignTokenizer
 
-    monkeypatch.setattr(loading, "load_tokenizer", lambda *_, **__: ForeignTokenizer(Words()))
+    monkeypatch.setattr(
+        "fewclip.backbone.loading.wrapping.load_tokenizer",
+        lambda *_, **__: ForeignTokenizer(Words()),
+    )
     return foreign(tmp_path / "b")
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 import fewclip
 from benchmarks.backbones.tower_kinds import CONFIGS, write
 from fewclip.backbone import load_backbone
-from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE
+from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from fewclip.errors import ClassNameError
 from fewclip.samples import digits
 
@@ -65,10 +65,10 @@ def with_text_tower(tmp_path: Path) -> Path:
     text_cfg |= {"context_length": 16, "hf_model_name": str(text), "hf_model_pretrained": False}
     cfg = {"embed_dim": 32, "vision_cfg": CONFIGS["clipa"]["vision_cfg"]}
     model = open_clip.CustomTextCLIP(**cfg, text_cfg=text_cfg)
-    save_file(model.state_dict(), folder / WEIGHTS_FILE)
+    save_file(model.state_dict(), folder / OPEN_CLIP_WEIGHTS)
     text_cfg["hf_model_name"] = "text"
     config = {"model_cfg": {**cfg, "text_cfg": text_cfg}, "preprocess_cfg": {}}
-    (folder / CONFIG_FILE).write_text(json.dumps(config), "utf-8")
+    (folder / OPEN_CLIP_CONFIG).write_text(json.dumps(config), "utf-8")
     write_tokenizer(folder)
     return folder
 

@@ -18,7 +18,8 @@ from tiny_backbone import config, write
 from fewclip.backbone import Backbone, list_backbones, loading
 from fewclip.backbone.checks import missing_blocks, missing_parts
 from fewclip.backbone.listing import licence_of_card
-from fewclip.backbone.loading import CONFIG_FILE, WEIGHTS_FILE, load_backbone
+from fewclip.backbone.loading import load_backbone
+from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from fewclip.errors import BackboneError
 from fewclip.hub import client
 
@@ -65,9 +66,9 @@ def test_a_folder_gives_back_what_it_was_written_from(micro: Backbone, tmp_path:
     assert again.name == str(folder)
     assert again.hash == micro.hash
     assert again.preprocess == micro.preprocess
-    weights = load_file(folder / WEIGHTS_FILE)
+    weights = load_file(folder / OPEN_CLIP_WEIGHTS)
     weights["logit_scale"] = weights["logit_scale"] + 0.01
-    save_file(weights, folder / WEIGHTS_FILE)
+    save_file(weights, folder / OPEN_CLIP_WEIGHTS)
     assert load_backbone(folder).hash != micro.hash
 
 
@@ -76,7 +77,7 @@ def test_a_folder_brings_its_preprocessing(tmp_path: Path) -> None:
     assert (preprocess.size, preprocess.mean, preprocess.std) == (32, (0.5,) * 3, (0.25,) * 3)
 
 
-@pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("file", [OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS])
 def test_a_folder_without_a_file(tmp_path: Path, file: str) -> None:
     folder = write(tmp_path / "b", config())
     (folder / file).unlink()
@@ -107,11 +108,11 @@ def test_weights_of_another_model_are_one_line(
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        (CONFIG_FILE, b"not json"),
-        (CONFIG_FILE, b'{"preprocess_cfg": {}}'),
-        (CONFIG_FILE, b"[1, 2]"),
-        (WEIGHTS_FILE, b"\x00\x01not safetensors"),
-        (WEIGHTS_FILE, b""),
+        (OPEN_CLIP_CONFIG, b"not json"),
+        (OPEN_CLIP_CONFIG, b'{"preprocess_cfg": {}}'),
+        (OPEN_CLIP_CONFIG, b"[1, 2]"),
+        (OPEN_CLIP_WEIGHTS, b"\x00\x01not safetensors"),
+        (OPEN_CLIP_WEIGHTS, b""),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, file: str, content: bytes) -> None:
@@ -145,7 +146,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_no_network_is_said_after_one_short_attempt(no_download: list[Any]) -> None:
     with pytest.raises(BackboneError, match=r"huggingface\.co cannot be reached") as caught:
         load_backbone("ViT-B-16/openai")
-    for word in ("ViT-B-16/openai", "micro", CONFIG_FILE):
+    for word in ("ViT-B-16/openai", "micro", OPEN_CLIP_CONFIG):
         assert word in str(caught.value)
     assert no_download == [(("huggingface.co", 443), {"timeout": 5})]
 
