@@ -6,7 +6,7 @@ together.
 """
 
 from fewclip.heads.folds import assign_folds, out_of_fold
-from fewclip.heads.gda import fit_gda
+from fewclip.heads.gda import fit_gda, fit_gda_heads
 from fewclip.heads.linear import Head
 from fewclip.heads.logistic import choose_strength, fit_logistic
 from fewclip.heads.loss import log_loss
@@ -22,6 +22,7 @@ __all__ = [
     "assign_folds",
     "choose_strength",
     "fit_gda",
+    "fit_gda_heads",
     "fit_logistic",
     "fit_mixture",
     "fit_stacked",

@@ -3,6 +3,10 @@
 A head fitted on a few images per fold speaks in the wrong scale, and log-loss alone would then
 trust the text too much: so each part gets a factor of its own, which is weight and temperature in
 one. Wolpert, "Stacked generalization", Neural Networks 1992. The problem is convex.
+
+With a dozen images chance alone can make any head look useless and the text useful, so factors have
+priors: the heads' together a gamma distribution, which expects them to tell something, and the
+text's an exponential one, which wants evidence. Both fade as images are added.
 """
 
 from __future__ import annotations
@@ -16,7 +20,11 @@ from scipy.optimize import minimize
 from fewclip.heads.linear import Floats, Head, Ints
 from fewclip.heads.loss import mean_and_gradient
 
-_RIDGE = 0.02  # images' worth of prior: on separable data the factors would run off
+_RIDGE = 0.02  # images' worth of prior on the text alone: on separable data it would run off
+_HEADS = (
+    2.0  # strength of the gamma prior of the heads, in images; its mode is a sum of factors of 1
+)
+_TEXT = 4.0  # rate of the exponential prior of the text
 _TRACE = 1e-3  # of the text always counts: where no head tells, its order is still the answer
 
 
@@ -83,8 +91,8 @@ def fit_mixture(itm: Floats, heads: Sequence[Floats], labels: Ints) -> Mixture:
 
     def loss(factors: Floats) -> tuple[float, Floats]:
         fit, by_logits = mean_and_gradient(np.tensordot(factors, parts, 1), labels)
-        ridge = _RIDGE * factors / n
-        return fit + 0.5 * float(factors @ ridge), np.tensordot(parts, by_logits, 2) + ridge
+        prior, slope = _prior(factors)
+        return fit + prior / n, np.tensordot(parts, by_logits, 2) + slope / n
 
     bounds = [(_TRACE, None)] + [(0.0, None)] * len(heads)
     start = np.full(len(parts), 1.0 / len(parts))
@@ -92,3 +100,13 @@ def fit_mixture(itm: Floats, heads: Sequence[Floats], labels: Ints) -> Mixture:
     weight = float(factors[1:].sum() / factors.sum())
     scaled = factors / spread
     return Mixture(float(scaled[0]), tuple(map(float, scaled[1:])), weight)
+
+
+def _prior(factors: Floats) -> tuple[float, Floats]:
+    """Negative logarithm of the prior of (K,) factors, the text's first, and its gradient."""
+    if len(factors) == 1:
+        return 0.5 * _RIDGE * float(factors @ factors), _RIDGE * factors
+    total = max(float(factors[1:].sum()), 1e-6)
+    slope = np.full(len(factors), _HEADS * (1 - 1 / total))
+    slope[0] = _TEXT
+    return _TEXT * float(factors[0]) + _HEADS * (total - float(np.log(total))), slope

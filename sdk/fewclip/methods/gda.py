@@ -6,10 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fewclip.heads import Head, fit_gda
+from fewclip.heads import Head, fit_gda_heads
 from fewclip.heads.linear import Floats, Ints
 from fewclip.methods.base import MethodOptions
 from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions, widened
+
+# Multiples of the Ledoit-Wolf amount: chosen, like the priors of the mixture, on training photos of
+# CIFAR-10, signs, digits, surfaces, Tiny ImageNet and two drawn tasks, at 4, 8 and 16 images.
+SHRINKAGE = (1.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,18 +25,19 @@ class GDA(FrozenHead):
     """Wang, Liang, Sheng, He, Wang, Tan, "A Hard-to-Beat Baseline for Training-free CLIP-based
     Adaptation", ICLR 2024, arXiv 2402.04087.
 
-    Deviations from the paper: the shrinkage is estimated from the data (Ledoit-Wolf); intermediate
-    features are joined to the output features, and the discriminant on the output features alone
-    counts beside it; the weights of both against the text are chosen out of fold.
+    Deviations from the paper: the shrinkage is estimated from the data (Ledoit-Wolf), and a head
+    with four times as much counts beside it; intermediate features are joined to the output
+    features, and the discriminants on the output features alone count beside those; the weights of
+    all four and of the text are chosen out of fold.
     """
 
     name: ClassVar[str] = "gda"
     Options: ClassVar[type[MethodOptions]] = GDAOptions
 
     def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
-        joined = fit_gda(rows, labels, images, self.n_classes)
         width = self.backbone.embed_dim
+        output = fit_gda_heads(rows[:, :width], labels, images, self.n_classes, SHRINKAGE)
         if rows.shape[1] == width:
-            return [joined]
-        output = fit_gda(rows[:, :width], labels, images, self.n_classes)
-        return [joined, widened(output, rows.shape[1])]
+            return output
+        joined = fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)
+        return [*joined, *(widened(head, rows.shape[1]) for head in output)]

@@ -11,7 +11,7 @@ import numpy as np
 from fewclip.heads import FeatureSample, FittedHead, Head, choose_strength, fit_logistic
 from fewclip.heads.linear import Floats, Ints
 from fewclip.methods.base import MethodOptions
-from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
+from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions, widened
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class LinearProbeOptions(FrozenHeadOptions):
 
 class LinearProbe(FrozenHead):
     """Multinomial logistic regression, the linear probe of Radford et al., ICML 2021,
-    arXiv 2103.00020, on output features joined with intermediate ones, weighed against the text.
+    arXiv 2103.00020: on output features, and on these joined with intermediate ones; the weights of
+    both and of the text are chosen out of fold.
     """
 
     name: ClassVar[str] = "linear-probe"
@@ -46,4 +47,9 @@ class LinearProbe(FrozenHead):
         return super().fit(sample, seed)
 
     def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
-        return [fit_logistic(rows, labels, self.n_classes, self.strength)]
+        width = self.backbone.embed_dim
+        output = fit_logistic(rows[:, :width], labels, self.n_classes, self.strength)
+        if rows.shape[1] == width:
+            return [output]
+        joined = fit_logistic(rows, labels, self.n_classes, self.strength)
+        return [joined, widened(output, rows.shape[1])]

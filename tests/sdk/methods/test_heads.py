@@ -13,12 +13,13 @@ from fewclip.heads import (
     Head,
     assign_folds,
     fit_gda,
+    fit_gda_heads,
     fit_logistic,
     fit_mixture,
     fit_stacked,
     log_loss,
 )
-from fewclip.heads.gda import shrunk_covariance
+from fewclip.heads.gda import covariance_and_shrinkage, shrunk
 
 
 def draw(n: int = 20, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,9 +33,8 @@ def draw(n: int = 20, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 def test_gda_is_linear_discriminant_analysis_with_the_same_covariance() -> None:
     x, labels = draw()
-    covariance = shrunk_covariance(
-        x - np.stack([x[labels == c].mean(0) for c in range(3)])[labels], np.arange(60), 57
-    )
+    residuals = x - np.stack([x[labels == c].mean(0) for c in range(3)])[labels]
+    covariance = shrunk(*covariance_and_shrinkage(residuals, np.arange(60), 57))
 
     class Same:
         def fit(self, _: np.ndarray) -> Same:
@@ -54,7 +54,16 @@ def test_shrinkage_is_ledoit_wolfs() -> None:
     x, _ = draw(n=30)
     x -= x.mean(0)
     wanted, _ = ledoit_wolf(x, assume_centered=True)
-    np.testing.assert_allclose(shrunk_covariance(x, np.arange(90), 90), wanted, rtol=1e-6)
+    found = shrunk(*covariance_and_shrinkage(x, np.arange(90), 90))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_full_shrinkage_is_the_nearest_mean() -> None:
+    x, labels = draw(n=6)
+    _, nearest = fit_gda_heads(x, labels, np.arange(18), 3, (1.0, 1e9))
+    means = np.stack([x[labels == c].mean(0) for c in range(3)])
+    distances = np.linalg.norm(x[:, None] - means, axis=2)
+    assert (nearest(x).argmax(1) == distances.argmin(1)).all()
 
 
 def test_views_of_an_image_count_as_one_image() -> None:
@@ -74,12 +83,12 @@ def test_logistic_regression_is_scikit_learns(width: int) -> None:
     assert np.abs(gap).max() < 0.02
 
 
-def test_the_mixture_is_the_best_of_its_factors() -> None:
+def test_with_many_images_the_mixture_is_the_best_of_its_factors() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.integers(4, size=200)
-    itm, head = rng.standard_normal((2, 200, 4))
-    itm[np.arange(200), labels] += 1.0
-    head[np.arange(200), labels] += 2.0
+    labels = rng.integers(4, size=4000)
+    itm, head = rng.standard_normal((2, 4000, 4))
+    itm[np.arange(4000), labels] += 1.0
+    head[np.arange(4000), labels] += 2.0
     head *= 50  # a scale of its own must not matter
     mixture = fit_mixture(itm, [head], labels)
     best = log_loss(mixture.logits(itm, [head]), labels).mean()
@@ -111,6 +120,17 @@ def test_useless_heads_leave_the_answer_to_the_text() -> None:
     fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
     assert fitted.weight < 0.2
     assert np.isfinite(fitted.head.weight).all()
+
+
+def test_a_dozen_images_do_not_hand_the_answer_to_a_text_that_knows_nothing() -> None:
+    weights = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x, labels = draw(n=4, width=60, seed=seed)
+        itm = rng.standard_normal((12, 3)).astype(np.float32)
+        sample = FeatureSample(x[:, None].astype(np.float32), None, labels, itm)
+        weights.append(fit_stacked(sample, 3, lambda *a: [fit_gda(*a, 3)], rng).weight)
+    assert min(weights) > 0.5
 
 
 @pytest.mark.parametrize("counts", [[1, 1, 1], [1, 4, 2], [2, 2, 2]])
