@@ -4,7 +4,8 @@ FewclipError
 ├── InputError (ValueError)          the caller's input is at fault; CLI exit status 2
 │   ├── DataError                    a folder, CSV, dict or list of images
 │   │   └── ImageError               one image cannot be read
-│   │       └── ImageTooLargeError   ... because it has more pixels than allowed
+│   │       ├── ImageTooLargeError   ... because it has more pixels than allowed
+│   │       └── DecoderBusyError     ... now: there was no time for it, and it may be whole
 │   ├── ClassNameError               unknown, duplicate, empty or too long class names
 │   ├── OptionError                  an unknown option or a value out of range
 │   │   └── CoverageError            ... prediction sets that this model cannot promise
@@ -47,6 +48,10 @@ class ImageError(DataError):
 
 class ImageTooLargeError(ImageError):
     """One image has more pixels than allowed; it was not decoded."""
+
+
+class DecoderBusyError(ImageError):
+    """There was no time to decode one image; it is not at fault, and may be sent again."""
 
 
 class ClassNameError(InputError):

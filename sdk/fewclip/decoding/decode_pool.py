@@ -5,8 +5,12 @@
 
 A decoder is C code over hostile bytes: it may crash, take all memory or never return. Here it runs
 in a process with a limit on its memory and a deadline, without this process's secrets, and only
-pixels come back. Large files are decoded by processes of their own, at a low priority, and so is
+pixels come back. Large images are decoded by processes of their own, at a low priority, and so is
 what takes longer than a moment: neither keeps small images waiting.
+
+What is refused is refused for one of two reasons. The image's own: it is broken, or takes more than
+its share of time or memory (`ImageError`). Or the machine's: it had no time for a good image now
+(`DecoderBusyError`).
 """
 
 from __future__ import annotations
@@ -27,14 +31,17 @@ from fewclip.decoding.decode_process import (
     encode_request,
 )
 from fewclip.decoding.decode_worker import reduce_image
-from fewclip.errors import FewclipError, ImageError
+from fewclip.errors import DecoderBusyError, FewclipError, ImageError, ImageTooLargeError
 from fewclip.images import MAX_PIXELS, decode
 
 SECONDS = 10.0  # of a process's own time until it is killed
-QUICK = 1.0  # seconds of it after which an image counts as slow
-SLOW = 2  # slow images at once; one more, and the slowest is given up
-LARGE = 256 << 10  # bytes of a file from which on it counts as large
-_LOW = 10  # priority (nice) of large and of slow images
+SLOW = 2  # slow images at once; one more, and the one under way longest is given up
+LARGE = 256 << 10  # bytes of a file from which on it counts as large ...
+LARGE_PIXELS = 1 << 21  # ... and pixels: a kilobyte of WebP may hold fifty million
+_QUICK = 0.3  # seconds of its own time after which a small image counts as slow ...
+_QUICK_LARGE = 1.0  # ... a large one, and
+_QUICK_PIXEL = 5e-8  # more for each pixel that it may have
+_LOW, _LOWEST = 10, 19  # priorities (nice) of large and of slow images
 _WHOLE = 1 << 30  # a square that any image fits into
 _BASE_MEMORY = 512 << 20  # address space of Python, its libraries and a file
 _PIXEL_MEMORY = 24  # bytes a pixel: coefficients, RGBA, what it is laid on, RGB
@@ -46,11 +53,12 @@ class _Lane:
     Args:
         workers: images decoded at once.
         priority: nice value of the processes.
+        quick: seconds of its own time after which an image counts as slow.
     """
 
-    def __init__(self, workers: int, priority: int) -> None:
+    def __init__(self, workers: int, priority: int, quick: float) -> None:
         self.slots = threading.Semaphore(workers)
-        self.priority = priority
+        self.priority, self.quick = priority, quick
         self.idle: list[DecodeProcess] = []
 
 
@@ -60,7 +68,8 @@ class DecodePool:
     Args:
         workers: small images decoded at once, and as many large ones; slow ones come on top.
         max_pixels: of one image; more are refused before they are decoded.
-        seconds: of processor time until decoding one image is given up.
+        seconds: of processor time until decoding one image is given up; others that wait, or a
+            machine that leaves it no time, may end it before.
         memory: bytes of address space of a process; None for what `max_pixels` may need.
     """
 
@@ -76,7 +85,9 @@ class DecodePool:
         self._seconds = seconds
         self._memory = memory or _BASE_MEMORY + _PIXEL_MEMORY * max_pixels
         self._workers = workers
-        self._small, self._large = _Lane(workers, 0), _Lane(workers, _LOW)
+        self._small = _Lane(workers, 0, min(_QUICK, seconds))
+        quick = _QUICK_LARGE + _QUICK_PIXEL * max_pixels
+        self._large = _Lane(workers, _LOW, min(quick, seconds))
         self._lock = threading.Lock()
         self._slow: list[DecodeProcess] = []
         self._all: set[DecodeProcess] = set()
@@ -114,18 +125,39 @@ class DecodePool:
 
         Raises:
             ImageTooLargeError: more than `max_pixels`.
-            ImageError: no readable image, or one that took too much time or memory.
+            DecoderBusyError: there was no time for it.
+            ImageError: no readable image, or one that takes too much time or memory.
         """
-        if sys.platform == "win32":  # no limits to set there
-            return _in_this_process(image, self.max_pixels, crop, thumbnail)
-        request = encode_request(image, self.max_pixels, crop, thumbnail)
-        lane = self._large if is_large(image) else self._small
-        with self._slot(lane) as give_back:
-            process = self._take(lane)
-            try:
-                return self._ask(process, request, give_back, crop, thumbnail)
-            finally:
-                self._put(process, lane)
+        found = self.decode_small(image, crop=crop, thumbnail=thumbnail)
+        return found or self.decode_large(image, crop=crop, thumbnail=thumbnail)
+
+    def decode_small(
+        self,
+        image: bytes | os.PathLike[str],
+        *,
+        crop: Preprocess | None = None,
+        thumbnail: int | None = None,
+    ) -> Decoded | None:
+        """`decode` for an image that is not large; None, soon, for one that is."""
+        if is_large(image):
+            return None
+        few = min(LARGE_PIXELS, self.max_pixels)
+        try:
+            return self._decode(self._small, few, image, crop, thumbnail)
+        except ImageTooLargeError:
+            if few == self.max_pixels:
+                raise
+            return None
+
+    def decode_large(
+        self,
+        image: bytes | os.PathLike[str],
+        *,
+        crop: Preprocess | None = None,
+        thumbnail: int | None = None,
+    ) -> Decoded:
+        """`decode` among the large images."""
+        return self._decode(self._large, self.max_pixels, image, crop, thumbnail)
 
     def image(self, image: bytes | os.PathLike[str], *, thumbnail: int = _WHOLE) -> PILImage.Image:
         """One image upright and RGB; whole, or reduced to fit into a square.
@@ -151,40 +183,62 @@ class DecodePool:
         for process in idle:
             process.kill()
 
+    def _decode(
+        self,
+        lane: _Lane,
+        max_pixels: int,
+        image: bytes | os.PathLike[str],
+        crop: Preprocess | None,
+        thumbnail: int | None,
+    ) -> Decoded:
+        if sys.platform == "win32":  # no limits to set there
+            return _in_this_process(image, max_pixels, crop, thumbnail)
+        request = encode_request(image, max_pixels, crop, thumbnail)
+        with self._slot(lane) as give_back:
+            process = self._take(lane)
+            try:
+                return self._ask(process, lane.quick, request, give_back, crop, thumbnail)
+            finally:
+                self._put(process, lane)
+
     def _ask(
         self,
         process: DecodeProcess,
+        quick: float,
         request: bytes,
         give_back: Callable[[], None],
         crop: Preprocess | None,
         thumbnail: int | None,
     ) -> Decoded:
+        ends = process.computed() + self._seconds
         left = process.allow(self._seconds)
         try:
             process.send(request, left)
-            if not process.answers_within(process.allow(min(QUICK, self._seconds))):
+            if not process.answers_within(process.allow(quick)):
                 self._slow_down(process)
                 give_back()
             return process.receive(left, crop.size if crop else 0, thumbnail or 0)
-        except (TimeoutError, EOFError, BrokenPipeError) as error:
+        except TimeoutError as error:
+            is_dear = process.computed() >= ends
+            process.kill()
+            raise _too_long(self._seconds) if is_dear else _busy() from error
+        except (EOFError, BrokenPipeError) as error:
             process.kill()
             if self._closed:
                 raise FewclipError("the decoder was closed") from error
-            late = isinstance(error, TimeoutError) or process.given_up
+            if process.was_killed:
+                raise _busy() from error
             raise ImageError(
-                f"takes too long to decode (more than {self._seconds:g} s, or others waited)"
-                "; save it again, or reduce it"
-                if late
-                else "breaks its decoder, or takes too much memory; save it again, or reduce it"
+                "breaks its decoder, or takes too much memory; save it again, or reduce it"
             ) from error
 
     def _slow_down(self, process: DecodeProcess) -> None:
         """Let the others pass; of too many slow images the one under way longest is given up."""
-        process.lower_priority(_LOW)
+        process.lower_priority(_LOWEST)
         with self._lock:
             self._slow.append(process)
             if len(self._slow) > SLOW:
-                self._slow.pop(0).give_up()
+                self._slow.pop(0).end()
 
     @contextlib.contextmanager
     def _slot(self, lane: _Lane) -> Iterator[Callable[[], None]]:
@@ -225,8 +279,7 @@ class DecodePool:
             if slow:
                 self._slow.remove(process)
             # A lowered priority cannot be raised again.
-            fits = lane.priority > 0 or not slow
-            if process.alive and fits and not self._closed:
+            if process.alive and not slow and not self._closed:
                 lane.idle.append(process)
                 return
             self._all.discard(process)
@@ -234,13 +287,23 @@ class DecodePool:
 
 
 def is_large(image: bytes | os.PathLike[str]) -> bool:
-    """Whether a file waits among the large ones."""
+    """Whether a file counts as large by its bytes alone."""
     if isinstance(image, bytes):
         return len(image) >= LARGE
     try:
         return os.stat(image).st_size >= LARGE
     except OSError:  # the decoder says what is wrong with it
         return False
+
+
+def _too_long(seconds: float) -> ImageError:
+    return ImageError(
+        f"takes too long to decode (more than {seconds:g} s); save it again, or reduce it"
+    )
+
+
+def _busy() -> DecoderBusyError:
+    return DecoderBusyError("the machine had no time to decode it; try again later, or reduce it")
 
 
 def _in_this_process(

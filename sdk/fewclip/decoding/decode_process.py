@@ -24,7 +24,7 @@ import numpy as np
 
 from fewclip.contract import Preprocess
 from fewclip.decoding.decode_worker import ANSWER, BROKEN, DONE, MAX_TEXT, REQUEST, TOO_LARGE
-from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
+from fewclip.errors import DecoderBusyError, FewclipError, ImageError, ImageTooLargeError
 from fewclip.images import FORMATS_VARIABLE
 from fewclip.preprocess import Pixels
 
@@ -70,8 +70,13 @@ class DecodeProcess:
         self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
         os.set_blocking(self._in, False)
         self.pid = self._popen.pid
-        self.given_up = False
         self._killing = threading.Lock()
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether somebody killed it, such as a system that is out of memory. What an image breaks
+        ends otherwise: by a fault, or by the alarm that the process sets itself."""
+        return self._popen.poll() == -signal.SIGKILL
 
     @property
     def alive(self) -> bool:
@@ -81,12 +86,19 @@ class DecodeProcess:
         """Wait until it has imported what it needs.
 
         Raises:
-            FewclipError: it did not come up.
+            DecoderBusyError: it did not come up in time.
+            FewclipError: it ended.
         """
         ends = time.monotonic() + _STARTING
         try:
             self._read(ANSWER.size, lambda: ends - time.monotonic())
-        except (TimeoutError, EOFError) as error:
+        except TimeoutError as error:
+            self.kill()
+            raise DecoderBusyError(
+                f"no decoding process started within {_STARTING:g} s; try again when the machine "
+                "is less busy"
+            ) from error
+        except EOFError as error:
             self.kill()
             raise FewclipError(
                 f"the decoding process did not start; see what `{sys.executable} -m "
@@ -102,8 +114,8 @@ class DecodeProcess:
 
         Otherwise a training, or a few large photos at once, would make a good image a slow one.
         """
-        goal, ends = self._computed() + seconds, time.monotonic() + PATIENCE * self._seconds
-        return lambda: min(goal - self._computed(), ends - time.monotonic())
+        goal, ends = self.computed() + seconds, time.monotonic() + PATIENCE * self._seconds
+        return lambda: min(goal - self.computed(), ends - time.monotonic())
 
     def send(self, data: bytes, left: Left) -> None:
         rest = memoryview(data)
@@ -132,10 +144,6 @@ class DecodeProcess:
         crop = self._pixels(size, size, left) if size else None
         return Decoded(crop, self._pixels(height, width, left) if side else None)
 
-    def give_up(self) -> None:
-        self.given_up = True
-        self.end()
-
     def end(self) -> None:
         """Kill it from any thread; the one that waits for its answer meets the end of the pipe."""
         self._popen.kill()
@@ -149,7 +157,8 @@ class DecodeProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def _computed(self) -> float:
+    def computed(self) -> float:
+        """Seconds of processor time so far; elsewhere than on Linux, of the clock."""
         if sys.platform != "linux":
             return time.monotonic()
         try:

@@ -12,7 +12,7 @@
 | 415 | unsupported_media_type | neither multipart/form-data nor, for one image, image/... |
 | 422 | bad_field | a field is missing, unknown, given twice or out of range |
 | 499 | gone | the client went away; only the log sees it |
-| 503 | busy, not_ready | the queue is full; no model is loaded (yet) |
+| 503 | busy, not_ready | the queue is full, no time to decode; no model is loaded (yet) |
 | 504 | timed_out | the answer was not there in time |
 """
 

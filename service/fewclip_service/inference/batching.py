@@ -20,8 +20,10 @@ import onnxruntime as ort
 from PIL import Image
 
 from fewclip import decide
+from fewclip.contract import Preprocess
 from fewclip.decoding.decode_pool import SLOW, DecodePool, is_large
-from fewclip.errors import ClassNameError, ImageError, ImageTooLargeError
+from fewclip.decoding.decode_process import Decoded
+from fewclip.errors import ClassNameError, DecoderBusyError, ImageError, ImageTooLargeError
 from fewclip.preprocess import Inputs, to_input
 from fewclip.runtime import OnnxClassifier
 from fewclip_service.http.http_errors import APIError
@@ -81,7 +83,7 @@ class Engine:
         self._dispatch = dispatch
         self._pool = DecodePool(threads, max_pixels=max_pixels, seconds=decode_seconds)
         # One more than the pool has slots for each that a slow image may have given back. Large
-        # files wait in a queue of their own, so that small ones pass them.
+        # images wait in a queue of their own, so that small ones pass them.
         self._decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode")
         self._large_decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode-large")
         # Apart from the decoders: a text tower encodes one list at a time, and those who wait for
@@ -111,10 +113,9 @@ class Engine:
             deadline: `time.monotonic()` at which waiting ends.
 
         Raises:
-            APIError: no readable image, too many pixels, or out of time.
+            APIError: no readable image, too many pixels, out of time, or no time for it.
         """
-        decoders = self._large_decoders if is_large(data) else self._decoders
-        pixels = await _in(decoders, deadline, self._decode, classifier, data)
+        pixels = await self._pixels(data, classifier.card.preprocessing, deadline)
         job = Job(classifier, pixels, top_k, coverage)
         try:
             prediction = await _within(deadline, asyncio.ensure_future(self._dispatch(job)))
@@ -137,17 +138,34 @@ class Engine:
         except ClassNameError as error:
             raise APIError("bad_field", f"classes: {error}") from error
 
-    def _decode(self, classifier: OnnxClassifier, data: bytes) -> Inputs:
-        with metrics().decode.time():
-            try:
-                spec = classifier.card.preprocessing
-                pixels = self._pool.decode(data, crop=spec).crop
-            except ImageTooLargeError as error:
-                raise APIError("too_large", f"the image: {error}") from error
-            except ImageError as error:
-                raise APIError("not_an_image", f"the image: {error}") from error
-            assert pixels is not None
-            return to_input(Image.fromarray(pixels), spec)
+    async def _pixels(self, data: bytes, spec: Preprocess, deadline: float) -> Inputs:
+        """(3, H, W) float32; what turns out to be large goes to the end of the other queue."""
+        pool = self._pool
+        found = None
+        if not is_large(data):
+            found = await _in(self._decoders, deadline, _decode, pool.decode_small, data, spec)
+        if found is None:
+            found = await _in(
+                self._large_decoders, deadline, _decode, pool.decode_large, data, spec
+            )
+        assert found is not None
+        return found
+
+
+def _decode(decode: Callable[..., Decoded | None], data: bytes, spec: Preprocess) -> Inputs | None:
+    with metrics().decode.time():
+        try:
+            decoded = decode(data, crop=spec)
+        except ImageTooLargeError as error:
+            raise APIError("too_large", f"the image: {error}") from error
+        except DecoderBusyError as error:
+            raise APIError("busy", f"the image: {error}") from error
+        except ImageError as error:
+            raise APIError("not_an_image", f"the image: {error}") from error
+        if decoded is None:
+            return None
+        assert decoded.crop is not None
+        return to_input(Image.fromarray(decoded.crop), spec)
 
 
 def run_batch(jobs: Sequence[Job]) -> list[decide.Prediction | None]:

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from fewclip.contract import Preprocess
-from fewclip.decoding.decode_pool import LARGE, DecodePool
-from fewclip.errors import FewclipError, ImageError, ImageTooLargeError
+from fewclip.decoding import decode_pool
+from fewclip.decoding.decode_pool import LARGE, LARGE_PIXELS, DecodePool
+from fewclip.errors import DecoderBusyError, FewclipError, ImageError, ImageTooLargeError
 from fewclip.preprocess import load_image, to_input
 from tests.attacks import hostile_images as attack
 
@@ -90,8 +91,9 @@ def test_errors_are_those_of_this_process(pool: DecodePool, tmp_path: Path) -> N
 def test_what_takes_too_long_is_killed_and_replaced() -> None:
     with DecodePool(1, max_pixels=20_000_000, seconds=0.5) as pool:
         assert pool.decode(photo(), crop=SPEC).crop is not None
-        with pytest.raises(ImageError, match="too long"):
+        with pytest.raises(ImageError, match="too long") as found:
             pool.decode(attack.jpeg_of_many_scans(90, 4000), crop=SPEC)
+        assert not isinstance(found.value, DecoderBusyError)
         assert pool.decode(photo(), crop=SPEC).crop is not None
 
 
@@ -107,6 +109,55 @@ def test_a_machine_that_is_busy_with_other_things_makes_no_image_slow() -> None:
         assert pool.decode(photo(), crop=SPEC).crop is not None
         waking.join()
         assert set(workers_of(os.getpid())) - before == {worker}
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_machine_without_time_or_memory_is_no_fault_of_the_image(number: signal.Signals) -> None:
+    """Its process gets no time at all, or is killed as by a system that is out of memory."""
+    before = set(workers_of(os.getpid()))
+    with DecodePool(1, seconds=0.2) as pool:
+        pool.start()
+        (worker,) = set(workers_of(os.getpid())) - before
+        os.kill(worker, signal.SIGSTOP)
+        threading.Timer(0.3, os.kill, (worker, number)).start()
+        with pytest.raises(DecoderBusyError, match="try again"):
+            pool.decode(photo(), crop=SPEC)
+        assert pool.decode(photo(), crop=SPEC).crop is not None
+
+
+def test_of_too_many_slow_images_the_first_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode_pool, "_QUICK_LARGE", 0.05)
+    monkeypatch.setattr(decode_pool, "_QUICK_PIXEL", 0.0)
+    slow = attack.jpeg_of_many_scans(90, 2500)
+    found: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            pool.decode(slow, crop=SPEC)
+        except FewclipError as error:
+            found.append(error)
+
+    with DecodePool(3, seconds=60) as pool:
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while not found and any(thread.is_alive() for thread in threads):
+            time.sleep(0.02)
+        pool.close()
+        for thread in threads:
+            thread.join()
+    assert isinstance(found[0], DecoderBusyError)
+
+
+def test_many_pixels_in_a_few_bytes_count_as_large(pool: DecodePool) -> None:
+    file = io.BytesIO()
+    Image.new("1", (LARGE_PIXELS // 1024, 1025)).save(file, "PNG")
+    assert len(file.getvalue()) < 10_000
+    assert pool.decode_small(file.getvalue(), thumbnail=8) is None
+    assert pool.decode(file.getvalue(), thumbnail=8).thumbnail is not None
+    assert pool.decode_small(photo(), thumbnail=8) is not None
 
 
 def test_what_takes_too_much_memory_is_refused() -> None:
