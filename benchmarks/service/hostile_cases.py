@@ -5,6 +5,7 @@ Every case is the raw bytes of one connection, so that nothing on the way tidies
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import random
@@ -193,6 +194,7 @@ _DEAR: dict[str, Callable[[], bytes]] = {
     "scans": lambda: hostile_images.jpeg_of_many_scans(90, 1500),
     "too many scans": lambda: hostile_images.jpeg_of_many_scans(300, 900),
     "comments of a PPM": hostile_images.ppm_of_comments,
+    "pixels of a WebP": functools.cache(lambda: hostile_images.webp_of_one_colour(2000)),
     "names": bytes,
 }
 

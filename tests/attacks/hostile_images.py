@@ -86,6 +86,13 @@ def png_bomb(side: int = 20_000) -> bytes:
     )
 
 
+def webp_of_one_colour(side: int = 7000) -> bytes:
+    """A WebP of 49 megapixels in a kilobyte: an honest size, and a second of decoding."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
 def _after_start(jpeg: bytes, more: bytes) -> bytes:
     return jpeg[:2] + more + jpeg[2:]
 
