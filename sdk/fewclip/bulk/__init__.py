@@ -25,7 +25,7 @@ from fewclip.bulk import local, sources
 from fewclip.bulk.progress import Reporter
 from fewclip.bulk.resume import Done, Pending, pending
 from fewclip.bulk.row import Row
-from fewclip.bulk.sinks import PART_ROWS, PART_SECONDS, Output
+from fewclip.bulk.sinks import PART_ROWS, PART_SECONDS, Output, open_output
 from fewclip.contract import Card
 from fewclip.errors import OptionError, StoppedError
 
@@ -87,7 +87,7 @@ def predict(
         model: an exported folder, a saved model, or a classifier; Ray takes exported folders only.
         source: what `sources.shards` takes: image files, folders, CSV, Parquet, Arrow, WebDataset
             shards, or URLs of these; one or several.
-        out: FILE.csv, FILE.jsonl, or a folder for Parquet parts.
+        out: FILE.csv, FILE.jsonl, a folder for Parquet parts, or the URL of one ("s3://...").
         top_k: classes in each row.
         engine: "local", or "ray" (the `scale` extra).
         ray_address: of a running cluster; None starts Ray on this machine.
@@ -109,7 +109,7 @@ def predict(
     sources.check(named, column=image_column)
     card, answer = _ray(model, ray_address, actors) if engine == "ray" else _local(model)
     top_k = min(top_k, len(card.classes))
-    with Output(
+    with open_output(
         out,
         _run(card, top_k),
         top_k,

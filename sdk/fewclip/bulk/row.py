@@ -157,7 +157,8 @@ class Parquet:
         table = pa.Table.from_pylist([row.to_dict() for row in rows], self._schema)
         pq.write_table(table, file)
 
-    def images(self, path: Path) -> Iterator[str]:
+    def images(self, path: Path | IO[bytes]) -> Iterator[str]:
+        """Of a file by path, or one that is open."""
         import pyarrow.parquet as pq
 
         try:
@@ -171,8 +172,9 @@ class Parquet:
 Format = Csv | JsonLines | Parquet
 
 
-def _foreign(path: Path) -> DataError:
+def _foreign(path: Path | IO[bytes]) -> DataError:
+    name = path if isinstance(path, Path) else getattr(path, "full_name", "a part")
     return DataError(
-        f"{path} does not hold rows as this command writes them; name another --out, or replace "
+        f"{name} does not hold rows as this command writes them; name another --out, or replace "
         "it with --overwrite"
     )

@@ -1,4 +1,4 @@
-"""Sources behind URLs that the caller named, through fsspec. Nothing here reads a URL from a file.
+"""What is behind URLs that the caller named, through fsspec. Nothing here reads a URL from a file.
 
 `s3://`, `gs://`, `hf://` and whatever else fsspec knows; the file system's own package (s3fs, gcsfs
 ...) has to be installed. `http://` and `https://` name single files: a listing there is an HTML
@@ -49,7 +49,7 @@ def _expanded(url: str) -> Iterator[str]:
 
 
 def _one(url: str, column: str | None) -> Iterator[Shard]:
-    fs, path = _file_system(url)
+    fs, path = file_system(url, f"reading {url}")
     is_web = url.lower().startswith(("http://", "https://"))
     if path.lower().endswith((".csv", ".tsv")):
         yield from csv_shards(path, fs)
@@ -69,8 +69,17 @@ def _file(fs: Any, path: str, column: str | None) -> Shard:
     return container(path, column, fs) or Files((path,), fs)
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    fsspec = require("fsspec", f"reading {url}", "scale")
+def file_system(url: str, what: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path on it.
+
+    Args:
+        what: is being done, for the message where fsspec is missing.
+
+    Raises:
+        DataError: no such file system, or its package is missing.
+        MissingExtraError: fsspec is missing.
+    """
+    fsspec = require("fsspec", what, "scale")
     try:
         return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]
     except ImportError as error:
