@@ -25,6 +25,7 @@ from fewclip.errors import InputError, MissingExtraError, OptionError
 from fewclip.runtime.sessions import gpus
 from fewclip_service import logs
 from fewclip_service.inference.folders import check_models
+from fewclip_service.orphan_keeper import OrphanKeeper
 from fewclip_service.settings import Settings
 
 _EXTRA = ("bentoml", "_bentoml_impl", "fastapi", "prometheus_client", "python_multipart")
@@ -55,12 +56,15 @@ def serve(path: str | os.PathLike[str], **settings: Any) -> int:
         raise MissingExtraError("the page (--ui)", "app")
     _check_port(chosen)
     os.environ.update(chosen.to_env())
-    with tempfile.TemporaryDirectory(prefix="fewclip-metrics-") as metrics_folder:
-        _run(chosen, metrics_folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="fewclip-metrics-") as metrics_folder,
+        tempfile.TemporaryDirectory(prefix="fewclip-orphans-") as orphans_folder,
+    ):
+        _run(chosen, metrics_folder, orphans_folder)
     return 0
 
 
-def _run(settings: Settings, metrics_folder: str) -> None:
+def _run(settings: Settings, metrics_folder: str, orphans_folder: str) -> None:
     try:
         from _bentoml_impl.server import serve_http  # type: ignore[import-untyped]
         from bentoml._internal.configuration.containers import BentoMLContainer
@@ -76,19 +80,20 @@ def _run(settings: Settings, metrics_folder: str) -> None:
     logs.configure()
     service: Any = Fewclip
     service.inject_config()
-    server = serve_http(
-        service,
-        host=settings.host,
-        port=settings.port,
-        # A client that never reads its answer must not keep the service from stopping.
-        timeout_graceful_shutdown=int(settings.timeout) + 10,
-        threaded=True,
-    )
-    address = f"http://{settings.host}:{settings.port}"
-    logs.log(logging.INFO, "listening", address=address, docs=f"{address}/v1/docs")
-    _wait(server.arbiter, metrics_folder)
-    _close_door(server.arbiter)
-    server.stop()
+    with OrphanKeeper(orphans_folder):
+        server = serve_http(
+            service,
+            host=settings.host,
+            port=settings.port,
+            # A client that never reads its answer must not keep the service from stopping.
+            timeout_graceful_shutdown=int(settings.timeout) + 10,
+            threaded=True,
+        )
+        address = f"http://{settings.host}:{settings.port}"
+        logs.log(logging.INFO, "listening", address=address, docs=f"{address}/v1/docs")
+        _wait(server.arbiter, metrics_folder)
+        _close_door(server.arbiter)
+        server.stop()
 
 
 def _wait(arbiter: Any, metrics_folder: str) -> None:

@@ -33,6 +33,7 @@ from fewclip_service.http.middleware import Middleware
 from fewclip_service.http.ui import Page
 from fewclip_service.inference.batching import Job, run_batch
 from fewclip_service.inference.worker import Worker
+from fewclip_service.orphan_copies import keep_orphans
 from fewclip_service.settings import Settings
 from fewclip_service.shutdown import GracefulShutdown
 
@@ -42,6 +43,7 @@ vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 
 SETTINGS = Settings.from_env()
 limit_connections(SETTINGS.head_timeout, SETTINGS.connections)
+keep_orphans()
 DRAIN = GracefulShutdown()
 PAGE = Page()
 

@@ -34,8 +34,8 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE|DIR",
-        help="write one row per image to FILE.csv, FILE.jsonl or a folder of Parquet parts; the "
-        "same command goes on where it was interrupted",
+        help="write one row per image to FILE.csv, FILE.jsonl or a folder of Parquet parts, which "
+        "may be s3://...; the same command goes on where it was interrupted",
     )
     parser.add_argument("--overwrite", action="store_true", help="with --out: begin anew")
     parser.add_argument(

@@ -1,0 +1,133 @@
+"""What a worker hands to the parent, which answers its requests should it die: `orphan_keeper.py`.
+
+A copy of each connection's descriptor goes over a socket; how far its request is, a byte says in
+memory that both share, so that a request costs no message.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uvicorn.protocols.http import auto
+
+FOLDER = "_FEWCLIP_ORPHANS"  # environment variable: where the parent listens
+SOCKET = "socket"
+MESSAGE = struct.Struct("<BI")
+HELLO, OPENED, CLOSED = range(3)  # ... and the worker's process id, or the connection's place
+IDLE, WAITING, ANSWERING = range(3)  # the byte of a place
+PLACES = 4096  # connections of one worker; more are not kept
+_CONTINUE = b"HTTP/1.1 100 "
+
+
+def keep_orphans(environ: Mapping[str, str] = os.environ) -> None:
+    """The worker's side, for a server that is started after this in the same process."""
+    folder = environ.get(FOLDER)
+    if folder is None:
+        return
+    base: Any = auto.AutoHTTPProtocol
+    copies = _Copies(Path(folder))
+
+    class KeptProtocol(base):  # type: ignore[misc]
+        """One connection; `cycle` is the base's request under way."""
+
+        _place: int | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            self._place = copies.add(transport)
+            super().connection_made(_Watched(transport, self._note))
+
+        def data_received(self, data: bytes) -> None:
+            if self._place is not None and copies.states[self._place] == IDLE:
+                self._note(WAITING)
+            super().data_received(data)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            more = self.cycle is not None and not self.cycle.response_complete
+            self._note(WAITING if more else IDLE)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._place is not None:
+                copies.remove(self._place, self.transport)
+
+        def _note(self, state: int) -> None:
+            if self._place is not None:
+                copies.states[self._place] = state
+
+    auto.AutoHTTPProtocol = KeptProtocol
+
+
+class _Watched:
+    """A transport that says when an answer begins, before it does."""
+
+    def __init__(self, transport: asyncio.Transport, note: Any) -> None:
+        self._transport, self._note = transport, note
+
+    def write(self, data: bytes) -> None:
+        if not data.startswith(_CONTINUE):
+            self._note(ANSWERING)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Copies:
+    """What a worker has handed to the parent; opened with its first connection."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._parent: socket.socket | None = None
+        self._free = list(range(PLACES))
+        self.states: Any = bytearray()
+
+    def add(self, transport: asyncio.Transport) -> int | None:
+        """The place of a connection that the parent holds from now on; None for none."""
+        try:
+            parent = self._parent or self._connect()
+            place = self._free.pop()
+        except (OSError, IndexError):
+            return None
+        self.states[place] = IDLE
+        handle = array.array("i", [transport.get_extra_info("socket").fileno()])
+        right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, handle)
+        try:
+            parent.sendmsg([MESSAGE.pack(OPENED, place)], [right], socket.MSG_DONTWAIT)
+        except OSError:  # it is behind, and need not hold this one
+            self._free.append(place)
+            return None
+        return place
+
+    def remove(self, place: int, transport: asyncio.Transport) -> None:
+        """The connection is over: shut down, because the parent's copy is open a moment longer."""
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            assert self._parent is not None
+            self._parent.sendall(MESSAGE.pack(CLOSED, place))
+            self._free.append(place)
+
+    def _connect(self) -> socket.socket:
+        with open(self._folder / str(os.getpid()), "wb") as file:
+            file.truncate(PLACES)
+        parent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent.connect(str(self._folder / SOCKET))
+        parent.sendall(MESSAGE.pack(HELLO, os.getpid()))
+        self.states = shared_states(self._folder / str(os.getpid()))
+        self._parent = parent
+        return parent
+
+
+def shared_states(path: Path) -> mmap.mmap:
+    with open(path, "r+b") as file:
+        return mmap.mmap(file.fileno(), PLACES)
