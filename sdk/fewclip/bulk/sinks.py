@@ -49,7 +49,7 @@ class Output(abc.ABC):
     ) -> None:
         self._part_rows, self._part_seconds = part_rows, part_seconds
         self._rows: list[Row] = []
-        self._begun = time.monotonic()
+        self._begun = 0.0  # when the first of them came
         self._open(os.fspath(out), dict(run), top_k, overwrite)
 
     def __enter__(self) -> Self:
@@ -66,8 +66,11 @@ class Output(abc.ABC):
 
     def add(self, row: Row) -> None:
         """Take one row; it is kept within `part_rows` rows or `part_seconds`."""
+        now = time.monotonic()
+        if not self._rows:
+            self._begun = now
         self._rows.append(row)
-        late = time.monotonic() - self._begun >= self._part_seconds
+        late = now - self._begun >= self._part_seconds
         if len(self._rows) >= self._part_rows or late:
             self._flush()
 
@@ -77,7 +80,6 @@ class Output(abc.ABC):
         rows, self._rows = self._rows, []
         if rows:
             self._write_part(rows)
-        self._begun = time.monotonic()
 
     @abc.abstractmethod
     def images(self) -> Iterator[str]:
