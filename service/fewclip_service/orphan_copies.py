@@ -110,7 +110,7 @@ class _Copies:
 
     def remove(self, place: int, transport: asyncio.Transport) -> None:
         """The connection is over: shut down, because the parent's copy is open a moment longer."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, TypeError):  # closed already; uvloop's has no shutdown
             transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             assert self._parent is not None
