@@ -1,12 +1,14 @@
 """Is the heat where the reason is? Prints Markdown tables.
 
-    python -m benchmarks.explain [DATA] [--first 1000] [--count 30] [--methods gda ...]
+    python -m benchmarks.explain [DATA] [--first 1000] [--count 30] [--photos 10]
+                                 [--methods gda ...] [--parts surfaces photos]
 
 On drawn surfaces, whose damage is known to the pixel: pointing accuracy (the hottest pixel lies on
 the damage, or within half a patch, 8 pixels, of it) and the share of all heat that lies there, for
 four methods, by attention relevance, by occlusion, and by a Gaussian blob in the middle of the
 image. On CIFAR-10 test photos: deletion and insertion (Petsiuk, Das, Saenko, "RISE", BMVC 2018):
-mean probability of the answer while the hottest parts are taken away first, or come back first.
+mean probability of the answer while the hottest parts are taken away first, or come back first;
+besides the blob, patches in random order are a baseline there.
 
 DATA holds the photo archives (default: shared/data beside the project).
 """
@@ -34,10 +36,12 @@ from fewclip.explain.explanation import Heat, over_photo
 from fewclip.preprocess import Inputs, load_image, resize_and_crop, to_input
 from fewclip.samples import surfaces
 
+PARTS = ("surfaces", "photos")
 METHODS = ("zero-shot", "skip-tuning", "gda", "kgcoop+dept")
 DAMAGED = tuple(label for label in surfaces.PHRASES if label != "whole")
 SHOTS = 16
 NEAR = 8  # pixels around the damage: half a patch of `micro` on a surface
+PATCH = 8  # pixels of a patch of `micro`
 STEPS = 16  # of deletion and insertion
 Floats = npt.NDArray[np.float64]
 # (classifier, photo, label) -> (H, W) heat.
@@ -68,11 +72,20 @@ def blob(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> Heat:
     return heat
 
 
+def random_order(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> Heat:
+    """No explanation at all: a random value for each patch, by the photo alone."""
+    rng = np.random.default_rng(int.from_bytes(photo.tobytes()[:8]))
+    grid = rng.random((clf.card.preprocessing.size // PATCH,) * 2, np.float32)
+    sides = photo.size
+    return np.asarray(PILImage.fromarray(grid).resize(sides, PILImage.Resampling.NEAREST))
+
+
 EXPLAIN: Mapping[str, Explain] = {
     "attention": by_attention,
     "occlusion": by_occlusion,
     "blob": blob,
 }
+PHOTO_EXPLAIN: Mapping[str, Explain] = {**EXPLAIN, "random order": random_order}
 
 
 def adapted(method: str, data: Any, phrases: Mapping[str, str]) -> fewclip.Classifier:
@@ -151,7 +164,7 @@ def photo_rows(data: Path, methods: Sequence[str], count: int) -> Iterator[str]:
                 for file in test[label][:count]
             ]
             answers = [p.label for p in clf.predict(photos)]
-            for name, explain in EXPLAIN.items():
+            for name, explain in PHOTO_EXPLAIN.items():
                 rows = [
                     curves(clf, photo, explain(clf, photo, label), clf.classes.index(label))
                     for photo, label in zip(photos, answers, strict=True)
@@ -168,13 +181,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=30, help="surfaces of each damage")
     parser.add_argument("--photos", type=int, default=10, help="photos of each class")
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    for row in surface_rows(given.methods, given.first, given.count):
-        print(row, flush=True)
-    print()
-    for row in photo_rows(given.data, given.methods, given.photos):
-        print(row, flush=True)
+    if "surfaces" in given.parts:
+        for row in surface_rows(given.methods, given.first, given.count):
+            print(row, flush=True)
+        print()
+    if "photos" in given.parts:
+        for row in photo_rows(given.data, given.methods, given.photos):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

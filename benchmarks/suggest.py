@@ -26,7 +26,8 @@ from benchmarks.own_data import read_task
 from fewclip.heads import FeatureSample, FittedHead, fit_gda, fit_stacked
 from fewclip.images import load_image
 from fewclip.ood import NEAREST_PARTS, ood_parts
-from fewclip.suggest import Candidates, suggest
+from fewclip.preprocess import preprocess
+from fewclip.suggest import Candidates, grey_copies, suggest
 from fewclip.training.features import sample_features
 
 TASKS = ("cifar-10", "signs")
@@ -36,11 +37,11 @@ Ints = npt.NDArray[np.int64]
 
 
 class Pool(NamedTuple):
-    """Photos to label, photos to test on, and what the images look like."""
+    """Photos to label, photos to test on, and `grey_copies` of the first."""
 
     train: FeatureSample
     test: FeatureSample
-    images: list[PILImage.Image]
+    looks: npt.NDArray[np.float32]
     classes: list[str]
 
 
@@ -69,7 +70,8 @@ def read_pool(data: Path, task: str, *, bunches: bool) -> Pool:
             labels = [i for _, i in photos]
             told = [phrases[label] for label in classes]
             samples.append(sample_features(clf.method, images[-1], labels, told))
-    return Pool(samples[0], samples[1], images[0], classes)
+    looks = grey_copies(preprocess(images[0], clf.card.preprocessing))
+    return Pool(samples[0], samples[1], looks, classes)
 
 
 def fitted(sample: FeatureSample, classes: int, seed: int) -> FittedHead:
@@ -96,23 +98,23 @@ def curve(pool: Pool, seed: int, *, suggested: bool) -> Floats:
     features = np.concatenate(ood_parts(*_plain(pool.train))[:NEAREST_PARTS], axis=1)
     own = [rng.permutation(np.flatnonzero(truth == c))[:START] for c in range(m)]
     labelled = np.concatenate(own)
-    found = []
+    accuracies = []
     for step in range(STEPS + 1):
         head = fitted(pool.train.take(labelled), m, seed)
         right = answers(head, pool.test).argmax(1) == pool.test.labels
-        found.append(right.mean())
+        accuracies.append(right.mean())
         if step == STEPS:
             break
         rest = np.setdiff1d(np.arange(len(truth)), labelled)
         new = rng.choice(rest, STEP * m, replace=False)
         if suggested:
-            images = [pool.images[i] for i in rest]
             proba = answers(head, pool.train.take(rest))
-            seen = Candidates(images, features[rest], features[labelled], proba, pool.classes)
-            at = {id(image): int(i) for image, i in zip(images, rest, strict=True)}
-            new = np.array([at[id(each.image)] for each in suggest(seen, STEP * m)])
+            names = [str(i) for i in rest]  # in place of the images themselves
+            seen = (names, features[rest], pool.looks[rest], features[labelled], proba)
+            found = suggest(Candidates(*seen, pool.classes), STEP * m)
+            new = np.array([int(str(each.image)) for each in found])
         labelled = np.concatenate([labelled, new])
-    return np.array(found)
+    return np.array(accuracies)
 
 
 def _plain(sample: FeatureSample) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:

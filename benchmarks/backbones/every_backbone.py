@@ -9,7 +9,7 @@ Each architecture runs in a process of its own within a memory limit. Those abov
 parameters are built and run without memory (torch's meta device): shapes are checked, not numbers.
 Weights are random and made here; nothing is downloaded. Text towers and tokenizers that come from
 Hugging Face are stood in for: the first by a small model of the same type, the second by random
-token ids; the former need `pip install transformers`. Writes `parameters.json`, which
+token ids; the former need the extra `transformers`. Writes `parameters.json`, which
 `fewclip backbones` reads.
 """
 

@@ -185,18 +185,25 @@ class BaseClassifier(abc.ABC):
             ImageError: an image cannot be read, or is none.
             OptionError: `n` is not a whole number from 1 on.
         """
-        from fewclip.suggest import Candidates, suggest
+        from fewclip.suggest import Candidates, grey_copies, suggest
 
         images = listed(images)
-        outputs, parts = self._outputs_and_parts(images)
-        itm, cat, _ = outputs
+        size = self.card.preprocessing.size
+        none = np.zeros((0, 3, size, size), np.float32)
+        seen = [
+            (*self._outputs_and_parts(inputs), grey_copies(inputs))
+            for inputs in (self._batches(images) if images else (none,))
+        ]
+        outputs, parts, looks = zip(*seen, strict=True)
+        itm, cat, _ = decide.ModelOutputs.join(outputs)
         temperature = self.card.calibration.temperature
         proba = decide.probabilities(itm, cat, self.card.head, temperature)
         known = self._training_parts()
-        compared = parts[: len(known) or NEAREST_PARTS]  # what the model keeps of training images
-        features = np.concatenate(compared, axis=1)
+        kept = len(known) or NEAREST_PARTS  # what the model keeps of training images
+        features = np.concatenate([np.concatenate(part[:kept], axis=1) for part in parts])
         labelled = np.concatenate(known, axis=1) if known else features[:0]
-        return suggest(Candidates(images, features, labelled, proba, self.classes), n)
+        copies = np.concatenate(looks)
+        return suggest(Candidates(images, features, copies, labelled, proba, self.classes), n)
 
     @abc.abstractmethod
     def _outputs_and_parts(

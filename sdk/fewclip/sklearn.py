@@ -12,7 +12,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from fewclip.errors import DataError
 from fewclip.training.adapt import adapt
@@ -65,10 +66,15 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: not as many labels as images.
+            ValueError: labels are missing, continuous or a table, in scikit-learn's words.
         """
+        if y is None:
+            raise DataError("CLIPClassifier requires y to be passed, but the target y is None")
+        X, y = _listed(X), column_or_1d(y, warn=True)
+        check_classification_targets(y)
         if len(X) != len(y):
             raise DataError(f"{len(X)} images but {len(y)} labels; give one label for each image")
-        self.classes_ = np.unique(np.asarray(y))
+        self.classes_ = np.unique(y)
         phrases = self.phrases or {}
         self.classifier_ = adapt(
             [(image, str(label)) for image, label in zip(X, y, strict=True)],
@@ -89,10 +95,15 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """(N, C) float64; rows sum to 1, columns as `classes_`."""
         check_is_fitted(self)
-        return np.asarray(self.classifier_.predict_proba(list(X)), np.float64)
+        return np.asarray(self.classifier_.predict_proba(_listed(X)), np.float64)
 
     def predict(self, X: Sequence[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(N,) labels, of the type that `fit` was given."""
         best = self.predict_proba(X).argmax(axis=1)
         labels: npt.NDArray[Any] = self.classes_[best]
         return labels
+
+
+def _listed(images: Any) -> list[Any]:
+    """Whatever holds them; what only turns into an array, as that."""
+    return list(images if hasattr(images, "__len__") else np.asarray(images))

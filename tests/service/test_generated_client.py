@@ -1,11 +1,13 @@
-"""A client made from the served OpenAPI document alone; the page that shows it, in a browser."""
+"""A client that openapi-python-client makes of the served document; the page that shows it."""
 
 from __future__ import annotations
 
 import html as escaping
+import importlib
+import io
 import json
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +19,7 @@ from benchmarks.service.server import Server
 pytestmark = pytest.mark.slow
 
 TOKEN = "a-secret-token"
-
-
-class GeneratedClient:
-    """One method per operation; where a value goes is read from the document."""
-
-    def __init__(self, url: str, document: dict[str, Any], token: str = "") -> None:
-        base = url + document["servers"][0]["url"]
-        self._http = httpx.Client(base_url=base, timeout=60)
-        if document.get("security") == [{"token": []}]:
-            assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-            self._http.headers["Authorization"] = f"Bearer {token}"
-        for path, methods in document["paths"].items():
-            for method, operation in methods.items():
-                setattr(self, operation["operationId"], self._call(method, path, operation))
-
-    def _call(self, method: str, path: str, operation: dict[str, Any]) -> Callable[..., Any]:
-        content = operation.get("requestBody", {}).get("content", {})
-        form = content.get("multipart/form-data", {}).get("schema", {})
-        query = {parameter["name"] for parameter in operation.get("parameters", [])}
-
-        def call(**values: Any) -> Any:
-            assert set(form.get("required", [])) <= set(values)
-            files: list[tuple[str, Any]] = []
-            for name, value in values.items():
-                if name not in form.get("properties", {}):
-                    assert name in query
-                elif isinstance(value, list):
-                    files += [(name, each) for each in value]
-                else:
-                    files.append((name, value if isinstance(value, bytes) else (None, str(value))))
-            params = {n: v for n, v in values.items() if n not in form.get("properties", {})}
-            answer = self._http.request(method, path, params=params, files=files or None)
-            assert str(answer.status_code) in operation["responses"]
-            answer.raise_for_status()
-            return answer.json()
-
-        return call
+PACKAGE = "made_from_the_document"
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +34,52 @@ def document(server: Server) -> dict[str, Any]:
     return found
 
 
-def test_a_generated_client_works(guarded: Server, exported: Path, photo: bytes) -> None:
-    client: Any = GeneratedClient(guarded.url, document(guarded), TOKEN)
-    name = client.models()["models"][0]["name"]
-    assert name == exported.name
-    one = client.predict(image=photo, top_k=2)
-    assert len(one["top"]) == 2
-    assert one["label"] in client.model(model=name)["classes"]
-    assert [a["label"] for a in client.predict_batch(images=[photo, photo])] == [one["label"]] * 2
-    named = client.predict_classes(image=photo, classes=json.dumps(["red", "a zebra"]), model=name)
-    assert named["label"] in ("red", "a zebra")
+@pytest.fixture(scope="module")
+def generated(guarded: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The package that openapi-python-client makes of the document, imported."""
+    folder = tmp_path_factory.mktemp("generated")
+    (folder / "openapi.json").write_text(json.dumps(document(guarded)))
+    command = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none"]
+    command += ["--path", "openapi.json", "--output-path", PACKAGE]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module(PACKAGE)
+
+
+def test_a_generated_client_works(
+    generated: Any, guarded: Server, exported: Path, photo: bytes
+) -> None:
+    def file() -> Any:
+        return types.File(payload=io.BytesIO(photo), file_name="photo.png", mime_type="image/png")
+
+    types, bodies, routes = (
+        importlib.import_module(f"{PACKAGE}.{part}") for part in ("types", "models", "api.default")
+    )
+    predict, predict_batch, predict_classes, model, models = (
+        importlib.import_module(f"{routes.__name__}.{route}").sync
+        for route in ("predict", "predict_batch", "predict_classes", "model", "models")
+    )
+    client = generated.AuthenticatedClient(f"{guarded.url}/v1", token=TOKEN)
+    (served,) = models(client=client).models
+    assert served.name == exported.name
+    one = predict(client=client, body=bodies.PredictFilesBody(image=file(), top_k=2))
+    assert len(one.top) == 2
+    assert one.label in model(client=client, model=served.name)["classes"]
+    assert predict(client=client, body=bodies.PredictFilesBody(image=file())).label == one.label
+    batch = predict_batch(client=client, body=bodies.PredictBatchBody(images=[file(), file()]))
+    assert [answer.label for answer in batch] == [one.label] * 2
+    named = bodies.PredictClassesBody(image=file(), classes='["red", "a zebra"]')
+    assert predict_classes(client=client, body=named).label in ("red", "a zebra")
+
+
+def test_a_generated_client_is_told_what_was_wrong(
+    generated: Any, guarded: Server, photo: bytes
+) -> None:
+    models = importlib.import_module(f"{PACKAGE}.api.default.models").sync
+    stranger = generated.AuthenticatedClient(f"{guarded.url}/v1", token="wrong")
+    assert models(client=stranger).error.type_ == "unauthorized"
 
 
 def test_the_page_has_samples_and_lines_that_work_in_a_shell(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fewclip.errors import BackboneError, ClassNameError, first_line
+from fewclip.errors import BackboneError, ClassNameError, MissingExtraError, first_line
 from fewclip.hub import client
 from fewclip.tokenizer import Tokenizer, shortened
 
@@ -91,15 +91,15 @@ def load_tokenizer(
         allow_download: False to take only what is local or in the hub's cache.
 
     Raises:
-        BackboneError: its files are not to be had, or the library that reads them is missing.
+        BackboneError: its files are not to be had.
+        MissingExtraError: the library that reads them is missing.
     """
     if reads_clip_bpe(text_cfg):
         return Tokenizer.from_open_clip()
     source = str(text_cfg.get("hf_tokenizer_name", ""))
     if importlib.util.find_spec("transformers") is None:
-        raise BackboneError(
-            f"backbone {name!r} reads text with the tokenizer of {source!r}, which "
-            "needs another package: pip install transformers sentencepiece"
+        raise MissingExtraError(
+            f"backbone {name!r} reads text with the tokenizer of {source!r}, which", "transformers"
         )
     local = folder is not None and any((folder / file).is_file() for file in _FILES)
     cached = not local and any(client.file_cached(source, file) for file in _FILES)

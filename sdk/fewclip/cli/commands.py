@@ -138,8 +138,10 @@ def export(arguments: Arguments) -> int:
 
 
 def push_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model or an exported folder")
-    parser.add_argument("repo", metavar="OWNER/NAME", help="made where it is missing")
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
+    parser.add_argument(
+        "repo", metavar="OWNER/NAME", help="where to, also as hf://owner/name; made if missing"
+    )
     parser.add_argument("--private", action="store_true", help="of a repository that is made now")
     json_flag(parser)
     download_flag(parser)

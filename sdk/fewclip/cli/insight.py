@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewclip.cli.arguments import download_flag, json_flag, one_line, print_json
-from fewclip.errors import DataError, OptionError
+from fewclip.errors import DataError, ImageError, OptionError
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -49,7 +50,7 @@ def check(arguments: Arguments) -> int:
 
 def explain_arguments(parser: Parser) -> None:
     """Add what `explain` reads."""
-    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     parser.add_argument("image", help="a photo")
     parser.add_argument(
         "--out", required=True, metavar="PNG", help="write the photo under its heat map"
@@ -90,7 +91,7 @@ def explain(arguments: Arguments) -> int:
 
 def suggest_arguments(parser: Parser) -> None:
     """Add what `suggest` reads."""
-    parser.add_argument("model", help="a saved model or an exported folder")
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     parser.add_argument("folder", help="a folder of unlabelled images, sub-folders included")
     parser.add_argument("--n", type=int, default=20, metavar="N", help="how many to name")
     json_flag(parser)
@@ -101,13 +102,12 @@ def suggest(arguments: Arguments) -> int:
     """Exit status 2 where no image can be read; single ones that cannot are left out."""
     from fewclip.cli.commands import open_model
 
-    images, errors = _readable(Path(arguments.folder))
-    for error in errors:
-        print(f"fewclip: left out: {one_line(error)}", file=sys.stderr)
-    if not images:
-        raise DataError(f"{arguments.folder} has not one readable image; give a folder of photos")
+    images = _images(Path(arguments.folder))
     model = open_model(arguments.model, allow_download=arguments.allow_download)
-    found = model.suggest(images, arguments.n)
+    try:
+        found = model.suggest(images, arguments.n)
+    except ImageError:
+        found = model.suggest(_readable(images, arguments.folder), arguments.n)
     if arguments.json:
         print_json([each.to_dict() for each in found])
         return 0
@@ -116,19 +116,31 @@ def suggest(arguments: Arguments) -> int:
     return 0
 
 
-def _readable(folder: Path) -> tuple[list[str], list[str]]:
-    """Images that open, in order, and why others don't."""
+def _images(folder: Path) -> list[str]:
+    """Files that look like images, in order."""
     from fewclip.bulk import sources
     from fewclip.bulk.resume import Pending
+
+    sources.check([str(folder)])
+    shards = sources.shards([str(folder)])
+    return [record.name for shard in shards for record in Pending(shard).records()]
+
+
+def _readable(images: Sequence[str], folder: str) -> list[str]:
+    """Those that open; why others do not is said on stderr.
+
+    Raises:
+        DataError: none does.
+    """
     from fewclip.images import load_image
 
-    images, errors = [], []
-    sources.check([str(folder)])
-    for shard in sources.shards([str(folder)]):
-        for record in Pending(shard).records():
-            try:
-                load_image(record.load(), name=record.name)
-                images.append(record.name)
-            except (DataError, OSError) as error:
-                errors.append(str(error))
-    return images, errors
+    found = []
+    for image in images:
+        try:
+            load_image(image)
+            found.append(image)
+        except ImageError as error:
+            print(f"fewclip: left out: {one_line(str(error))}", file=sys.stderr)
+    if not found:
+        raise DataError(f"{folder} has not one readable image; give a folder of photos")
+    return found

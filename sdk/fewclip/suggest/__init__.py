@@ -3,6 +3,6 @@
 `choice` picks from features and probabilities, `suggestion` says what and why.
 """
 
-from fewclip.suggest.suggestion import Candidates, Suggestion, suggest
+from fewclip.suggest.suggestion import Candidates, Suggestion, grey_copies, suggest
 
-__all__ = ["Candidates", "Suggestion", "suggest"]
+__all__ = ["Candidates", "Suggestion", "grey_copies", "suggest"]

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from fewclip.errors import OptionError
-from fewclip.images import Image, load_image
-from fewclip.suggest.choice import AnyFloats, Pick, centred, cover
+from fewclip.images import Image
+from fewclip.preprocess import Inputs
+from fewclip.suggest.choice import AnyFloats, Floats, Pick, centred, cover
 
 FEW = 4  # labelled images a class below which doubt is not asked
 MOST = 4096  # images compared with each other; of more, a sample
@@ -56,6 +57,7 @@ class Candidates:
     Attributes:
         images: N of them.
         features: (N, L).
+        looks: (N, SIDE, SIDE) of `grey_copies`.
         labelled: (n, L) of the images that the model learned from; n = 0 where it keeps none.
         proba: (N, M) probabilities.
         classes: the M labels.
@@ -63,6 +65,7 @@ class Candidates:
 
     images: Sequence[Image]
     features: AnyFloats
+    looks: Floats
     labelled: AnyFloats
     proba: npt.NDArray[np.float64]
     classes: Sequence[str]
@@ -83,10 +86,9 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
     kept = _sample(len(candidates.images))
     features, labelled = centred(candidates.features[kept], candidates.labelled)
     weights = np.ones(len(kept)) if early else doubt[kept]
-    looks: dict[int, npt.NDArray[np.float32]] = {}
+    looks = candidates.looks[kept]
 
     def is_copy(index: int, earlier: Sequence[int]) -> bool:
-        looks[index] = _look(candidates.images[int(kept[index])])
         return any(_same(looks[index], looks[other]) for other in earlier)
 
     picks = cover(features, labelled, weights, int(n), is_copy)
@@ -97,6 +99,20 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
         reason = _reason(pick, candidates, at, None if early else float(doubt[at]))
         found.append(Suggestion(candidates.images[at], pick.gain / best, reason))
     return found
+
+
+def grey_copies(inputs: Inputs) -> Floats:
+    """(N, 3, size, size) preprocessed -> (N, SIDE, SIDE) grey, each of mean 0 and length 1.
+
+    Picks are compared by them: a mirrored copy has other features than its picture.
+    """
+    copies = np.zeros((len(inputs), SIDE, SIDE), np.float32)
+    for copy, image in zip(copies, inputs, strict=True):
+        grey = PILImage.fromarray(image.mean(axis=0))
+        copy[:] = grey.resize((SIDE, SIDE), PILImage.Resampling.BOX)
+        copy -= copy.mean()
+        copy /= max(float(np.linalg.norm(copy)), 1e-6)
+    return copies
 
 
 def _sample(count: int) -> npt.NDArray[np.int64]:
@@ -115,16 +131,7 @@ def _margins(proba: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return margins
 
 
-def _look(image: Image) -> npt.NDArray[np.float32]:
-    """(SIDE, SIDE) grey, mean 0 and length 1: mirrored copies have other features than pixels."""
-    grey = load_image(image).convert("L").resize((SIDE, SIDE), PILImage.Resampling.BOX)
-    values = np.asarray(grey, np.float32)
-    values = values - values.mean()
-    unit: npt.NDArray[np.float32] = values / max(float(np.linalg.norm(values)), 1.0)
-    return unit
-
-
-def _same(one: npt.NDArray[np.float32], two: npt.NDArray[np.float32]) -> bool:
+def _same(one: Floats, two: Floats) -> bool:
     return max(float((one * two).sum()), float((one * two[:, ::-1]).sum())) > SAME_PIXELS
 
 

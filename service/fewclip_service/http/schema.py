@@ -11,7 +11,8 @@ from fewclip_service.settings import Settings
 
 TOP_K_MOST = 1000
 
-_TOP_K = {"type": "integer", "minimum": 1, "maximum": TOP_K_MOST, "default": 5}
+_QUERY_TOP_K = {"type": "integer", "minimum": 1, "maximum": TOP_K_MOST}
+_TOP_K = _QUERY_TOP_K | {"default": 5}
 _COVERAGE = {
     "type": "number",
     "exclusiveMinimum": 0,
@@ -114,7 +115,8 @@ def image_body(settings: Settings) -> dict[str, Any]:
     extra = _body({"image": _file(settings), "coverage": _COVERAGE}, ["image"])
     extra["requestBody"]["content"]["image/*"] = {"schema": _file(settings)}
     query = [
-        {"name": "top_k", "in": "query", "schema": _TOP_K, "description": _TOP_K_HELP},
+        # Generated clients send a default wherever one is given, and twice is refused.
+        {"name": "top_k", "in": "query", "schema": _QUERY_TOP_K, "description": _TOP_K_HELP},
         {"name": "coverage", "in": "query", "schema": _COVERAGE},
         MODEL,
     ]

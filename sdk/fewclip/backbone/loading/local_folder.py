@@ -19,7 +19,7 @@ from fewclip.backbone.loading.wrapping import wrap
 from fewclip.backbone.open_clip_parts import load_parts
 from fewclip.backbone.towers import Backbone
 from fewclip.contract import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
-from fewclip.errors import BackboneError, first_line
+from fewclip.errors import BackboneError, MissingExtraError, first_line
 from fewclip.hub import client
 
 
@@ -113,9 +113,8 @@ def _built(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
             return _foreign_model(cfg, folder)
     except Exception as error:
         if (cfg["text_cfg"].get("hf_model_name")) and find_spec("transformers") is None:
-            raise BackboneError(
-                f"backbone {name!r} has a text tower of Hugging Face, which needs another "
-                "package: pip install transformers"
+            raise MissingExtraError(
+                f"backbone {name!r} has a text tower of Hugging Face, which", "transformers"
             ) from error
         raise BackboneError(
             f"backbone {name!r} cannot be built from {folder / OPEN_CLIP_CONFIG}: "
