@@ -1,7 +1,8 @@
 """`CLIPClassifier`: `fewclip.adapt` as a scikit-learn estimator, to cross-validate, to pipe.
 
 Images are what `adapt` takes: paths, PIL images or RGB uint8 arrays, as a list or as (N, H, W, 3).
-Tables of numbers are no images, so that `check_estimator`'s generated data is refused by name.
+Tables of numbers are no images: what scikit-learn's checks ask of tables (a number of features, NaN,
+sparse matrices) does not apply, and all other checks pass, on tables drawn as images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -65,12 +67,13 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Adapt to images `X` with labels `y`.
 
         Raises:
-            DataError: not as many labels as images.
-            ValueError: labels are missing, continuous or a table, in scikit-learn's words.
+            DataError: no labels, or not as many as images.
+            ValueError: labels are not finite, continuous or a table, in scikit-learn's words.
         """
         if y is None:
             raise DataError("CLIPClassifier requires y to be passed, but the target y is None")
         X, y = _listed(X), column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         if len(X) != len(y):
             raise DataError(f"{len(X)} images but {len(y)} labels; give one label for each image")
