@@ -174,8 +174,7 @@ class BaseClassifier(abc.ABC):
     def suggest(self, images: Images, n: int = 20) -> list[Suggestion]:
         """Which unlabelled images to label next, the most useful first; never near-duplicates.
 
-        With few labels a class, typical and diverse images; later those that the model wavers over
-        as well. Neither are they near-duplicates of training images, where the model keeps any.
+        Typical of the images given and unlike what the model has learned from, where it keeps that.
 
         Args:
             images: unlabelled ones, as for `predict`, but not preprocessed.
@@ -191,19 +190,16 @@ class BaseClassifier(abc.ABC):
         size = self.card.preprocessing.size
         none = np.zeros((0, 3, size, size), np.float32)
         seen = [
-            (*self._outputs_and_parts(inputs), grey_copies(inputs))
+            (self._outputs_and_parts(inputs)[1], grey_copies(inputs))
             for inputs in (self._batches(images) if images else (none,))
         ]
-        outputs, parts, looks = zip(*seen, strict=True)
-        itm, cat, _ = decide.ModelOutputs.join(outputs)
-        temperature = self.card.calibration.temperature
-        proba = decide.probabilities(itm, cat, self.card.head, temperature)
+        parts, looks = zip(*seen, strict=True)
         known = self._training_parts()
         kept = len(known) or NEAREST_PARTS  # what the model keeps of training images
         features = np.concatenate([np.concatenate(part[:kept], axis=1) for part in parts])
         labelled = np.concatenate(known, axis=1) if known else features[:0]
         copies = np.concatenate(looks)
-        return suggest(Candidates(images, features, copies, labelled, proba, self.classes), n)
+        return suggest(Candidates(images, features, copies, labelled), n)
 
     @abc.abstractmethod
     def _outputs_and_parts(

@@ -1,10 +1,11 @@
-"""Features and weights -> which images stand for the most others. It knows no images; no torch.
+"""Features -> which images teach a linear model the most about the others. It knows no images.
 
-Facility location: the set is grown greedily, each time by the image whose neighbourhood is largest
-and covered least by what is labelled or picked already, so that the picks are typical and diverse
-at once. Wei, Iyer, Bilmes, "Submodularity in Data Subset Selection and Active Learning", ICML 2015;
-what typical and diverse images are worth with few labels: Hacohen, Dekel, Weinshall, "Active
-Learning on a Budget" (TypiClust), ICML 2022, arXiv 2202.02794.
+Sequential transductive experimental design: Yu, Bi, Tresp, "Active Learning via Transductive
+Experimental Design", ICML 2006. Each pick is the image whose label takes away most of the variance
+that the predictions of ridge regression have over all unlabelled images: it has to be like many of
+them (typical) and unlike what is labelled or picked already (diverse), which is what pays with few
+labels: Hacohen, Dekel, Weinshall, "Active Learning on a Budget" (TypiClust), ICML 2022, arXiv
+2202.02794. No torch.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-WIDTH = 0.2  # of the kernel, in 1 - cosine of centred features
+RIDGE = 0.1  # of the regression, beside features of length 1
 # Cosine of centred features from which two images are taken for the same picture: different photos
 # of CIFAR-10 and of hands come to at most 0.89, files saved again to 0.9 and more.
 SAME = 0.9
-NEIGHBOUR = 0.2  # kernel value from which an image counts as one that another stands for
+ALIKE = 0.68  # the cosine from which an image counts as one that another stands for
 
 Floats = npt.NDArray[np.float32]
 AnyFloats = npt.NDArray[np.floating[Any]]
@@ -30,9 +31,10 @@ class Pick(NamedTuple):
 
     Attributes:
         at: which image.
-        stands_for: how many of the other images are like it and like no labelled or earlier one.
+        stands_for: how many of the other images are like it, and less like all labelled or earlier
+            ones.
         is_new: whether it is like no labelled or earlier one itself.
-        gain: what it adds to the cover.
+        gain: the variance that it takes away.
     """
 
     at: int
@@ -49,10 +51,9 @@ def centred(features: AnyFloats, labelled: AnyFloats) -> tuple[Floats, Floats]:
     return both[: len(features)], both[len(features) :]
 
 
-def cover(
+def design(
     features: Floats,
     labelled: Floats,
-    weights: AnyFloats,
     count: int,
     is_copy: Callable[[int, Sequence[int]], bool] = lambda index, earlier: False,
 ) -> list[Pick]:
@@ -60,25 +61,35 @@ def cover(
 
     Args:
         features, labelled: (N, L) and (n, L) of `centred`.
-        weights: (N,) how much each image matters to those that stand for it, >= 0.
         is_copy: whether an image is the same picture as one of the earlier picks, by its pixels.
     """
-    similar = features @ features.T
-    kernel = np.exp((similar - 1) / WIDTH)  # (N, N)
-    to_labelled = (features @ labelled.T).max(1, initial=-1.0)
-    covered = np.exp((to_labelled - 1) / WIDTH)
-    free = to_labelled < SAME
+    similar = features @ features.T  # (N, N)
+    nearest = (features @ labelled.T).max(1, initial=-1.0)  # to what is labelled or picked
+    unexplained = _given(similar, features, labelled)
+    free = nearest < SAME
     picks: list[Pick] = []
     while len(picks) < count and free.any():
-        added = np.maximum(kernel - covered[:, None], 0)  # (N, N): what column j adds to row i
-        gains = np.where(free, weights @ added, -1.0)
+        total = np.einsum("ij,ij->j", unexplained, unexplained)
+        gains = np.where(free, total / (unexplained.diagonal() + RIDGE), -1.0)
         best = int(gains.argmax())
         free &= similar[best] < SAME
         free[best] = False
         if is_copy(best, [pick.at for pick in picks]):
             continue
-        new = (kernel[:, best] > NEIGHBOUR) & (covered < kernel[:, best])
+        new = (similar[best] > ALIKE) & (similar[best] > nearest)
         stands_for = int(new.sum()) - int(new[best])
-        picks.append(Pick(best, stands_for, bool(covered[best] <= NEIGHBOUR), float(gains[best])))
-        covered = np.maximum(covered, kernel[:, best])
+        picks.append(Pick(best, stands_for, bool(nearest[best] <= ALIKE), float(gains[best])))
+        nearest = np.maximum(nearest, similar[best])
+        column = unexplained[best] / np.sqrt(unexplained[best, best] + RIDGE)
+        unexplained -= np.outer(column, column)
     return picks
+
+
+def _given(similar: Floats, features: Floats, labelled: Floats) -> Floats:
+    """(N, N) covariance of the predictions once (n, L) are labelled; a copy."""
+    if not len(labelled):
+        return similar.copy()
+    across = labelled @ features.T  # (n, N)
+    noisy = labelled @ labelled.T + RIDGE * np.eye(len(labelled), dtype=np.float32)
+    explained: Floats = across.T @ np.linalg.solve(noisy, across)
+    return similar - explained

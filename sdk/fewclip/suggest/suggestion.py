@@ -1,7 +1,6 @@
-"""What to label next, and why, in words: early on typical images, later those in doubt. No torch.
+"""What to label next, and why, in words. No torch.
 
-With few labels a model's doubts say little, and images that stand for many others teach most; with
-more, doubt is worth following. `FEW` is where one takes over from the other.
+The model's own doubts take no part: with 2 to 16 labels a class they made the choice no better.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from PIL import Image as PILImage
 from fewclip.errors import OptionError
 from fewclip.images import Image
 from fewclip.preprocess import Inputs
-from fewclip.suggest.choice import AnyFloats, Floats, Pick, centred, cover
+from fewclip.suggest.choice import AnyFloats, Floats, Pick, centred, design
 
-FEW = 4  # labelled images a class below which doubt is not asked
 MOST = 4096  # images compared with each other; of more, a sample
 SIDE = 24  # pixels of the grey copies that picks are compared by
 SAME_PIXELS = 0.975  # correlation, as `check` takes two images for one picture
-DOUBT = 0.5  # 1 - margin from which a reason speaks of doubt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +56,12 @@ class Candidates:
         features: (N, L).
         looks: (N, SIDE, SIDE) of `grey_copies`.
         labelled: (n, L) of the images that the model learned from; n = 0 where it keeps none.
-        proba: (N, M) probabilities.
-        classes: the M labels.
     """
 
     images: Sequence[Image]
     features: AnyFloats
     looks: Floats
     labelled: AnyFloats
-    proba: npt.NDArray[np.float64]
-    classes: Sequence[str]
 
 
 def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
@@ -81,24 +74,20 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
         raise OptionError(f"n must be a whole number from 1 on, not {n!r}")
     if not len(candidates.images):
         return []
-    doubt = 1 - _margins(candidates.proba)
-    early = len(candidates.labelled) < FEW * len(candidates.classes)
     kept = _sample(len(candidates.images))
     features, labelled = centred(candidates.features[kept], candidates.labelled)
-    weights = np.ones(len(kept)) if early else doubt[kept]
     looks = candidates.looks[kept]
 
     def is_copy(index: int, earlier: Sequence[int]) -> bool:
         return any(_same(looks[index], looks[other]) for other in earlier)
 
-    picks = cover(features, labelled, weights, int(n), is_copy)
-    best = max((pick.gain for pick in picks), default=1.0) or 1.0
-    found = []
-    for pick in picks:
-        at = int(kept[pick.at])
-        reason = _reason(pick, candidates, at, None if early else float(doubt[at]))
-        found.append(Suggestion(candidates.images[at], pick.gain / best, reason))
-    return found
+    picks = design(features, labelled, int(n), is_copy)
+    most = picks[0].gain if picks else 0.0  # 0 of a single image, which is like no other
+    gains = np.minimum.accumulate([pick.gain / most if most else 1.0 for pick in picks])
+    return [
+        Suggestion(candidates.images[int(kept[pick.at])], float(gain), _reason(pick))
+        for pick, gain in zip(picks, gains, strict=True)
+    ]
 
 
 def grey_copies(inputs: Inputs) -> Floats:
@@ -122,29 +111,13 @@ def _sample(count: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(count, MOST, replace=False))
 
 
-def _margins(proba: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N, M) -> (N,): how far the best class is ahead of the second, 0..1."""
-    if proba.shape[1] < 2:
-        return np.zeros(len(proba))
-    ordered = np.sort(proba, axis=1)
-    margins: npt.NDArray[np.float64] = ordered[:, -1] - ordered[:, -2]
-    return margins
-
-
 def _same(one: Floats, two: Floats) -> bool:
     return max(float((one * two).sum()), float((one * two[:, ::-1]).sum())) > SAME_PIXELS
 
 
-def _reason(pick: Pick, candidates: Candidates, at: int, doubt: float | None) -> str:
-    others = pick.stands_for
-    if others > 1:
-        words = f"like {others} other images here, and like no labelled one"
-    elif others == 1:
-        words = "like one other image here, and like no labelled one"
-    else:
-        words = "unlike the labelled images" if pick.is_new else "near labelled or earlier images"
-    if doubt is not None and doubt > DOUBT and len(candidates.classes) > 1:
-        first, second = np.argsort(-candidates.proba[at], kind="stable")[:2]
-        names = candidates.classes[first], candidates.classes[second]
-        words += f"; the model wavers between {names[0]!r} and {names[1]!r}"
-    return words
+def _reason(pick: Pick) -> str:
+    if pick.stands_for > 1:
+        return f"like {pick.stands_for} other images here, and like no labelled one"
+    if pick.stands_for == 1:
+        return "like one other image here, and like no labelled one"
+    return "unlike the labelled images" if pick.is_new else "near labelled or earlier images"

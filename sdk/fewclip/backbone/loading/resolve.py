@@ -49,6 +49,7 @@ def load_backbone(
 
     Raises:
         BackboneError: unknown, unsupported, broken, or not to be had offline.
+        MissingExtraError: its text needs the 'transformers' extra.
     """
     limit_threads()
     text = os.fspath(name)
