@@ -111,7 +111,7 @@ def _metrics(card: Card) -> str:
         "",
         f"Temperature {calibration.temperature:.3f}, unknown threshold "
         + _decimal(calibration.threshold)
-        + f", both from the same {calibration.n} images.",
+        + f", both from {calibration.n} images.",
     ]
     return "\n".join(lines)
 

@@ -98,7 +98,7 @@ def grey_copies(inputs: Inputs) -> Floats:
     copies = np.zeros((len(inputs), SIDE, SIDE), np.float32)
     for copy, image in zip(copies, inputs, strict=True):
         grey = PILImage.fromarray(image.mean(axis=0))
-        copy[:] = grey.resize((SIDE, SIDE), PILImage.Resampling.BOX)
+        copy[:] = np.asarray(grey.resize((SIDE, SIDE), PILImage.Resampling.BOX))
         copy -= copy.mean()
         copy /= max(float(np.linalg.norm(copy)), 1e-6)
     return copies
