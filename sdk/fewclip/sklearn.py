@@ -1,8 +1,8 @@
 """`CLIPClassifier`: `fewclip.adapt` as a scikit-learn estimator, to cross-validate, to pipe.
 
 Images are what `adapt` takes: paths, PIL images or RGB uint8 arrays, as a list or as (N, H, W, 3).
-Tables of numbers are no images: what scikit-learn's checks ask of tables (a number of features, NaN,
-sparse matrices) does not apply, and all other checks pass, on tables drawn as images.
+Tables of numbers are no images: what scikit-learn's checks ask of tables (a number of features,
+NaN, sparse matrices) does not apply, and all other checks pass, on tables drawn as images.
 """
 
 from __future__ import annotations
