@@ -46,7 +46,7 @@ from fewclip.tokenizer import Tokenizer
 ACTIVATION_BYTES = {"cpu": 2**25, "cuda": 2**32}
 MOST_IMAGES = 256
 _ROWS = 14  # floats of a block alive at once, per token and width: norms, q, k, v, MLP, residuals
-_KEPT_ROWS = 24  # the same of what a block keeps for backward, the shared keys and values included
+_KEPT_ROWS = 20  # the same of what a block keeps for backward, the shared keys and values included
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The loss needs the features of all classes at once, but not what led to them. So features are
 computed without a graph, a block of classes at a time, and backward computes each block once more
-and passes its rows of the gradient through. Classes are sorted by length first: a block ends at
+and passes its rows of the gradient through. One block keeps its graph: backward starts with it, and
+needs the room for one at a time anyway. Classes are sorted by length first: a block ends at
 its own longest EOT, and nothing is computed for padding. A class set that fits into one block takes
 the plain path.
 """
@@ -50,17 +51,22 @@ def text_in_blocks(
 
 
 def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
-    """(first, stop, longest) over ascending lengths; a block has `tokens`, or a single class."""
-    found, first = [], 0
-    for stop in range(1, len(lengths) + 1):
-        if stop == len(lengths) or (stop + 1 - first) * lengths[stop] > tokens:
+    """(first, stop, longest) over ascending lengths; a block has `tokens`, or a single class.
+
+    The last one may have an eighth more: a block of one long name would read all weights for it.
+    """
+    found, first, end = [], 0, len(lengths)
+    for stop in range(1, end + 1):
+        if stop < end and (end - first) * lengths[-1] <= tokens + tokens // 8:
+            continue
+        if stop == end or (stop + 1 - first) * lengths[stop] > tokens:
             found.append((first, stop, lengths[stop - 1]))
             first = stop
     return found
 
 
 class _Blocks(torch.autograd.Function):
-    """Features without a graph; backward makes the graph of one block at a time."""
+    """Features with the graph of the first block; backward makes those of the others in turn."""
 
     @staticmethod
     def forward(
@@ -73,20 +79,28 @@ class _Blocks(torch.autograd.Function):
             "dtype": torch.get_autocast_dtype(device),
             "enabled": torch.is_autocast_enabled(device),
         }
-        return torch.cat([compute(part) for part in parts], -2)
+        # First, because autocast keeps its bf16 copies of parameters, and a copy made without a
+        # graph would pass no gradient.
+        with torch.enable_grad():
+            ctx.kept = compute(parts[0])
+        return torch.cat([ctx.kept.detach(), *(compute(part) for part in parts[1:])], -2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         totals: list[Tensor | None] = [None] * len(ctx.parameters)
         first = 0
-        for part in ctx.parts:
-            stop = first + len(part.eot)
-            with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                features = ctx.compute(part)
-            rows = gradient[..., first:stop, :]
-            found = torch.autograd.grad(features, ctx.parameters, rows, allow_unused=True)
-            totals = [_add(total, new) for total, new in zip(totals, found, strict=True)]
-            first = stop
+        with torch.autocast(**ctx.autocast):  # around all blocks: parameters are converted once
+            for part in ctx.parts:
+                stop = first + len(part.eot)
+                features, ctx.kept = ctx.kept, None
+                if features is None:
+                    with torch.enable_grad():
+                        features = ctx.compute(part)
+                rows = gradient[..., first:stop, :]
+                with torch.autocast(ctx.autocast["device_type"], enabled=False):
+                    found = torch.autograd.grad(features, ctx.parameters, rows, allow_unused=True)
+                totals = [_add(total, new) for total, new in zip(totals, found, strict=True)]
+                first = stop
         return None, None, *totals
 
 

@@ -126,11 +126,13 @@ class SkipTuning(TunedTower):
 
     def _text(self, hidden: TextHidden) -> Tensor:
         """What enters the first trained block -> (M, D), for any number of classes."""
+        depth = self.backbone.text_depth
         return text_in_blocks(
             lambda part: self.backbone.text_features(part, self.text_from),
             hidden,
             self.backbone.parameters(),
-            self.backbone.class_tokens_at_once,
+            # The graph begins at `text_from`: half the blocks, twice the tokens.
+            self.backbone.class_tokens_at_once * depth // (depth - self.text_from),
         )
 
     def state(self) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """SGD whose update runs inside backward, so that gradients need not all live at once. No schedule.
 
-The arithmetic is `torch.optim.SGD`'s own, to the bit: each parameter is updated as soon as its
-gradient is complete, and the gradient is freed before the next one is computed. A parameter's
-gradient is complete only once nothing in the graph reads the parameter any more.
+The arithmetic is that of `torch.optim.SGD(fused=True)`, to the bit: each parameter is updated as
+soon as its gradient is complete, and the gradient is freed before the next one is computed. A
+parameter's gradient is complete only once nothing in the graph reads the parameter any more.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class SGDInBackward(torch.optim.SGD):
                 maximize=group["maximize"],
                 has_sparse_grad=False,
                 foreach=False,
+                fused=True,  # one pass over parameter, gradient and momentum instead of four
             )
             if group["momentum"]:
                 self.state[parameter]["momentum_buffer"] = buffers[0]
