@@ -20,10 +20,10 @@ from fewclip.methods.base import BatchPlan, Method, MethodOptions
 from fewclip.preprocess import CROP_AREA, WORKERS, augment
 from fewclip.system.allocator import return_large_blocks
 from fewclip.training.checkpoint import Checkpoint, load, remove, restore, save
-from fewclip.training.mixed_precision import autocast
+from fewclip.training.mixed_precision import autocast, frozen_text_in_bf16
 from fewclip.training.optimizer import SGDInBackward
 
-CHECKED_EVERY = 50  # steps; a look at the loss waits for the device
+CHECKED_EVERY = 50  # steps on a GPU
 Optimizer = TypeVar("Optimizer", bound=torch.optim.SGD)
 
 
@@ -63,7 +63,8 @@ class Progress:
     Attributes:
         epoch, epochs: the running epoch, counted from 1.
         step, steps: within the epoch, counted from 1.
-        loss: mean of this epoch's steps so far.
+        loss: mean of this epoch's steps so far; on a GPU as of the last look at it, which is every
+            `CHECKED_EVERY` steps, because a look waits for the GPU.
         images_per_second: over this call's steps.
         seconds_left: estimate to the end of training.
     """
@@ -208,24 +209,28 @@ def train(
     clock = _Clock(epochs)
     frozen = _FrozenPart(method, images, seed, precision)
     try:
-        for epoch in range(done, epochs):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(group["base_lr"], epoch, epochs, method.options)
-            batches = draw_batches(images.labels, plan, np.random.default_rng([seed, epoch, 0]))
-            total = torch.zeros((), device=device)
-            for step, (inputs, targets) in enumerate(frozen.batches(batches, epoch), 1):
-                if stop is not None and stop():
-                    raise _stopped(len(losses), epochs, checkpoint)
-                terms = train_step(method, optimizer, inputs, targets, precision)
-                total += torch.stack([t.float() for t in terms.values()]).sum()
-                if step % CHECKED_EVERY == 0 or step == len(batches):
-                    _check_finite(float(total), method, epoch, epochs)
-                if progress is not None:
-                    done_steps = epoch * len(batches) + step
-                    progress(clock.tick(epoch, step, len(batches), total, done_steps, len(targets)))
-            method.after_epoch(epoch, epochs)
-            losses.append(float(total) / len(batches))
-            keep()
+        with frozen_text_in_bf16(method.backbone, precision):
+            for epoch in range(done, epochs):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(group["base_lr"], epoch, epochs, method.options)
+                batches = draw_batches(images.labels, plan, np.random.default_rng([seed, epoch, 0]))
+                total = torch.zeros((), device=device)
+                for step, (inputs, targets) in enumerate(frozen.batches(batches, epoch), 1):
+                    if stop is not None and stop():
+                        raise _stopped(len(losses), epochs, checkpoint)
+                    terms = train_step(method, optimizer, inputs, targets, precision)
+                    total += torch.stack([t.float() for t in terms.values()]).sum()
+                    if is_loss_read(step, len(batches), device):
+                        mean = float(total) / step
+                        _check_finite(mean, method, epoch, epochs)
+                    if progress is not None:
+                        done_steps = epoch * len(batches) + step
+                        progress(
+                            clock.tick(epoch, step, len(batches), mean, done_steps, len(targets))
+                        )
+                method.after_epoch(epoch, epochs)
+                losses.append(mean)
+                keep()
     except DivergedError:
         if checkpoint is not None:
             remove(checkpoint)
@@ -237,6 +242,14 @@ def train(
         method.requires_grad_(False)
     method.after_training()
     return History(tuple(losses), tuple(resumed))
+
+
+def is_loss_read(step: int, steps: int, device: torch.device) -> bool:
+    """Whether the loss is read after step `step` of an epoch's 1 .. `steps`.
+
+    On a GPU at the first, the last and every `CHECKED_EVERY`th: reading it waits for the GPU.
+    """
+    return device.type == "cpu" or step in (1, steps) or step % CHECKED_EVERY == 0
 
 
 def _check_finite(loss: float, method: Method, epoch: int, epochs: int) -> None:
@@ -345,11 +358,10 @@ class _Clock:
         self.steps = 0
 
     def tick(
-        self, epoch: int, step: int, steps: int, total: Tensor, done: int, images: int
+        self, epoch: int, step: int, steps: int, mean: float, done: int, images: int
     ) -> Progress:
         self.images += images
         self.steps += 1
         seconds = max(time.monotonic() - self.begin, 1e-9)
         left = (self.epochs * steps - done) * seconds / self.steps
-        mean = float(total) / step
         return Progress(epoch + 1, self.epochs, step, steps, mean, self.images / seconds, left)

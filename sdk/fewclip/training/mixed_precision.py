@@ -1,17 +1,20 @@
 """Which arithmetic a run uses: decided by the hardware's flags, never by timing. No training.
 
 bf16 means autocast: parameters, losses, CSkip's ranking and, on a CPU, attention stay in float32.
+The frozen text tower has its matrices in bf16 while training lasts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from fewclip.backbone import Backbone
 from fewclip.errors import OptionError
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -72,3 +75,29 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextlib.contextmanager
+def frozen_text_in_bf16(backbone: Backbone, precision: str) -> Iterator[None]:
+    """A frozen text tower's matrices in bf16 while it lasts; afterwards the very same as before.
+
+    Autocast converts a weight that needs no gradient whenever it is read, and every block of
+    classes reads all of them. The image tower's are read once for many rows, which costs little,
+    and so are those below a trained block, whose hidden states are kept.
+
+    Args:
+        backbone: what is trained of it asks for a gradient already.
+    """
+    matrices: list[Tensor] = []
+    if precision == "bf16" and backbone.has_blocks:
+        blocks = list(backbone.clip.transformer.resblocks.parameters())
+        if not any(p.requires_grad for p in blocks):
+            matrices = [p for p in blocks if p.dim() == 2]
+    originals = [matrix.data for matrix in matrices]
+    try:
+        for matrix, original in zip(matrices, originals, strict=True):
+            matrix.data = original.bfloat16()
+        yield
+    finally:
+        for matrix, original in zip(matrices, originals, strict=True):
+            matrix.data = original

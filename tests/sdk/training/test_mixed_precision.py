@@ -5,16 +5,36 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewclip.backbone import load_backbone
+from fewclip.backbone import Backbone, load_backbone
 from fewclip.errors import OptionError
 from fewclip.methods import registry
-from fewclip.methods.base import Outputs
+from fewclip.methods.base import Method, Outputs
 from fewclip.methods.skip_tuning import sampled_classes
 from fewclip.training import mixed_precision
-from fewclip.training.mixed_precision import autocast, fast_bf16, resolve_precision
+from fewclip.training.loop import is_loss_read, make_optimizer
+from fewclip.training.mixed_precision import (
+    autocast,
+    fast_bf16,
+    frozen_text_in_bf16,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
+NAMES = ["cat", "dog", "bird", "a very long name of something"]
 INTEL, AMD = "vendor_id : GenuineIntel", "vendor_id : AuthenticAMD"
+
+
+def prepared(name: str) -> Method:
+    method = registry.build(
+        name,
+        load_backbone("micro"),
+        registry.make_options(name, {}),
+        template="a photo of a {}.",
+        phrases=NAMES,
+        generator=torch.Generator().manual_seed(0),
+    )
+    method.setup(NAMES)
+    return method
 
 
 @pytest.mark.parametrize(
@@ -45,16 +65,7 @@ def test_auto_follows_the_flags_and_the_width(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["skip-tuning", "promptsrc", "maple+dept", "cocoop"])
 def test_losses_are_float32_under_bf16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["cat", "dog", "bird"]
-    method = registry.build(
-        name,
-        load_backbone("micro"),
-        registry.make_options(name, {}),
-        template="a photo of a {}.",
-        phrases=names,
-        generator=torch.Generator().manual_seed(0),
-    )
-    method.setup(names)
+    method = prepared(name)
     seen: list[tuple[torch.dtype, bool]] = []
     terms = method.loss_terms
 
@@ -79,3 +90,46 @@ def test_the_ranking_of_classes_is_float32_under_bf16() -> None:
     plain = sampled_classes(image, prototypes, labels, mask)
     with autocast("bf16", CPU):
         assert torch.equal(sampled_classes(image, prototypes, labels, mask), plain)
+
+
+@pytest.mark.parametrize("name", ["skip-tuning", "coop+dept"])
+@pytest.mark.parametrize("tokens", [1, 1000], ids=["each class", "whole"])
+def test_bf16_gradients_reach_every_parameter(
+    name: str, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many class tokens pass at once: autocast's copies of parameters carry gradients."""
+    monkeypatch.setattr(Backbone, "class_tokens_at_once", tokens)
+    method = prepared(name)
+    make_optimizer(method)
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        inputs = method.frozen_inputs(pixels)
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        with frozen_text_in_bf16(method.backbone, precision):
+            with autocast(precision, CPU):
+                loss = sum(method.loss(inputs, torch.tensor([0, 3])).values(), torch.zeros(()))
+            parameters = list(method.trained_parameters().values())
+            gradients.append(torch.autograd.grad(loss, parameters))
+    for name, exact, rough in zip(method.trained_parameters(), *gradients, strict=True):
+        assert rough.dtype == torch.float32
+        assert (rough - exact).norm() <= 0.1 * exact.norm() + 1e-7, name
+
+
+def test_frozen_text_is_bf16_for_a_while_and_then_the_very_same() -> None:
+    method = prepared("coop+dept")
+    make_optimizer(method)
+    weight = method.backbone.clip.transformer.resblocks[0].mlp.c_fc.weight
+    place, before = weight.data_ptr(), weight.clone()
+    with frozen_text_in_bf16(method.backbone, "bf16"):
+        assert weight.dtype == torch.bfloat16
+    assert weight.data_ptr() == place
+    assert torch.equal(weight, before)
+    with frozen_text_in_bf16(method.backbone, "fp32"):
+        assert weight.data_ptr() == place
+
+
+def test_a_gpu_is_not_waited_for_at_every_step() -> None:
+    read = [step for step in range(1, 121) if is_loss_read(step, 120, torch.device("cuda"))]
+    assert read == [1, 50, 100, 120]
+    assert all(is_loss_read(step, 120, CPU) for step in range(1, 121))
