@@ -68,7 +68,8 @@ def export(
             arrays, reference = _write_graphs(trained, card, folder, work, say)
             proof = gather(given, classifier.validation, trained.card, work, seed)
             say(f"comparing on {len(proof.paths)} image files")
-            findings = parity.examine(trained, folder, card, proof, reference, work)
+            ours = parity.run_torch(trained, proof)
+            findings = parity.examine(ours, folder, card, proof, reference, work)
             failed = parity.failures(findings, precision)
             kept: tuple[str, ...] = ()
             if failed and precision == "int8":
@@ -76,7 +77,7 @@ def export(
                 for kept in _rescues(trained, graph, proof, say):
                     to_int8(graph, folder / IMAGE_GRAPH, kept)
                     finish_graph(folder / IMAGE_GRAPH, card, arrays)
-                    findings = parity.examine(trained, folder, card, proof, reference, work)
+                    findings = parity.examine(ours, folder, card, proof, reference, work)
                     failed = parity.failures(findings, precision)
                     if not failed:
                         break

@@ -26,7 +26,6 @@ from fewclip_export.parity_probe import BATCHES, NEW
 from fewclip_export.report import Findings
 
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
-NEW_IMAGES = 200
 TIMEOUT = 3600.0  # seconds; a runtime that hangs is a failed gate too
 
 Floats = npt.NDArray[Any]
@@ -48,18 +47,53 @@ LIMITS: Mapping[str, Limits] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class TorchSide:
+    """What torch answers on the parity samples; each image passes the tower once.
+
+    Attributes:
+        own: with the classes of the trained model.
+        new_classes: names that were added; none where the export cannot add any.
+        extended: with those added; None for none.
+    """
+
+    own: ModelRun
+    new_classes: tuple[str, ...]
+    extended: ModelRun | None
+
+
+def run_torch(trained: Classifier, proof: ParitySamples) -> TorchSide:
+    """
+    Args:
+        trained: on the CPU: a GPU's own rounding is no fault of the export.
+    """
+    card = trained.card
+    taken = {prompt_key(text) for text in (*card.classes, *card.phrases.values())}
+    new = tuple(name for name in NEW_CLASSES if name not in taken)
+    if not (new and trained.backbone.reads_clip_bpe):  # without a text graph classes are fixed
+        return TorchSide(ModelRun(card, trained.model_outputs(proof.paths)), (), None)
+    sides = trained, trained.add_classes(new)
+    parts = [
+        [side.outputs_of(*encoded) for side in sides] for encoded in trained.encoded(proof.paths)
+    ]
+    own, extended = (
+        ModelRun(side.card, decide.ModelOutputs.join(column))
+        for side, column in zip(sides, zip(*parts, strict=True), strict=True)
+    )
+    return TorchSide(own, new, extended)
+
+
 def examine(
-    trained: Classifier,
+    ours: TorchSide,
     folder: Path,
     card: Card,
     proof: ParitySamples,
     reference: Path | None,
     work: Path,
 ) -> Findings:
-    """Run both sides on the images and compare.
+    """Run ONNX Runtime on the images and compare.
 
     Args:
-        trained: on the CPU: a GPU's own rounding is no fault of the export.
         folder: graphs and tokenizer; `card` is not written there yet.
         reference: the float32 image graph, to race against; None where it is the export itself.
         work: for the exchange with the other process.
@@ -67,54 +101,40 @@ def examine(
     Raises:
         GateError: ONNX Runtime crashed or refused the graphs.
     """
-    taken = {prompt_key(text) for text in (*card.classes, *card.phrases.values())}
-    new = [name for name in NEW_CLASSES if name not in taken]
-    if not trained.backbone.reads_clip_bpe:
-        new = []  # without a text graph the classes are fixed
     request = {
         "folder": str(folder.resolve()),
         "card": card.to_dict(),
         "images": [os.path.abspath(path) for path in proof.paths],
-        "new_classes": new,
-        "new_images": NEW_IMAGES,
+        "new_classes": ours.new_classes,
         "reference": None if reference is None else str(reference.resolve()),
         "reply": str(work / "reply.npz"),
     }
     reply = _run(request, work, card.precision)
-    ours = ModelRun(trained.card, trained.model_outputs(proof.paths))
-    theirs = [ModelRun(trained.card, _read(reply, str(size))) for size in BATCHES]
-    named = _new_classes(trained, new, proof, reply)
+    own = ours.own
+    theirs = [ModelRun(own.card, _read(reply, str(size))) for size in BATCHES]
+    pairs = [(own, side) for side in theirs]
+    new_class_agreement = None
+    if ours.extended is not None:
+        extended = ModelRun(ours.extended.card, _read(reply, NEW))
+        new_class_agreement = ours.extended.same_class([extended])[0]
+        pairs.append((ours.extended, extended))
     truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
     labels = np.array(truth)
-    own = np.where(np.arange(len(labels)) < proof.own, labels, -1)
-    agreement, near_ties = ours.same_class(theirs)
+    users = np.where(np.arange(len(labels)) < proof.own, labels, -1)
+    agreement, near_ties = own.same_class(theirs)
     return Findings(
         images=len(proof.paths),
         origin=proof.origin,
         near_ties=near_ties,
-        max_abs_diff=max(
-            *(ours.difference(side) for side in theirs),
-            *([named[0].difference(named[1])] if named else []),
-        ),
+        max_abs_diff=max(one.difference(other) for one, other in pairs),
         top1_agreement=agreement,
-        new_class_agreement=named[0].same_class([named[1]])[0] if named else None,
-        known_agreement=ours.same_known(theirs),
+        new_class_agreement=new_class_agreement,
+        known_agreement=own.same_known(theirs),
         labelled=int((labels >= 0).sum()),
-        accuracy_change=ours.accuracy_change(theirs[-1], own),
-        accuracy_change_all=ours.accuracy_change(theirs[-1], labels),
+        accuracy_change=own.accuracy_change(theirs[-1], users),
+        accuracy_change_all=own.accuracy_change(theirs[-1], labels),
         speed_vs_fp32=float(reply["speed"]) if "speed" in reply else 1.0,
     )
-
-
-def _new_classes(
-    trained: Classifier, new: Sequence[str], proof: ParitySamples, reply: Mapping[str, Floats]
-) -> tuple[ModelRun, ModelRun] | None:
-    """Both sides once classes are added by name; None where the export cannot add any."""
-    if not new:
-        return None
-    extended = trained.add_classes(new)
-    ours = ModelRun(extended.card, extended.model_outputs(proof.paths[:NEW_IMAGES]))
-    return ours, ModelRun(extended.card, _read(reply, NEW))
 
 
 def failures(findings: Findings, precision: str) -> tuple[str, ...]:

@@ -33,32 +33,38 @@ def main(request: dict[str, Any]) -> None:
     """Answer a request: evidence of every image at every batch size, and how fast it goes.
 
     Args:
-        request: `folder` with graphs, its `card`, `images` (paths), `new_classes` with the number
-            `new_images` to show them, a float32 `reference` graph to race or None, and `reply`,
-            the npz file to write.
+        request: `folder` with graphs, its `card`, `images` (paths), `new_classes` to add by name, a
+            float32 `reference` graph to race or None, and `reply`, the npz file to write.
     """
     folder, card = Path(request["folder"]), Card.from_dict(request["card"])
     classifier = OnnxClassifier(folder, "cpu", card=card)
     images: list[str] = request["images"]
     reply: dict[str, Any] = {}
-    for size in BATCHES:
-        reply |= _evidence(classifier, images, size, str(size))
-    if request["new_classes"]:
+    alone, batch = BATCHES
+    reply |= _named(str(alone), _outputs(classifier, images, alone))
+    if request["new_classes"]:  # they stand behind the own ones, whose answers are among theirs
         extended = classifier.add_classes(request["new_classes"])
-        reply |= _evidence(extended, images[: request["new_images"]], max(BATCHES), NEW)
+        found = _outputs(extended, images, batch)
+        reply |= _named(NEW, found)
+        found = found._replace(logits_itm=found.logits_itm[:, : len(card.classes)])
+    else:
+        found = _outputs(classifier, images, batch)
+    reply |= _named(str(batch), found)
     if request["reference"] is not None:
         reply["speed"] = _speed(classifier, folder, Path(request["reference"]), images)
     reply["torch"] = "torch" in sys.modules
     np.savez(request["reply"], **reply)
 
 
-def _evidence(
-    classifier: OnnxClassifier, images: list[str], size: int, name: str
-) -> dict[str, npt.NDArray[Any]]:
-    """ModelOutputs of image files, `size` at a time; a last batch may be smaller."""
+def _outputs(classifier: OnnxClassifier, images: list[str], size: int) -> ModelOutputs:
+    """Of image files, `size` at a time; a last batch may be smaller."""
     parts = [classifier.model_outputs(images[i : i + size]) for i in range(0, len(images), size)]
-    columns = zip(ModelOutputs._fields, zip(*parts, strict=True), strict=True)
-    return {f"{name}/{field}": np.concatenate(c) for field, c in columns if c[0] is not None}
+    return ModelOutputs.join(parts)
+
+
+def _named(name: str, found: ModelOutputs) -> dict[str, npt.NDArray[Any]]:
+    columns = zip(ModelOutputs._fields, found, strict=True)
+    return {f"{name}/{field}": column for field, column in columns if column is not None}
 
 
 def _speed(classifier: OnnxClassifier, folder: Path, reference: Path, images: list[str]) -> float:

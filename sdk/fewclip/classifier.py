@@ -77,7 +77,7 @@ class Classifier(BaseClassifier):
     # ---- answers -----------------------------------------------------------------------------
 
     def model_outputs(self, images: Images) -> decide.ModelOutputs:
-        parts = [self.outputs_of(*encoded) for encoded in self._encoded(images)]
+        parts = [self.outputs_of(*encoded) for encoded in self.encoded(images)]
         if not parts:
             nothing = np.zeros((0, len(self.classes)), np.float32)
             return decide.ModelOutputs(
@@ -101,7 +101,7 @@ class Classifier(BaseClassifier):
         self, images: Images
     ) -> tuple[decide.ModelOutputs, tuple[Float64s, ...]]:
         outputs, parts = [], []
-        for encoded in self._encoded(images):
+        for encoded in self.encoded(images):
             outputs.append(self.outputs_of(*encoded))
             parts.append(_ood_parts(*encoded))
         if not outputs:
@@ -131,8 +131,8 @@ class Classifier(BaseClassifier):
         )
         return heat, "attention"
 
-    def _encoded(self, images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """`Method.features_and_intermediate`, batch by batch."""
+    def encoded(self, images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """`Method.features_and_intermediate`, batch by batch: what `outputs_of` takes."""
         for pixels in self._tensors(images):
             with torch.inference_mode():
                 found = self.method.features_and_intermediate(pixels)
