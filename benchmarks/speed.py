@@ -5,12 +5,22 @@ Run: python -m benchmarks.speed [--shapes ViT-B-16 micro] [--classes 50 1000] [-
 Each case is a process of its own on one thread, and its seconds are CPU seconds. Weights of shapes
 other than micro are random; class names are ImageNet's. `plain` is the tests' second
 implementation on the same case: full-length tokens, every class, every row, nothing kept.
+
+The limit is what the step's own matrix products and attentions take when nothing else is done:
+each shape is timed alone, right beside the steps, so that what else the machine does slows both.
+An epoch is 16 images a class of 500 x 375 JPEG, each decoded, cropped, passed through the frozen
+part and trained on once; it is added up from those four, not run. `gda` has no steps: it passes
+each image in five views and fits.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import contextlib
+import functools
 import importlib
+import io
 import json
 import os
 import resource
@@ -18,21 +28,30 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 BATCH = 4
+SHOTS = 16
 HEADER = (
-    "| shape | method | classes | precision | CPU s a step | frozen s an image | GFLOP a step "
-    "| share of matmul rate | peak MB |\n|---|---|---|---|---|---|---|---|---|"
+    "| shape | method | classes | precision | CPU s a step | step / limit | GFLOP a step "
+    "| GFLOP/s | frozen s an image | CPU s an epoch | peak MB |\n|" + "---|" * 11
+)
+PRODUCTS = (
+    "mm",
+    "addmm",
+    "bmm",
+    "convolution",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", default=["micro", "ViT-B-16"])
-    parser.add_argument("--methods", nargs="+", default=["skip-tuning", "coop+dept"])
+    parser.add_argument("--methods", nargs="+", default=["skip-tuning", "coop+dept", "gda"])
     parser.add_argument("--classes", nargs="+", type=int, default=[10, 50, 100, 1000])
     parser.add_argument("--precisions", nargs="+", default=["fp32"])
     parser.add_argument("--steps", type=int, default=3)
@@ -42,13 +61,16 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(**json.loads(arguments.case))))
         return
-    print(HEADER)
+    print(HEADER, flush=True)
     for shape in arguments.shapes:
         for method in arguments.methods:
             for classes in arguments.classes:
-                for precision in [*arguments.precisions, *(["plain"] if arguments.plain else [])]:
+                plain = arguments.plain and method == "coop+dept"
+                for precision in [*arguments.precisions, *(["plain"] if plain else [])]:
                     case = {"shape": shape, "method": method, "classes": classes}
-                    print(_row({**case, "precision": precision, "steps": arguments.steps}))
+                    print(
+                        _row({**case, "precision": precision, "steps": arguments.steps}), flush=True
+                    )
 
 
 def _row(case: dict[str, Any]) -> str:
@@ -57,23 +79,24 @@ def _row(case: dict[str, Any]) -> str:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     f = json.loads(done.stdout.splitlines()[-1])
-    rate = f["gflop"] / f["step"] / f["matmul_rate"]
-    return (
-        f"| {case['shape']} | {case['method']} | {case['classes']} | {case['precision']} "
-        f"| {f['step']:.3f} | {f['frozen']:.3f} | {f['gflop']:.1f} | {rate:.2f} | {f['peak']:.0f} |"
-    )
+    named = f"| {case['shape']} | {case['method']} | {case['classes']} | {case['precision']} "
+    if "step" not in f:
+        step = "| - | - | - | - "
+    else:
+        rate = f["gflop"] / f["step"]
+        step = f"| {f['step']:.3f} | {f['share']:.2f} | {f['gflop']:.1f} | {rate:.0f} "
+    return f"{named}{step}| {f['frozen']:.3f} | {f['epoch']:.0f} | {f['peak']:.0f} |"
 
 
 def measure(shape: str, method: str, classes: int, precision: str, steps: int) -> dict[str, float]:
-    """The figures of one case in this process; the step is the median but for the first."""
+    """The figures of one case in this process; the step is the median but for the first two."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from fewclip.methods import registry
-    from fewclip.training.loop import make_optimizer, train_step
+    from fewclip.system.allocator import return_large_blocks
     from fewclip.training.mixed_precision import autocast
-    from fewclip.training.optimizer import SGDInBackward
 
+    return_large_blocks()
     backbone, names = _backbone(shape), _names(classes)
     tuned = registry.build(
         method,
@@ -83,17 +106,41 @@ def measure(shape: str, method: str, classes: int, precision: str, steps: int) -
         phrases=names,
         generator=torch.Generator().manual_seed(0),
     )
-    tuned.setup(names)
     size = backbone.preprocess.size
     pixels = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(1))
-    labels = torch.zeros(BATCH, dtype=torch.int64)
-    optimizer = make_optimizer(tuned, torch.optim.SGD if precision == "plain" else SGDInBackward)
+    images = SHOTS * classes
+    reading = _reading(backbone.preprocess)
+    if not tuned.trains:
+        passed = _gda_pass(tuned, pixels)
+        views = 1 + tuned.options.views
+        epoch = images * (reading + views * passed) + _seconds(lambda: _gda_fit(tuned, classes))
+        return {"frozen": passed, "epoch": epoch, "peak": _peak()}
+    tuned.setup(names)
 
     def freeze() -> tuple[torch.Tensor, ...]:
         with torch.no_grad(), autocast(precision, backbone.device):
             return tuned.frozen_inputs(pixels)
 
-    inputs = freeze() if precision != "plain" else ()
+    plain = precision == "plain"
+    frozen = 0.0 if plain else min(_seconds(freeze) for _ in range(3)) / BATCH
+    found = _steps(tuned, pixels if plain else freeze(), names, method, precision, steps)
+    epoch = images * (reading + frozen + found["step"] / BATCH)
+    return {**found, "frozen": frozen, "epoch": epoch}
+
+
+def _steps(
+    tuned: Any, inputs: Any, names: list[str], method: str, precision: str, steps: int
+) -> dict[str, float]:
+    """Seconds and GFLOP of a step, its seconds divided by the limit's, and the peak until then."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from fewclip.training.loop import make_optimizer, train_step
+    from fewclip.training.mixed_precision import frozen_text_in_bf16
+    from fewclip.training.optimizer import SGDInBackward
+
+    labels = torch.zeros(BATCH, dtype=torch.int64)
+    optimizer = make_optimizer(tuned, torch.optim.SGD if precision == "plain" else SGDInBackward)
     plain = _plain(tuned, method) if precision == "plain" else None
 
     def step() -> None:
@@ -101,33 +148,133 @@ def measure(shape: str, method: str, classes: int, precision: str, steps: int) -
             train_step(tuned, optimizer, inputs, labels, precision)
             return
         optimizer.zero_grad()
-        plain.loss(pixels, labels, names).backward()
+        plain.loss(inputs, labels, names).backward()
         optimizer.step()
 
-    with FlopCounterMode(display=False) as counter:
+    with frozen_text_in_bf16(tuned.backbone, precision):
         step()
+        peak = _peak()
+        with FlopCounterMode(display=False) as counter, _product_shapes() as shapes:
+            step()
+        limits, seconds = [], []
+        for _ in range(steps):
+            limits.append(_limit(shapes))
+            seconds.append(_seconds(step))
     return {
-        "frozen": min(_seconds(freeze) for _ in range(2)) / BATCH if plain is None else 0.0,
-        "step": statistics.median(_seconds(step) for _ in range(steps)),
+        "step": statistics.median(seconds),
+        "share": statistics.median(s / limit for s, limit in zip(seconds, limits, strict=True)),
         "gflop": counter.get_total_flops() / 1e9,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "matmul_rate": _matmul_rate(),
+        "peak": peak,
     }
+
+
+@contextlib.contextmanager
+def _product_shapes() -> Iterator[collections.Counter[Any]]:
+    """How often each product runs within: operator and arguments, tensors by shape and strides."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    found: collections.Counter[Any] = collections.Counter()
+
+    def described(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return _Described(tuple(value.shape), value.stride(), value.dtype)
+        return tuple(value) if isinstance(value, list) else value
+
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            if func.__name__.split(".")[0] in PRODUCTS:
+                named = tuple((name, described(value)) for name, value in kwargs.items())
+                found[func, tuple(map(described, args)), named] += 1
+            return func(*args, **kwargs)
+
+    with Recorder():  # type: ignore[no-untyped-call]
+        yield found
+
+
+class _Described(NamedTuple):
+    """A tensor without its numbers."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+
+    def tensor(self) -> Any:
+        import torch
+
+        reach = (stride * (n - 1) for n, stride in zip(self.shape, self.strides, strict=True))
+        numbers = torch.randn(1 + sum(reach)).to(self.dtype)
+        return numbers.as_strided(self.shape, self.strides)
+
+
+def _limit(shapes: collections.Counter[Any]) -> float:
+    """Seconds of these products alone, each shape at the best of three runs."""
+
+    def made(value: Any) -> Any:
+        return value.tensor() if isinstance(value, _Described) else value
+
+    total = 0.0
+    for (func, args, kwargs), count in shapes.items():
+        inputs, named = [made(a) for a in args], {name: made(value) for name, value in kwargs}
+        call = functools.partial(func, *inputs, **named)
+        total += count * min(_seconds(call) for _ in range(3))
+    return total
+
+
+def _gda_pass(tuned: Any, pixels: Any) -> float:
+    """Seconds an image."""
+    import torch
+
+    with torch.inference_mode():
+        return min(_seconds(lambda: tuned.features_and_intermediate(pixels)) for _ in range(3)) / 4
+
+
+def _gda_fit(tuned: Any, classes: int) -> None:
+    """Fit on random features: the arithmetic does not look at them."""
+    import numpy as np
+
+    from fewclip.heads import FeatureSample
+
+    rng, backbone, n = np.random.default_rng(0), tuned.backbone, SHOTS * classes
+    labels = np.repeat(np.arange(classes), SHOTS)
+    shape = (n, 1 + tuned.options.views)
+    features = rng.standard_normal((*shape, backbone.embed_dim), np.float32)
+    middle = rng.standard_normal((*shape, 5 * backbone.intermediate_width), np.float32)
+    logits = rng.standard_normal((n, classes), np.float32)
+    tuned.fit(FeatureSample(features, middle, labels, logits), 0)
+
+
+def _reading(preprocess: Any) -> float:
+    """Seconds to decode and crop one JPEG file of 500 x 375."""
+    import numpy as np
+    from PIL import Image
+
+    from fewclip.preprocess import augment, load_image, reduce_for_training
+
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+    file = io.BytesIO()
+    small.resize((500, 375), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+
+    def read() -> None:
+        pixels = reduce_for_training(load_image(file.getvalue()), preprocess)
+        augment(pixels, preprocess, rng)
+
+    return min(_seconds(read) for _ in range(5))
+
+
+def _peak() -> float:
+    """MB of the whole process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _seconds(call: Callable[[], object]) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
-
-
-def _matmul_rate() -> float:
-    """GFLOP/s of float32 products of a block's size."""
-    import torch
-
-    rows, weight = torch.randn(788, 768), torch.randn(3072, 768)
-    seconds = min(_seconds(lambda: torch.nn.functional.linear(rows, weight)) for _ in range(10))
-    return 2 * 788 * 768 * 3072 / seconds / 1e9
 
 
 def _backbone(shape: str) -> Any:
