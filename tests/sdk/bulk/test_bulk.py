@@ -117,6 +117,10 @@ def test_a_finished_run_does_nothing_and_new_images_are_added(model: Path, tmp_p
     assert b"one/1.png" in after[len(before) :]
     assert pq.read_table(tmp_path / "rows").num_rows == 13
     assert not (tmp_path / "rows.csv.parts").exists()
+    (tmp_path / "rows" / "part-000000.parquet").unlink()
+    again = bulk.predict(model, source, tmp_path / "rows", progress=False)
+    assert (again.done, again.rows) == (1, 12)
+    assert pq.read_table(tmp_path / "rows").num_rows == 13
 
 
 def test_rows_of_another_model_or_of_others_are_never_mixed_or_replaced(
