@@ -49,6 +49,14 @@ def test_a_path_that_leads_out_refuses_the_whole_zip(
     refused(path, tmp_path, "outside its folder")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_rare_compression_is_refused_before_it_is_tried(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "rare.zip"
+    with zipfile.ZipFile(path, "w", method) as zipped:
+        zipped.writestr("cat/1.png", b"fine" * 100)
+    refused(path, tmp_path, "deflate")
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
 def test_links_and_devices_are_refused(kind: int, tmp_path: Path) -> None:
     path = tmp_path / "links.zip"

@@ -122,6 +122,12 @@ def _checked(
             continue
         if info.flag_bits & 1:
             raise DataError("the zip is protected by a password; zip the folder without one")
+        # Others are rare, and a few bytes make LZMA ask for gigabytes.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                "the zip is compressed in a way that few programs read; zip the folder again with "
+                "the usual one (deflate)"
+            )
         if path in entries:
             raise DataError(f"the zip holds {str(path)!r} twice; zip the folder again")
         entries[path] = info
