@@ -16,12 +16,15 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
 from fewclip.data.discovery import existing, visible
+from fewclip.data.label_tools import chosen
 from fewclip.errors import DataError
 from fewclip.images import Image, image_suffixes, readable
+
+T = TypeVar("T")
 
 LISTED = 1000  # files of a folder or rows of a CSV in one shard
 _TARS = (".tar", ".tar.gz", ".tgz")
@@ -86,10 +89,14 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Some image files as the cells of a table name them."""
+    """Some image files as the cells of a table name them.
+
+    Attributes:
+        cells: each with its label, where the table has one.
+    """
 
     table: str
-    cells: tuple[str, ...]
+    cells: tuple[tuple[str, str | None], ...]
     fs: Any = None
 
     @property
@@ -97,8 +104,8 @@ class Cells:
         return called(self.table, self.fs)
 
     def records(self, *, names_only: bool = False) -> Iterator[Record]:
-        for cell in self.cells:
-            yield cell_record(cell, self.table, self.fs)
+        for cell, label in self.cells:
+            yield cell_record(cell, self.table, self.fs, label)
 
     def count(self) -> int:
         return len(self.cells)
@@ -281,11 +288,12 @@ def _below(folder: Path) -> Iterator[str]:
 
 def csv_shards(table: str, fs: Any = None) -> Iterator[Shard]:
     """The images that a CSV names, in shards of some thousand rows."""
-    cells = (row["image_path"] for _, row in csv_rows(table, ("image_path",), fs))
+    rows = csv_rows(table, ("image_path",), fs, optional=("label",))
+    cells = ((row["image_path"], chosen(row["label"]) or None) for _, row in rows)
     yield from (Cells(table, each, fs) for each in batched(cells, LISTED))
 
 
-def batched(items: Iterator[str], n: int) -> Iterator[tuple[str, ...]]:
+def batched(items: Iterator[T], n: int) -> Iterator[tuple[T, ...]]:
     """Tuples of `n` items, the last one shorter."""
     while batch := tuple(itertools.islice(items, n)):
         yield batch

@@ -143,6 +143,8 @@ class _Columns:
                 f"{', '.join(schema.names)}: name the right one with --image-column"
             )
         kind = schema.field(self.image).type
+        if types.is_dictionary(kind):  # a category of pandas
+            kind = kind.value_type
         self.holds_paths = types.is_string(kind) or types.is_large_string(kind)
         if not (self.holds_paths or _is_bytes(kind) or types.is_struct(kind)):
             raise DataError(

@@ -72,7 +72,7 @@ def _rows(
     try:
         names = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter))]
         places = _places(names, columns, name, header.strip())
-        places |= {column: names.index(column) for column in optional if column in names}
+        places |= {c: at[0] for c in optional if (at := _found(names, c))}
         for number, cells in enumerate(rows, start=2):
             if any(cell.strip() for cell in cells):
                 padded = cells + [""] * len(names)
@@ -82,12 +82,16 @@ def _rows(
         raise DataError(f"{name} line {rows.line_num + 1}: {error}; fix it there") from error
 
 
+def _found(names: list[str], column: str) -> list[int]:
+    """Where a column may be, likeliest first."""
+    return [names.index(each) for each in ALIASES.get(column, (column,)) if each in names]
+
+
 def _places(names: list[str], columns: Sequence[str], file: str, header: str) -> dict[str, int]:
     """Where each column is."""
     places, missing = {}, []
     for column in columns:
-        found = [names.index(each) for each in ALIASES.get(column, (column,)) if each in names]
-        if found:
+        if found := _found(names, column):
             places[column] = found[0]
         else:
             missing.append(column)

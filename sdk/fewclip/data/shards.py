@@ -1,10 +1,12 @@
-"""Labelled images of Parquet, Arrow and WebDataset files -> Scan. `bulk` reads them; this sorts.
+"""Labelled images of Parquet, Arrow and WebDataset files, or behind a URL -> Scan. `bulk` reads
+them; this sorts.
 
 The encoded images are held in memory: what is adapted to or evaluated on is small.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -33,7 +35,8 @@ def scan_shards(path: Path | str) -> Scan:
     """Find the labelled images of one file, of a folder of files, or behind a URL.
 
     The split is that of the folder ("train/0.tar") or of the file's name
-    ("train-00000-of-00002.parquet"); without either all is "train".
+    ("train-00000-of-00002.parquet"); without either all is "train". An image behind a URL that says
+    no label has that of its folder, as photos on this machine do.
 
     Raises:
         DataError: there is not one image with a label.
@@ -44,6 +47,9 @@ def scan_shards(path: Path | str) -> Scan:
         split = _split_of(shard.name, path)
         result.divided = result.divided or split is not None
         for record in Pending(shard).records():
+            if record.label is None and isinstance(path, str):
+                record, split = _by_folder(record, path)
+                result.divided = result.divided or split is not None
             _add(record, split or "train", result)
     if not result.labels and not any(result.splits.values()):
         raise DataError(
@@ -52,6 +58,18 @@ def scan_shards(path: Path | str) -> Scan:
             + _first(result.skipped)
         )
     return result
+
+
+def _by_folder(record: Record, url: str) -> tuple[Record, str | None]:
+    """The record with the name of its folder for a label, and its split: URL/[train/]LABEL/FILE."""
+    root = url.rstrip("/") + "/"
+    folders = record.name.removeprefix(root).split("/")[:-1]
+    if not record.name.startswith(root):  # a pattern, or a file
+        return record, None
+    split = SPLITS.get(folders[0]) if len(folders) == 2 else None
+    if len(folders) == (1 if split is None else 2):
+        record = dataclasses.replace(record, label=folders[-1])
+    return record, split
 
 
 def _add(record: Record, split: str, result: Scan) -> None:

@@ -33,9 +33,33 @@ def test_evaluate_takes_the_same_sources(
 ) -> None:
     clf = OnnxClassifier(exported_model(tmp_path_factory))
     expected = clf.evaluate(write_source(tmp_path, "folder"))
-    for form in ("parquet-bytes", "datasets", "tar"):
-        report = clf.evaluate(write_source(tmp_path, form))
+    for form in ("parquet-bytes", "datasets", "tar", "folder", "csv"):
+        source: Path | str = write_source(tmp_path, form)
+        if form in ("folder", "csv"):  # what is read here without a URL is read behind one
+            source = f"file://{source}"
+        report = clf.evaluate(source)
         assert (report.n, report.accuracy) == (expected.n, expected.accuracy)
+
+
+def test_categories_of_pandas_are_paths_and_labels(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    plain = write_source(tmp_path, "parquet-paths")
+    expected = scan(plain).splits["train"]
+    table = pq.read_table(plain)
+    for at, name in enumerate(table.column_names):
+        table = table.set_column(at, name, table.column(name).dictionary_encode())
+    pq.write_table(table, plain)
+    assert scan(plain).splits["train"] == expected
+
+
+def test_a_folder_behind_a_url_may_be_divided(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_digits(tmp_path / "photos" / split, 150, 2)
+    found = scan(f"file://{tmp_path}/photos/")
+    assert found.divided
+    assert {split: len(images) for split, images in found.splits.items()} == {"train": 6, "test": 6}
+    assert found.labels == set(LABELS)
 
 
 @pytest.mark.parametrize("layout", ["folders", "names"])
