@@ -96,7 +96,7 @@ class TableShard:
                     yield _parquet(file, what)
                 else:
                     yield _arrow(file, what)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.name} cannot be read ({error}); copy it again") from error
 
 
@@ -120,6 +120,7 @@ def _arrow(file: IO[bytes], what: str) -> tuple[Any, None, Any]:
     def batches(columns: list[str]) -> Iterator[Any]:
         whole = map(table.get_batch, range(table.num_record_batches)) if is_file else table
         for batch in whole:
+            batch.validate(full=True)  # Arrow trusts what it maps; a broken offset ends the process
             for first in range(0, batch.num_rows, BATCH):
                 yield batch.slice(first, BATCH).select(columns)
 

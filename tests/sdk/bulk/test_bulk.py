@@ -25,6 +25,7 @@ from fewclip.bulk.resume import Done
 from fewclip.cli import main
 from fewclip.errors import DataError, InputError, OptionError
 from fewclip.runtime import OnnxClassifier
+from tests.attacks import hostile_tables
 
 FEWCLIP = [sys.executable, "-m", "fewclip.cli"]
 
@@ -159,6 +160,14 @@ def test_a_broken_shard_is_a_row_and_the_images_before_it_are_answered(
     assert "truncated" in rows[6]["error"]
     assert all(row["error"] is None for row in rows[-12:])
     assert bulk.predict(model, [cut, whole], out, progress=False).rows == 0
+
+
+def test_arrow_is_checked_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "hostile.arrow"
+    file.write_bytes(hostile_tables.arrow_with_a_length_below_zero())
+    (shard,) = sources.shards([file])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(shard.records())
 
 
 def test_a_webdataset_sample_takes_its_name_from_the_first_dot(tmp_path: Path) -> None:
