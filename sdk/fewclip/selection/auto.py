@@ -1,7 +1,8 @@
 """`method="auto"`: the method that these training images are served by best, within a budget.
 
 Heads on frozen features are cheap and are evaluated on every fold. Methods that train are evaluated
-on one fold first, and on more only while they could still win. The choice is by out-of-fold
+on one fold first, with gentle crops and then with the published ones unless they are far behind,
+and on more folds only while they could still win. The choice is by out-of-fold
 log-loss, each candidate under its own best temperature, and prefers the simpler one where the
 difference is within noise. Validation and test images take no part.
 """
@@ -29,7 +30,7 @@ from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_tower import TunedTower
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
-from fewclip.selection.evaluated import Evaluated, Selection, behind, choose
+from fewclip.selection.evaluated import FAR, Evaluated, Selection, behind, choose
 from fewclip.training import Plan, Progress, execute
 from fewclip.training.checkpoint import read_choice, save_choice
 from fewclip.training.features import sample_features
@@ -93,9 +94,7 @@ class _Selector:
         if (self.fold >= 0).any():
             sample = self._evaluate_heads()
             try:
-                for row in rows[len(CHEAP) :]:
-                    if not row.candidate.shares:
-                        self._evaluate(row, 0)
+                self._first_fold()
                 self._more_folds()
             except (StoppedError, KeyboardInterrupt):
                 if not self.made.keep_best:
@@ -121,6 +120,27 @@ class _Selector:
 
     def _over(self) -> bool:
         return self.stop() or self._spent() > self.budget
+
+    def _first_fold(self) -> None:
+        """Every method that trains, each with the augmentations that could still win."""
+        for row in self.rows[len(CHEAP) :]:
+            if row.candidate.shares:
+                continue
+            tried = [
+                other
+                for other in self.rows
+                if other.candidate.method == row.candidate.method and other.images.any()
+            ]
+            leader = choose(self.rows)
+            if tried and all(behind(other, leader, FAR) for other in tried):
+                for each in [row, *self._sharing(row)]:
+                    each.note = f"not tried: {tried[0].candidate.name} is far behind"
+            else:
+                self._evaluate(row, 0)
+
+    def _sharing(self, row: Evaluated) -> list[Evaluated]:
+        """The candidates that the training of this one gives too."""
+        return [other for other in self.rows if other.candidate.shares == row.candidate.name]
 
     def _more_folds(self) -> None:
         """The trained candidate that does best on the first fold, as long as it could win."""
@@ -190,7 +210,7 @@ class _Selector:
         """
         self._report_line(f"trying {row.candidate.name} on part {k + 1} of {FOLDS}")
         held = np.flatnonzero(self.fold == k)
-        sharing = [other for other in self.rows if other.candidate.shares == row.candidate.name]
+        sharing = self._sharing(row)
         begin = time.monotonic()
         try:
             answers = self._answers(row.candidate, held, sharing)

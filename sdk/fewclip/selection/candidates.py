@@ -8,7 +8,7 @@ from typing import Any
 
 from fewclip.preprocess import AUGMENTATIONS
 
-GENTLE = AUGMENTATIONS["gentle"]
+GENTLE, PUBLISHED = AUGMENTATIONS["gentle"], AUGMENTATIONS["published"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,13 @@ class Candidate:
     @property
     def arguments(self) -> str:
         """What `fewclip adapt` takes to adapt in this way."""
-        gentle = GENTLE.items() <= self.options.items()
-        others = {k: v for k, v in self.options.items() if not (gentle and k in GENTLE)}
-        words = [f"--method {self.method}", *(["--augment gentle"] if gentle else [])]
-        return " ".join([*words, *(f"--set {key}={value}" for key, value in others.items())])
+        own = dict(self.options)
+        words = [f"--method {self.method}"]
+        for name, augmentation in AUGMENTATIONS.items():
+            if augmentation.items() <= own.items():
+                words.append(f"--augment {name}")
+                own = {key: value for key, value in own.items() if key not in augmentation}
+        return " ".join([*words, *(f"--set {key}={value}" for key, value in own.items())])
 
 
 CHEAP = (
@@ -43,27 +46,29 @@ CHEAP = (
     Candidate("linear-probe", "linear-probe"),
 )
 HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known
+_SKIP, _DEPT = "skip-tuning", "kgcoop+dept"
 # Of the following, a backbone that gives features only is offered none.
 # Gentle crops and no mirroring suit small parts, letters and hands; the published ones suit photos
-# of things. Skip Tuning and DePT are always tried, each with both.
+# of things. Skip Tuning and DePT are always tried with gentle ones, and with the published ones
+# where their method could still win.
 TRAINED = (
-    Candidate("skip-tuning, gentle crops", "skip-tuning", GENTLE, trains=True),
-    Candidate("kgcoop+dept, gentle crops", "kgcoop+dept", GENTLE, trains=True),
-    Candidate("skip-tuning", "skip-tuning", trains=True),
-    Candidate("kgcoop+dept", "kgcoop+dept", trains=True),
+    Candidate(f"{_SKIP}, gentle crops", _SKIP, GENTLE, trains=True),
+    Candidate(f"{_DEPT}, gentle crops", _DEPT, GENTLE, trains=True),
+    Candidate(f"{_SKIP}, published crops", _SKIP, PUBLISHED, trains=True),
+    Candidate(f"{_DEPT}, published crops", _DEPT, PUBLISHED, trains=True),
     Candidate(
-        "skip-tuning, gentle crops, half of the change",
-        "skip-tuning",
+        f"{_SKIP}, gentle crops, half of the change",
+        _SKIP,
         {**GENTLE, "interpolation": HALF},
         trains=True,
-        shares="skip-tuning, gentle crops",
+        shares=f"{_SKIP}, gentle crops",
     ),
     Candidate(
-        "skip-tuning, half of the change",
-        "skip-tuning",
-        {"interpolation": HALF},
+        f"{_SKIP}, published crops, half of the change",
+        _SKIP,
+        {**PUBLISHED, "interpolation": HALF},
         trains=True,
-        shares="skip-tuning",
+        shares=f"{_SKIP}, published crops",
     ),
 )
 

@@ -13,6 +13,7 @@ from fewclip.heads import FeatureSample
 from fewclip.selection.candidates import Candidate
 
 NOISE = 0.5  # standard errors of the paired difference within which the simpler one is taken
+FAR = 2.0  # standard errors from which another augmentation is not expected to make up
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,10 +87,14 @@ def choose(rows: Sequence[Evaluated]) -> Evaluated:
     return best
 
 
-def behind(one: Evaluated, other: Evaluated) -> bool:
-    """Whether `other` is ahead on the images that both were evaluated on, by more than noise."""
+def behind(one: Evaluated, other: Evaluated, noise: float = NOISE) -> bool:
+    """Whether `other` is ahead on the images that both were evaluated on, by more than noise.
+
+    Args:
+        noise: in standard errors of the difference.
+    """
     both = one.images & other.images
     if not both.any() or one is other:
         return False
     gap = one.loss[both] - other.loss[both]
-    return bool(gap.mean() > NOISE * gap.std() / np.sqrt(len(gap)))
+    return bool(gap.mean() > noise * gap.std() / np.sqrt(len(gap)))

@@ -14,7 +14,7 @@ import fewclip
 from fewclip.cli import main
 from fewclip.selection.auto import default_budget, select, with_candidate
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
-from fewclip.selection.evaluated import Evaluated, behind, choose
+from fewclip.selection.evaluated import FAR, Evaluated, behind, choose
 from fewclip.training import AdaptConfig, Plan, plan
 from fewclip.training.checkpoint import CHOICE_FILE, read_choice, save_choice
 
@@ -34,6 +34,12 @@ def test_one_is_behind_where_the_gap_is_more_than_noise() -> None:
     assert not behind(better, steady)
     assert not behind(evaluated([1.0, 0.0, 1.0, 0.0]), evaluated([0.0, 1.0, 0.0, 0.9]))
     assert not behind(steady, evaluated([np.nan] * 4))  # nothing in common
+
+
+def test_what_is_behind_by_noise_is_not_far_behind() -> None:
+    steady, better = evaluated([1.0, 1.1, 0.9, 1.0]), evaluated([0.5, 1.0, 0.9, 1.0])
+    assert behind(steady, better)
+    assert not behind(steady, better, FAR)
 
 
 def test_the_simpler_one_is_taken_within_noise() -> None:
@@ -68,7 +74,9 @@ def test_every_candidate_is_tried_and_the_card_lists_them(photos: Path, held_out
     )
     listed = clf.card.training["selection"]
     assert [row["candidate"] for row in listed["rows"]] == [c.name for c in (*CHEAP, *TRAINED)]
-    assert all(row["images"] > 0 for row in listed["rows"])
+    tried = {row["candidate"] for row in listed["rows"] if row["images"]}
+    assert {"skip-tuning, gentle crops", "kgcoop+dept, gentle crops"} <= tried
+    assert all("not tried" in r["note"] for r in listed["rows"] if r["candidate"] not in tried)
     assert listed["chosen"] in [row["candidate"] for row in listed["rows"]]
     zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out).accuracy
     assert clf.evaluate(held_out).accuracy > zero_shot + 0.2

@@ -41,6 +41,16 @@ def advice(*rows: Row) -> Any:
     return advise(rows, folds=2, images=100, seconds=1, budget=60, notes=[])
 
 
+def test_what_another_row_beats_by_more_than_chance_is_not_recommended() -> None:
+    # On the one fold of "lucky" the anchor does badly, and "steady" is better than both.
+    anchor = row("anchor", [0] * 40 + [1] * 60, folds=5)
+    lucky = row("lucky", [1] * 20 + [0] * 20 + [-1] * 60, folds=1)
+    steady = row("steady", [1] * 40 + [0] * 25 + [1] * 35, folds=4)
+    found = advice(anchor, lucky, steady)
+    assert difference(lucky, anchor)[1] > difference(steady, anchor)[1]
+    assert found.best == "steady"
+
+
 def test_every_image_is_judged_once_by_a_model_that_has_not_seen_it(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
