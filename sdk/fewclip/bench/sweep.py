@@ -168,10 +168,12 @@ class Sweep:
 
     def _options(self, job: Job, tower: Backbone) -> dict[str, Any]:
         """What was given goes before what was measured for this backbone, and that before what
-        was published."""
+        was published. The augmentation is the papers', whatever suits the backbone."""
         from fewclip.methods import registry
+        from fewclip.preprocess import AUGMENTATIONS
 
-        own = dict(registry.backbone_defaults(job.method, tower))
+        measured_for = registry.backbone_defaults(job.method, tower)
+        own = {k: v for k, v in measured_for.items() if k not in AUGMENTATIONS["published"]}
         base = {**published.settings(job.protocol, job.method, job.dataset.name), **own}
         given = {**self.options.get("", {}), **self.options.get(job.method, {})}
         if self.epochs is not None and job.method != ZERO_SHOT:

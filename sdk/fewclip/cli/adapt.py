@@ -40,8 +40,8 @@ def adapt_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--augment",
         choices=("published", "gentle", "none"),
-        help="training crops: the papers', gentle ones without mirroring for small parts and "
-        "letters, or none ('auto' chooses)",
+        help="training crops: the papers', gentle ones without mirroring (the default on micro) "
+        "for small parts and letters, or none ('auto' chooses)",
     )
     parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
     parser.add_argument("--val", default="auto", help="'auto', a fraction, a folder, or 0")

@@ -196,10 +196,10 @@ def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def backbone_defaults(name: str, backbone: Backbone) -> Mapping[str, Any]:
-    """Options that the backbone brings for a method, measured to suit it."""
-    full = resolve(name)
-    plain = backbone.method_defaults.get(full.removesuffix(DEPT), {})
-    return {**plain, **backbone.method_defaults.get(full, {})}
+    """Options that the backbone brings for a method, measured to suit it; "" holds for all."""
+    full, found = resolve(name), backbone.method_defaults
+    plain = found.get(full.removesuffix(DEPT), {})
+    return {**found.get("", {}), **plain, **found.get(full, {})}
 
 
 def build(
