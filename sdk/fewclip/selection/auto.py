@@ -2,8 +2,8 @@
 
 Heads on frozen features are cheap and are evaluated on every fold. Methods that train are evaluated
 on one fold first, with gentle crops and then with the published ones unless they are far behind,
-and on more folds only while they could still win. The choice is by out-of-fold
-log-loss, each candidate under its own best temperature, and prefers the simpler one where the
+and on more folds only while they could still win. The choice is by out-of-fold log-loss, each
+candidate under its own best temperature, and prefers the one that is listed first where the
 difference is within noise. Validation and test images take no part.
 """
 
@@ -29,7 +29,7 @@ from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_tower import TunedTower
-from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
+from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import FAR, Evaluated, Selection, behind, choose
 from fewclip.training import Plan, Progress, execute
 from fewclip.training.checkpoint import read_choice, save_choice
@@ -100,9 +100,11 @@ class _Selector:
                 if not self.made.keep_best:
                     raise
                 return self._best_so_far(sample)
+        else:  # nothing to choose by
+            rows = [row for row in rows if row.candidate is ZERO_SHOT]
         best = self._keeping_new(choose(rows))
         self.report(f"chosen: {best.candidate.name}")
-        return Selection(best.candidate, tuple(rows), self.budget, self._spent(), sample)
+        return Selection(best.candidate, tuple(self.rows), self.budget, self._spent(), sample)
 
     def _best_so_far(self, sample: FeatureSample) -> Selection:
         """The best of those that need no training: who stops does not want to wait for one."""
@@ -150,9 +152,11 @@ class _Selector:
         first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
         source = first.candidate.shares
         trained = next((row for row in tried if row.candidate.name == source), first)
+        # Its luck on the first fold alone must not decide for a candidate that goes no further.
+        going_on = {row.candidate.name for row in (trained, *self._sharing(trained))}
         for row in tried:
-            if row is not first:
-                row.note = f"behind {first.candidate.name} on the first fold"
+            if row.candidate.name not in going_on:
+                row.note, row.dropped = f"behind {first.candidate.name} on the first fold", True
         for k in range(1, FOLDS):
             if behind(first, choose(self.rows)):
                 first.note = "cannot win any more"
@@ -163,8 +167,10 @@ class _Selector:
     def _evaluate_heads(self) -> FeatureSample:
         """Every candidate that needs features only, after one pass over the images."""
         items, rows = self.made.split.train, self.rows[: len(CHEAP)]
+        zero_shot = next(row for row in rows if row.candidate is ZERO_SHOT)
+        heads = [row for row in rows if row is not zero_shot]
         self.report(f"passing {len(items)} training images")
-        method = self._build(rows[1].candidate)
+        method = self._build(heads[0].candidate)
         begin = time.monotonic()
         sample = sample_features(
             method,
@@ -177,9 +183,9 @@ class _Selector:
             seed=self.made.seed,
         )
         itm = sample.logits_itm.astype(np.float64)
-        rows[0].seconds = time.monotonic() - begin
-        self._record(rows[0], itm, np.flatnonzero(self.fold >= 0))
-        for row in rows[1:]:
+        zero_shot.seconds = time.monotonic() - begin
+        self._record(zero_shot, itm, np.flatnonzero(self.fold >= 0))
+        for row in heads:
             begin = time.monotonic()
             head = self._build(row.candidate)
             assert isinstance(head, FrozenHead)
@@ -286,7 +292,7 @@ class _Selector:
             return best
         old, new = (np.flatnonzero(mask) for mask in (self.labels < half, self.labels >= half))
         try:
-            answers = [self._new_accuracy(c, old, new, half) for c in (CHEAP[0], best.candidate)]
+            answers = [self._new_accuracy(c, old, new, half) for c in (ZERO_SHOT, best.candidate)]
             best.note = f"new classes by name: {answers[1]:.1%}, zero-shot {answers[0]:.1%}"
             if answers[1] >= answers[0] - LOST - float(np.sqrt(0.25 / len(new))):
                 return best

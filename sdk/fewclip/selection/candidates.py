@@ -1,4 +1,4 @@
-"""What `method="auto"` tries, simplest first. It evaluates nothing."""
+"""What `method="auto"` tries, in the order of preference. It evaluates nothing."""
 
 from __future__ import annotations
 
@@ -40,9 +40,11 @@ class Candidate:
         return " ".join([*words, *(f"--set {key}={value}" for key, value in own.items())])
 
 
+ZERO_SHOT = Candidate("zero-shot", "zero-shot")
+# `gda` holds the text's answer as far as that proved useful, so that zero-shot has to be ahead.
 CHEAP = (
-    Candidate("zero-shot", "zero-shot"),
     Candidate("gda", "gda"),
+    ZERO_SHOT,
     Candidate("linear-probe", "linear-probe"),
 )
 HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known

@@ -26,6 +26,7 @@ class Evaluated:
         loss, right: (n,) of each training image, out of fold; NaN where it was not evaluated.
         seconds: spent on it.
         note: why it was dropped, for people.
+        dropped: whether it takes no part in the choice any more.
     """
 
     candidate: Candidate
@@ -33,6 +34,7 @@ class Evaluated:
     right: Floats
     seconds: float = 0.0
     note: str = ""
+    dropped: bool = False
 
     @property
     def images(self) -> npt.NDArray[np.bool_]:
@@ -78,8 +80,8 @@ class Selection:
 
 
 def choose(rows: Sequence[Evaluated]) -> Evaluated:
-    """The simplest candidate, in the order given, that is not behind another by more than noise."""
-    able = [row for row in rows if row.images.any()] or list(rows[:1])
+    """The first candidate, in the order given, that is not behind another by more than noise."""
+    able = [row for row in rows if row.images.any() and not row.dropped] or list(rows[:1])
     best = able[0]
     for row in able[1:]:
         if behind(best, row):

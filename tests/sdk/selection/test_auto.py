@@ -49,6 +49,8 @@ def test_the_simpler_one_is_taken_within_noise() -> None:
     assert choose([simple, alike]) is simple
     assert choose([simple, alike, better]) is better
     assert choose([evaluated([np.nan])]).candidate.name == "some"
+    better.dropped = True
+    assert choose([simple, alike, better]) is simple
 
 
 def test_only_what_trains_gets_a_backbone_of_its_own(photos: Path) -> None:
