@@ -43,6 +43,7 @@ def test_base_to_new_is_what_one_would_do_by_hand(own: Path) -> None:
     clf = fewclip.adapt(
         [(str(p.image), list(data.classes)[p.label]) for p in photos],
         method="kgcoop+dept",
+        augment="published",  # which the papers' protocols keep, whatever the backbone's default
         shots="all",
         val=0,
         seed=1,

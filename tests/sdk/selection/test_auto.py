@@ -113,7 +113,8 @@ def test_a_choice_is_kept_for_its_own_run_only(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_choice(photos: Path, tmp_path: Path) -> None:
     made = laid_out(photos)
-    save_choice(tmp_path / "m.checkpoint", made.run_id, {"chosen": "kgcoop+dept", "rows": []})
+    chosen = {"chosen": "kgcoop+dept, gentle crops", "rows": []}
+    save_choice(tmp_path / "m.checkpoint", made.run_id, chosen)
     words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "4", "--val", "0"]
     words += ["--device", "cpu", "--resume", "--classes", json.dumps(PHRASES)]
     assert main(words) == 0
