@@ -54,8 +54,8 @@ def check_precision(precision: str) -> str:
 def fast_bf16(capabilities: Mapping[str, Any], vendor: str | None = None) -> bool:
     """Whether a CPU multiplies bf16 faster than float32: AMX does, AVX512-BF16 on AMD's does.
 
-    Measured on one core at the towers' shapes: 160 to 205 against 65 to 95 GFLOP/s on an AMD EPYC. On
-    Intel's, AVX512-BF16 without AMX (as many virtual machines offer it) has half the rate of
+    Measured on one core at the towers' shapes: 160 to 205 against 65 to 95 GFLOP/s on an AMD EPYC.
+    On Intel's, AVX512-BF16 without AMX (as many virtual machines offer it) has half the rate of
     float32: 80 against 145 GFLOP/s on a Xeon.
     """
     if capabilities.get("amx_bf16"):
