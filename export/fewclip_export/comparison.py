@@ -51,7 +51,7 @@ class ModelRun:
     def same_known(self, others: Sequence[ModelRun]) -> float:
         """Share of images that every side holds for known, or for unknown; near ties left out."""
         threshold = self.card.calibration.threshold
-        if threshold is None:
+        if threshold is None or self.found.ood_score is None:
             return 1.0
         score = self._known_score()
         known = score >= threshold
@@ -75,9 +75,9 @@ class ModelRun:
 
     def _known_score(self) -> npt.NDArray[np.float64]:
         head, calibration = self.card.head, self.card.calibration
-        return decide.in_distribution_score(
-            *self.found[:2], head, calibration, self.found.ood_score
-        )
+        itm, cat, ood_score, named_bound = self.found
+        assert ood_score is not None
+        return decide.in_distribution_score(itm, cat, head, calibration, ood_score, named_bound)
 
 
 def _share(same: Numbers, counted: Numbers) -> float:

@@ -23,6 +23,7 @@ from fewclip.contract import (
 )
 from fewclip.data import read_labelled
 from fewclip.errors import OptionError
+from fewclip.ood import to_arrays
 from fewclip.preprocess import Image, preprocess
 from fewclip.tokenizer import Tokenizer
 from fewclip_export import parity
@@ -144,7 +145,7 @@ def _write_graphs(
             to_fp16(work / TEXT_GRAPH, folder / TEXT_GRAPH)
     arrays: dict[str, Floats] = {CLASS_FEATURES: features}
     if trained.ood_score is not None:
-        arrays |= trained.ood_score.to_arrays()
+        arrays |= to_arrays(trained.ood_score)
     finish_graph(folder / IMAGE_GRAPH, card, arrays)
     if text:
         finish_graph(folder / TEXT_GRAPH, card)

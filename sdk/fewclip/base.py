@@ -98,7 +98,7 @@ class BaseClassifier(abc.ABC):
         class_wise: bool = False,
     ) -> list[decide.Prediction]:
         """Model outputs -> one Prediction per row, as `predict` does."""
-        itm, cat, ood_score = outputs
+        itm, cat, ood_score, named_bound = outputs
         return decide.decide(
             itm,
             cat,
@@ -107,6 +107,7 @@ class BaseClassifier(abc.ABC):
             self.card.calibration,
             top_k,
             ood_score,
+            named_bound,
             coverage=coverage,
             class_wise=class_wise,
             conformal_scores=self.card.conformal,

@@ -80,9 +80,8 @@ class Classifier(BaseClassifier):
         parts = [self.outputs_of(*encoded) for encoded in self.encoded(images)]
         if not parts:
             nothing = np.zeros((0, len(self.classes)), np.float32)
-            return decide.ModelOutputs(
-                nothing, None, None if self.ood_score is None else np.zeros(0)
-            )
+            none = None if self.ood_score is None else np.zeros(0)
+            return decide.ModelOutputs(nothing, None, none, none)
         return decide.ModelOutputs.join(parts)
 
     def outputs_of(
@@ -91,11 +90,12 @@ class Classifier(BaseClassifier):
         """`model_outputs` from `Method.features_and_intermediate`, (B, D) and (B, 5 w)."""
         with torch.inference_mode():
             itm, cat = self.method.logits(features, self._class_embeddings, intermediate)
-        seen = None
-        if self.ood_score is not None:
-            parts = _ood_parts(features, intermediate)
-            seen = self.ood_score.score(parts, self.card.head.trained_columns)
-        return decide.ModelOutputs(_plain(itm), None if cat is None else _plain(cat), seen)
+        logits = _plain(itm), None if cat is None else _plain(cat)
+        if self.ood_score is None:
+            return decide.ModelOutputs(*logits, None)
+        parts = _ood_parts(features, intermediate)
+        seen = self.ood_score.score_and_bound(parts, self.card.head.trained_columns)
+        return decide.ModelOutputs(*logits, *seen)
 
     def _outputs_and_parts(
         self, images: Images

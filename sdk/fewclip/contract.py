@@ -18,7 +18,7 @@ from fewclip.errors import ArtifactError, FormatVersionError
 from fewclip.model_folder import card_schema
 from fewclip.model_folder.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"
@@ -86,16 +86,15 @@ class Calibration:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
         threshold: an image whose `decide.in_distribution_score` lies below it is unknown;
             None accepts everything.
-        logit_center, logit_spread: bring the ITM logit of a class known by name alone to the same
-            scale; own images' median logit of their own class is on the threshold.
+        named_threshold: the threshold as calibrated, where the score of an image of a class known
+            by name alone puts the least ITM logit that it needs.
         ood_center, ood_spread: mean and standard deviation of own images' OOD scores.
         n: images behind the temperature that took no part in fitting; 0 means uncalibrated.
     """
 
     temperature: float = 1.0
     threshold: float | None = None
-    logit_center: float = 0.0
-    logit_spread: float = 1.0
+    named_threshold: float = 0.0
     ood_center: float = 0.0
     ood_spread: float = 1.0
     n: int = 0
@@ -104,12 +103,11 @@ class Calibration:
         low, high = TEMPERATURES
         within = low <= self.temperature <= high
         _check(within, "temperature", f"from {low} to {high}", self.temperature)
-        for field in ("threshold", "logit_center", "ood_center"):
+        for field in ("threshold", "named_threshold", "ood_center"):
             value = getattr(self, field)
             _check(value is None or math.isfinite(value), field, "a finite number", value)
-        for field in ("logit_spread", "ood_spread"):
-            value = getattr(self, field)
-            _check(0 < value < math.inf, field, "a finite number above 0", value)
+        spread = self.ood_spread
+        _check(0 < spread < math.inf, "ood_spread", "a finite number above 0", spread)
         _check(self.n >= 0, "n", "a whole number from 0 on", self.n)
 
     @property

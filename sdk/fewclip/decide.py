@@ -39,11 +39,14 @@ class ModelOutputs(NamedTuple):
         logits_itm: (B, M) float32.
         logits_cat: (B, columns of the CAT head) float32, None without DePT.
         ood_score: (B,) float64 of `OODScore.score`, None for a model that saw no image.
+        named_bound: (B,) float64 of `OODScore.score_and_bound`, the ITM logit that a class known by
+            name alone has to reach; None for a model that saw no image.
     """
 
     logits_itm: NDArray[np.float32]
     logits_cat: NDArray[np.float32] | None
     ood_score: NDArray[np.float64] | None
+    named_bound: NDArray[np.float64] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[ModelOutputs]) -> ModelOutputs:
@@ -123,26 +126,27 @@ def in_distribution_score(
     logits_cat: ArrayLike | None,
     head: HeadSpec,
     calibration: Calibration,
-    ood_score: ArrayLike | None = None,
+    ood_score: ArrayLike,
+    named_bound: ArrayLike | None = None,
 ) -> Floats:
     """How much each image looks like the class it is given: (B,) float64, higher is more.
 
     For an image whose best class was seen in training, its OOD score in standard deviations of the
     own images'. An image whose best class is known by name alone is unlike the training images in
-    any case: it must be as similar to its class's text as the median own image is to its own, or
-    typing a class in would turn out-of-distribution images into it.
+    any case: its ITM logit counts, against what negative labels and the training images ask for,
+    or typing a class in would turn out-of-distribution images into it.
 
     Args:
         logits_itm: (B, M).
         logits_cat: (B, columns of the head over the trained classes), None without one.
-        ood_score: (B,) of `OODScore.score`, None for a model that saw no image.
+        ood_score, named_bound: (B,) of `OODScore.score_and_bound`; without a bound nothing is known
+            by name alone.
     """
     itm = np.asarray(logits_itm, dtype=np.float64)
     best = _log_probabilities(itm, logits_cat, head).argmax(axis=1)
     named = itm[np.arange(len(itm)), best]
-    by_name: Floats = (named - calibration.logit_center) / calibration.logit_spread
-    if ood_score is None:
-        return by_name
+    bound = np.inf if named_bound is None else np.asarray(named_bound, dtype=np.float64)
+    by_name = named - bound + calibration.named_threshold
     seen = np.asarray(ood_score, dtype=np.float64)
     seen = (seen - calibration.ood_center) / calibration.ood_spread
     return np.where(np.asarray(head.columns)[best] >= 0, seen, by_name)
@@ -156,6 +160,7 @@ def decide(
     calibration: Calibration,
     top_k: int = 5,
     ood_score: ArrayLike | None = None,
+    named_bound: ArrayLike | None = None,
     *,
     coverage: float | None = None,
     class_wise: bool = False,
@@ -168,7 +173,7 @@ def decide(
         logits_cat: (B, columns of the CAT head), None without DePT.
         labels: the M classes, in the order of the logits.
         top_k: how many classes to name, at most M are.
-        ood_score: (B,), None for a model that saw no image.
+        ood_score, named_bound: (B,), None for a model that saw no image.
         coverage: how often `prediction_set` must hold the truth, 0..1; None for no sets.
         class_wise: hold `coverage` for the images of each class rather than for all together.
         conformal_scores: of the card; what `coverage` is read from.
@@ -179,7 +184,7 @@ def decide(
     """
     check_top_k(top_k)
     rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
-    known = _known(logits_itm, logits_cat, head, calibration, ood_score)
+    known = _known(logits_itm, logits_cat, head, calibration, ood_score, named_bound)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     sets: Sequence[tuple[str, ...] | None] = [None] * len(rows)
     if coverage is not None:
@@ -210,6 +215,7 @@ def _known(
     head: HeadSpec,
     calibration: Calibration,
     ood_score: ArrayLike | None,
+    named_bound: ArrayLike | None,
 ) -> list[bool | None]:
     """`Prediction.known` of each row."""
     rows = len(np.asarray(logits_itm))
@@ -217,7 +223,9 @@ def _known(
         return [None] * rows
     if calibration.threshold is None:  # accept everything, if only because nobody could measure
         return [True if calibration.calibrated else None] * rows
-    scores = in_distribution_score(logits_itm, logits_cat, head, calibration, ood_score)
+    scores = in_distribution_score(
+        logits_itm, logits_cat, head, calibration, ood_score, named_bound
+    )
     return [bool(score >= calibration.threshold) for score in scores]
 
 
@@ -237,12 +245,9 @@ def fit_calibration(
         ood_score: (N,) of own images, these or others; None for a model that saw no image.
     """
     truth = np.asarray(labels, dtype=np.int64)
-    temperature, logit = 1.0, (0.0, 1.0)
+    temperature = 1.0
     if truth.size:
-        itm = np.asarray(logits_itm, dtype=np.float64)
-        temperature = _fit_temperature(_log_probabilities(itm, logits_cat, head), truth)
-        own = itm[np.arange(len(truth)), truth]
-        logit = (float(np.median(own)), _center_and_spread(own)[1])
+        temperature = _fit_temperature(_log_probabilities(logits_itm, logits_cat, head), truth)
     seen = np.zeros(0) if ood_score is None else np.asarray(ood_score, dtype=np.float64)
     seen = seen[np.isfinite(seen)]
     threshold, center, spread = None, 0.0, 1.0
@@ -252,9 +257,7 @@ def fit_calibration(
     return Calibration(
         temperature=temperature,
         threshold=threshold,
-        # The median own image lies on the threshold.
-        logit_center=logit[0] - (threshold or 0.0) * logit[1],
-        logit_spread=logit[1],
+        named_threshold=threshold or 0.0,
         ood_center=center,
         ood_spread=spread,
         n=int(truth.size),

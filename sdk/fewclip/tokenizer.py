@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import html
 import importlib.util
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -119,6 +120,14 @@ class Tokenizer:
                 )
             row[:length] = [self.start, *ids, self.end]
         return rows
+
+    def frequent_words(self, count: int) -> list[str]:
+        """The vocabulary's first words and endings of four or more letters, the commonest first."""
+        vocabulary = self._bpe.get_vocab()
+        ranked = sorted(vocabulary, key=vocabulary.__getitem__)
+        ends = (t.removesuffix(_WORD_END) for t in ranked if t.endswith(_WORD_END))
+        words = (word for word in ends if len(word) >= 4 and word.isascii() and word.isalpha())
+        return list(itertools.islice(words, count))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of one text alone, without start and end."""

@@ -106,11 +106,15 @@ def test_logits_that_are_not_finite_differ_without_bound() -> None:
 
 
 def test_strangers_are_compared_at_the_threshold() -> None:
-    card = {"calibration": Calibration(threshold=2.0, n=9)}
-    ours = side([[1.0, 0, 0], [3.0, 0, 0], [2.0005, 0, 0]], **card)
-    theirs = side([[2.5, 0, 0], [3.0, 0, 0], [1.9995, 0, 0]], **card)
+    trained = dataclasses.replace(CARD.head, columns=(0, 1, 2))
+    card = {"calibration": Calibration(threshold=2.0, n=9), "head": trained}
+    rows = [[1.0, 0, 0]] * 3
+    ours = side(rows, [1.0, 3.0, 2.0005], **card)
+    theirs = side(rows, [2.5, 3.0, 1.9995], **card)
     assert ours.same_known([theirs]) == 0.5, "the third is a near tie"
-    assert side([[1.0, 0, 0]]).same_known([side([[9.0, 0, 0]])]) == 1.0, "no threshold"
+    bare = {**card, "calibration": Calibration(n=9)}
+    assert side(rows, [1.0] * 3, **bare).same_known([side(rows, [9.0] * 3, **bare)]) == 1.0
+    assert side(rows, **card).same_known([side(rows, **card)]) == 1.0, "no score"
 
 
 def test_accuracy_counts_labelled_images_alone() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from PIL import Image
 
 import fewclip
 from fewclip.runtime import OnnxClassifier
@@ -62,6 +63,22 @@ def test_known_means_the_same_on_both_sides(folder: Path, trained: fewclip.Class
     known = [p.known for p in exported.predict(images)]
     assert known == [p.known for p in trained.predict(images)]
     assert not any(known[6:])
+
+
+def test_a_typed_in_class_takes_no_other_images(folder: Path, trained: fewclip.Classifier) -> None:
+    images = [digits.draw(label, i) for label in ("zero", "four") for i in range(4)]
+    images += [Image.new("RGB", (64, 64), c) for c in ("red", "teal", "navy")]
+    names = ["zebra", "grand piano", "banana"]
+    ours, theirs = trained.add_classes(names), OnnxClassifier(folder, "cpu").add_classes(names)
+    answers, exported = ours.predict(images), theirs.predict(images)
+    assert any(answer.label in names for answer in answers)
+    assert not any(answer.known for answer in answers if answer.label in names)
+    assert [a.known for a in exported] == [a.known for a in answers]
+    bounds = ours.model_outputs(images).named_bound, theirs.model_outputs(images).named_bound
+    near = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}[folder.name]
+    assert bounds[0] is not None
+    assert bounds[1] is not None
+    assert np.abs(bounds[0] - bounds[1]).max() < near
 
 
 def test_it_is_normalised_in_float32(folder: Path) -> None:

@@ -18,7 +18,7 @@ from fewclip.errors import ArtifactError, InputError
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.model_folder import tensor_file
-from fewclip.ood import OODScore
+from fewclip.ood import OODScore, from_arrays, to_arrays
 
 
 def write(folder: Path, method: Method, ood_score: OODScore | None) -> None:
@@ -32,7 +32,7 @@ def write(folder: Path, method: Method, ood_score: OODScore | None) -> None:
     tensors |= {f"state/{k}": v for k, v in method.state().items()}
     tensors["logit_scale"] = method.backbone.logit_scale
     if ood_score is not None:
-        arrays = ood_score.to_arrays()
+        arrays = to_arrays(ood_score)
         tensors |= {f"ood/{name}": torch.from_numpy(array) for name, array in arrays.items()}
     tensor_file.write(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
 
@@ -57,7 +57,7 @@ def read(folder: Path, card: Card, backbone: Backbone) -> tuple[Method, OODScore
         )
         _restore(method, tensors)
         arrays = {name: value.numpy() for name, value in _part(tensors, "ood/").items()}
-        return method, OODScore.from_arrays(arrays)
+        return method, from_arrays(arrays)
     except InputError:
         raise
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:

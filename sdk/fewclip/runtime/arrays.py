@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fewclip.errors import ArtifactError
 
-MAX_ARRAYS = 16
+MAX_ARRAYS = 24
 
 NUMBERS = ("<f2", "<f4", "<f8", "<i8")
 

@@ -37,7 +37,7 @@ from fewclip.contract import (
 )
 from fewclip.errors import ArtifactError, OptionError
 from fewclip.hub.download import local_folder
-from fewclip.ood import OODScore, ood_parts
+from fewclip.ood import from_arrays, ood_parts
 from fewclip.preprocess import WORKERS, Images
 from fewclip.runtime.arrays import unpack_arrays
 from fewclip.runtime.graph_check import check_graph
@@ -93,7 +93,7 @@ class OnnxClassifier(BaseClassifier):
         arrays = _arrays(self._session, self.card, folder)
         _check_shapes(self._session, self.card, arrays, folder)
         self._features = arrays[CLASS_FEATURES]
-        self._ood_score = OODScore.from_arrays(arrays)
+        self._ood_score = from_arrays(arrays)
         self._widths = {out.name: out.shape[1] for out in self._session.get_outputs()}
         phrases = [self.card.phrases[label] for label in self.card.classes]
         known = dict(zip(phrases, self._features, strict=True))
@@ -136,10 +136,11 @@ class OnnxClassifier(BaseClassifier):
     ) -> tuple[decide.ModelOutputs, tuple[npt.NDArray[np.float64], ...]]:
         found = self._run(images, run_options)
         parts = ood_parts(found[FEATURES_OUTPUT], found.get(INTERMEDIATE_OUTPUT))
-        ood_score = None
-        if self._ood_score is not None:
-            ood_score = self._ood_score.score(parts, self.card.head.trained_columns)
-        return decide.ModelOutputs(found[ITM_OUTPUT], found.get(CAT_OUTPUT), ood_score), parts
+        logits = found[ITM_OUTPUT], found.get(CAT_OUTPUT)
+        if self._ood_score is None:
+            return decide.ModelOutputs(*logits, None), parts
+        seen = self._ood_score.score_and_bound(parts, self.card.head.trained_columns)
+        return decide.ModelOutputs(*logits, *seen), parts
 
     def _training_parts(self) -> tuple[npt.NDArray[np.float16], ...]:
         return () if self._ood_score is None else self._ood_score.images

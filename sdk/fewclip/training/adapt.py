@@ -19,13 +19,13 @@ from fewclip.heads import FeatureSample
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
-from fewclip.ood import OODScore, ood_parts
 from fewclip.preprocess import Image
 from fewclip.training import run_lock
 from fewclip.training.calibration import calibrated, measure
 from fewclip.training.config import AdaptConfig
 from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
+from fewclip.training.ood import fit_ood_score
 from fewclip.training.plan import Plan, describe, plan
 from fewclip.training.progress import quiet_stage, stage_to_stderr, to_stderr
 from fewclip.training.references import measure_references
@@ -223,10 +223,12 @@ def execute(
     clf = Classifier(
         tuned,
         card,
-        ood_score=OODScore.fit(
-            _ood_parts(sample),
-            sample.labels,
-            tuned=_ood_parts(held) if tuned.trains_images and split.val else None,
+        ood_score=fit_ood_score(
+            tuned,
+            zero_shot.method,
+            list(made.phrases.values()),
+            sample,
+            held if split.val else None,
         ),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
@@ -247,12 +249,6 @@ def features_of(
         flip=made.options["flip"],
         seed=made.seed,
     )
-
-
-def _ood_parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
-    """Of the plain views."""
-    intermediate = None if sample.intermediate is None else sample.intermediate[:, 0]
-    return ood_parts(sample.features[:, 0], intermediate)
 
 
 def _files(made: Plan) -> list[dict[str, str]]:

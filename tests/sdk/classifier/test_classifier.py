@@ -214,9 +214,10 @@ def test_the_unknown_threshold_decides_what_is_known(
     tuned: fewclip.Classifier, photos: Path
 ) -> None:
     paths = pictures(photos)[:4]
-    itm, cat, ood_score = tuned.model_outputs(paths)
+    itm, cat, ood_score, named_bound = tuned.model_outputs(paths)
     head, calibration = tuned.card.head, tuned.card.calibration
-    scores = decide.in_distribution_score(itm, cat, head, calibration, ood_score)
+    assert ood_score is not None
+    scores = decide.in_distribution_score(itm, cat, head, calibration, ood_score, named_bound)
     intermediate = float(np.sort(scores)[1:3].mean())
     known = [p.known for p in tuned.set_unknown_threshold(intermediate).predict(paths)]
     assert known == list(scores >= intermediate)

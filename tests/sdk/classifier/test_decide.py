@@ -170,13 +170,15 @@ def test_few_own_images_are_all_accepted() -> None:
     assert found.threshold < (1.0 - found.ood_center) / found.ood_spread
 
 
-def test_a_class_known_by_name_is_held_to_the_median_own_image() -> None:
+def test_a_class_known_by_name_is_held_to_the_bound() -> None:
     head = HeadSpec(logit_scale=100.0, columns=(0, 1, -1))
-    own = np.array([[20.0, 0, 0], [22, 0, 0], [24, 0, 0]])
-    found = fit_calibration(own, None, [0, 0, 0], PLAIN, [0.0, 1.0, 2.0])
-    rows = np.array([[0, 0, 21.9], [0, 0, 22.1]])
-    answers = decide(rows, None, LABELS, head, found, 5, [-99.0, -99.0])
-    assert [answer.known for answer in answers] == [False, True]
+    found = fit_calibration(np.eye(3)[:, :3], None, [0, 1, 2], PLAIN, [0.0, 1.0, 2.0])
+    rows = np.array([[0, 0, 21.9], [0, 0, 22.1], [22.1, 0, 0]])
+    seen = [-99.0, -99.0, -99.0]
+    answers = decide(rows, None, LABELS, head, found, 5, seen, [22.0, 22.0, 22.0])
+    assert [answer.known for answer in answers] == [False, True, False]
+    answers = decide(rows, None, LABELS, head, found, 5, seen)
+    assert not any(answer.known for answer in answers)
 
 
 def test_no_images_no_calibration() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewclip.ood import IMAGES_A_DIRECTION, SHRINKAGE, OODScore, _principal, ood_parts, unit
+from fewclip.ood import OODScore, TextFeatures, from_arrays, ood_parts, to_arrays, unit
+from fewclip.ood.gaussian import IMAGES_A_DIRECTION, SHRINKAGE, principal
+from fewclip.ood.neighbours import (
+    density,
+    density_leave_one_out,
+    local_distances,
+    similarities_of_others,
+)
+from fewclip.ood.text import LEAST_RATIO
 
 
 def draw(rng: np.random.Generator, centres: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -95,17 +103,18 @@ def test_the_principal_distance_is_mahalanobis_along_the_first_directions(
     count = len(x) // IMAGES_A_DIRECTION
     along = (own[3] - x.mean(0)) @ vectors[:, ::-1][:, :count]
     wanted = -np.log((along**2 / values[::-1][:count]).mean(1))
-    np.testing.assert_allclose(fitted._terms(own)[-1][:, 0], wanted, rtol=1e-4, atol=1e-4)
+    found = fitted._terms(own)["principal_1"][:, 0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_principal_directions_of_more_images_than_dimensions_are_the_same() -> None:
     x = np.random.default_rng(0).standard_normal((40, 50))
-    _, few = _principal(x[:, :39])
-    _, many = _principal(x)
+    _, few = principal(x[:, :39])
+    _, many = principal(x)
     assert few.shape == (5, 39)
     assert many.shape == (5, 50)
-    _, wide = _principal(np.pad(x[:, :30], ((0, 0), (0, 20))))  # by the other way
-    _, narrow = _principal(x[:, :30])
+    _, wide = principal(np.pad(x[:, :30], ((0, 0), (0, 20))))  # by the other way
+    _, narrow = principal(x[:, :30])
     np.testing.assert_allclose(np.abs(wide[:, :30]), np.abs(narrow), atol=1e-5)
 
 
@@ -156,20 +165,86 @@ def test_one_shot_and_one_image_still_give_numbers(n: int, count: int) -> None:
 
 def test_it_comes_back_from_its_arrays(sample: Sample, parts: TwoSamples) -> None:
     train, own = parts
-    fitted = OODScore.fit(train, sample[1])
-    again = OODScore.from_arrays(fitted.to_arrays())
+    fitted = OODScore.fit(train, sample[1], texts=texts())
+    again = from_arrays(to_arrays(fitted))
     assert again is not None
-    np.testing.assert_array_equal(again.score(own), fitted.score(own))
-    assert OODScore.from_arrays({}) is None
+    for ours, theirs in zip(again.score_and_bound(own), fitted.score_and_bound(own), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert from_arrays({}) is None
 
 
 @pytest.mark.parametrize(
-    "name", ["ood_whiten", "ood_group_center", "ood_images_1", "ood_center", "ood_principal_mean_1"]
+    "name",
+    [
+        "ood_whiten",
+        "ood_group_center",
+        "ood_images_1",
+        "ood_center",
+        "ood_principal_mean_1",
+        "ood_local",
+        "ood_text_classes",
+    ],
 )
 def test_arrays_that_do_not_fit_are_refused(sample: Sample, parts: TwoSamples, name: str) -> None:
-    arrays = OODScore.fit(parts[0], sample[1]).to_arrays()
+    arrays = to_arrays(OODScore.fit(parts[0], sample[1], texts=texts()))
     with pytest.raises(ValueError, match="do not fit"):
-        OODScore.from_arrays(arrays | {name: arrays[name][:-1]})
+        from_arrays(arrays | {name: arrays[name][:-1]})
+
+
+def texts(scale: float = 20.0) -> TextFeatures:
+    """Three classes and six negative labels of 16 features."""
+    rng = np.random.default_rng(3)
+    rows = (scale * unit(rng.standard_normal((15, 16)))).astype(np.float16)
+    return TextFeatures(rows[:3], rows[3:9], rows[9:], np.array([0.5], np.float32))
+
+
+def test_a_name_has_to_beat_the_mean_negative_label(sample: Sample) -> None:
+    x, labels, own = sample
+    words = texts()
+    _, bound = OODScore.fit((x,), labels, texts=words).score_and_bound((own,))
+    negatives = np.exp(own @ words.named_negatives.astype(np.float64).T)
+    np.testing.assert_allclose(np.exp(bound - 0.5), LEAST_RATIO * negatives.mean(1))
+    assert np.isposinf(OODScore.fit((x,), labels).score_and_bound((own,))[1]).all()
+
+
+def test_the_less_an_image_varies_like_own_ones_the_surer_the_name_must_be(
+    sample: Sample, parts: TwoSamples
+) -> None:
+    train, own = parts
+    fitted = OODScore.fit(train, sample[1], texts=texts())
+    middle = train[3].mean(0)
+    _, plain = fitted.score_and_bound(own)
+    _, odd = fitted.score_and_bound((*own[:3], middle + 30 * (own[3] - middle)))
+    assert (odd >= plain).all()
+    assert np.median(odd - plain) > 0.1
+
+
+def test_an_image_is_as_near_as_its_neighbours_are_to_theirs(
+    sample: Sample, parts: TwoSamples
+) -> None:
+    train, own = parts
+    fitted = OODScore.fit(train, sample[1])
+    images = fitted.images[1].astype(np.float64)
+
+    def distance(x: np.ndarray, others: np.ndarray) -> tuple[float, np.ndarray]:
+        near = np.argsort(-(others @ x))[:5]
+        return float(1 - (others @ x)[near].mean()), near
+
+    found = fitted._terms(own)["density"][:, 0]
+    for i in range(0, 30, 7):
+        mine, near = distance(own[1][i], images)
+        its = [distance(images[j], np.delete(images, j, 0))[0] for j in near]
+        assert found[i] == pytest.approx(np.log(np.mean(its) / mine), abs=0.02)
+
+
+def test_the_density_left_out_is_that_of_a_refit(sample: Sample, parts: TwoSamples) -> None:
+    images = parts[0][1].astype(np.float16)
+    found = density_leave_one_out(similarities_of_others(images))
+    for i in range(0, 30, 7):
+        others = np.delete(images, i, 0)
+        local = local_distances(similarities_of_others(others))
+        similar = images[i : i + 1].astype(np.float64) @ others.astype(np.float64).T
+        assert found[i] == pytest.approx(density(similar, local)[0])
 
 
 def test_parts_are_normalised_one_by_one() -> None:

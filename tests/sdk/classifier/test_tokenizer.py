@@ -85,6 +85,14 @@ def test_rows_hold_start_text_end_and_zeros(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode([], 6).shape == (0, 6)
 
 
+def test_frequent_words_are_the_first_whole_ones(tokenizer: Tokenizer) -> None:
+    words = tokenizer.frequent_words(256)
+    assert words[:3] == ["this", "with", "from"]
+    assert len(set(words)) == 256
+    assert min(map(len, words)) == 4
+    assert all(len(tokenizer.ids(word)) == 1 for word in words)
+
+
 def test_a_text_that_just_fits_and_one_that_does_not(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode(["cat cat cat"], 5)[0].tolist() == [49406, 2368, 2368, 2368, 49407]
     with pytest.raises(ClassNameError, match=r"'cat cat cat cat' takes 6 tokens .* reads 5"):

@@ -95,7 +95,7 @@ def test_info_is_the_card(capsys: pytest.CaptureFixture[str], model: Path) -> No
     card = json.loads(out)
     assert status == 0
     assert card["classes"] == list(LABELS)
-    assert card["format_version"] == 3
+    assert card["format_version"] == 4
     assert "model.safetensors" in card["files"]
     status, out, _ = ran(capsys, "info", model)
     assert "skip-tuning on micro" in out

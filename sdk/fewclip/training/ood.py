@@ -1,0 +1,72 @@
+"""Training images and class names -> the OOD score of a model just adapted. It trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fewclip.heads import FeatureSample
+from fewclip.methods.base import Method
+from fewclip.ood import NEGATIVE_LABELS, OODScore, TextFeatures, ood_parts
+from fewclip.tokenizer import Tokenizer
+
+
+def fit_ood_score(
+    method: Method,
+    zero_shot: Method,
+    phrases: Sequence[str],
+    sample: FeatureSample,
+    held: FeatureSample | None,
+) -> OODScore:
+    """The OOD score of `method`'s towers.
+
+    Args:
+        method, zero_shot: as adapted, and its backbone before, both with classes of `phrases`.
+        sample: training images on the method's image tower, plain view first.
+        held: validation images on it; None without any.
+    """
+    tuned = method.trains_images and held is not None
+    return OODScore.fit(
+        _parts(sample),
+        sample.labels,
+        texts=_texts(method, zero_shot, phrases, sample),
+        tuned=_parts(held) if tuned and held is not None else None,
+    )
+
+
+def _parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
+    """Of the plain views."""
+    intermediate = None if sample.intermediate is None else sample.intermediate[:, 0]
+    return ood_parts(sample.features[:, 0], intermediate)
+
+
+def _texts(
+    method: Method, zero_shot: Method, phrases: Sequence[str], sample: FeatureSample
+) -> TextFeatures:
+    """A text tower that was tuned with its image tower speaks for itself: images kept out of
+    training give the scale. Beside a frozen image tower training images do, so that their classes'
+    names must be as they were before."""
+    negatives = Tokenizer.from_open_clip().frequent_words(NEGATIVE_LABELS)
+    plain = method if method.trains_images else zero_shot
+    image = torch.from_numpy(sample.features[:, 0].mean(0, keepdims=True))
+    bias = method.backbone.logit_bias
+    return TextFeatures(
+        classes=_rows(plain, phrases, image),
+        negatives=_rows(plain, negatives, image),
+        named_negatives=_rows(method, negatives, image),
+        bias=np.array([0.0 if bias is None else float(bias)], np.float32),
+    )
+
+
+def _rows(method: Method, phrases: Sequence[str], image: torch.Tensor) -> np.ndarray:
+    """(M, D) float16 of `TextFeatures`; where the text depends on the image, of that one (1, D)."""
+    with torch.inference_mode():
+        embeddings = method.class_embeddings(phrases)
+        text = method.text_for(embeddings, image.to(method.backbone.device))
+        rows = method.backbone.logit_scale * torch.nn.functional.normalize(
+            text.reshape(-1, text.shape[-1]).float(), dim=-1
+        )
+    found: np.ndarray = rows.cpu().numpy().astype(np.float16)
+    return found
