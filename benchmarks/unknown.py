@@ -21,6 +21,7 @@ import torch
 
 import fewclip
 from benchmarks.unknown_images import (
+    ADDED,
     OOD,
     OWN,
     Images,
@@ -49,6 +50,18 @@ class Cell:
     accepted_typed_in: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model: its pairs; shares of own test photos accepted, of photos of a class added by name
+    that it gives to that class, and of those accepted; and what the method was."""
+
+    cells: dict[str, Cell]
+    own_accepted: float
+    added_given: float
+    added_accepted: float
+    method: str
+
+
 def auroc(own: np.ndarray, outside: np.ndarray) -> float:
     """Chance that an own image (n,) scores above another (m,), ties counted half."""
     ordered = np.sort(outside)
@@ -61,9 +74,21 @@ def scores(clf: fewclip.Classifier, sample: FeatureSample) -> tuple[np.ndarray, 
     middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate[:, 0])
     outputs = clf.outputs_of(torch.from_numpy(sample.features[:, 0]), middle)
     head, calibration = clf.card.head, clf.card.calibration
-    found = decide.in_distribution_score(*outputs[:2], head, calibration, outputs.ood_score)
+    assert outputs.ood_score is not None
+    found = decide.in_distribution_score(
+        *outputs[:2], head, calibration, outputs.ood_score, outputs.named_bound
+    )
     assert calibration.threshold is not None
     return found, found >= calibration.threshold
+
+
+def best(clf: fewclip.Classifier, sample: FeatureSample) -> np.ndarray:
+    """(n,) the most probable class of each image."""
+    middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate[:, 0])
+    outputs = clf.outputs_of(torch.from_numpy(sample.features[:, 0]), middle)
+    logits = outputs.logits_itm, outputs.logits_cat
+    found: np.ndarray = decide.log_probabilities(*logits, clf.card.head).argmax(1)
+    return found
 
 
 def evenly(total: int, count: int) -> np.ndarray:
@@ -81,10 +106,11 @@ class Matrix:
     def test_sample(self, clf: fewclip.Classifier, name: str) -> FeatureSample:
         if name in self.frozen and not clf.method.trains_images:
             return self.frozen[name]
-        if name in OWN:
+        if name in (*OWN, ADDED):
             parts = read_own(self.data, self.folder, name, "test").values()
             listed = [image for part in parts for image in part]
-            images: Images = [listed[k] for k in evenly(len(listed), OWN_IMAGES)]
+            most = len(listed) if name == ADDED else OWN_IMAGES
+            images: Images = [listed[k] for k in evenly(len(listed), most)]
         else:
             images = generate(name, OOD_IMAGES)
         found = sample_features(clf.method, images, [0] * len(images), list(clf.classes))
@@ -92,10 +118,22 @@ class Matrix:
             self.frozen[name] = found
         return found
 
-    def row(
-        self, own: str, method: str, shots: int, val: str | float, seed: int
-    ) -> tuple[dict[str, Cell], float, str]:
-        """OOD set -> cell, share of own test images accepted, and what the method was."""
+    def added(self, clf: fewclip.Classifier) -> tuple[float, float]:
+        """`Row.added_given` and `Row.added_accepted`: each class is added by itself."""
+        parts = read_own(self.data, self.folder, ADDED, "test")
+        sample = self.test_sample(clf, ADDED)
+        of = np.repeat(np.arange(len(parts)), [len(images) for images in parts.values()])
+        given, accepted = 0, 0
+        for k, phrase in enumerate(phrases(ADDED, list(parts)).values()):
+            wider = clf.add_classes([phrase])
+            mine = sample.take(of == k)
+            named = best(wider, mine) == len(wider.classes) - 1
+            given += int(named.sum())
+            accepted += int((named & scores(wider, mine)[1]).sum())
+        return given / len(of), accepted / max(given, 1)
+
+    def row(self, own: str, method: str, shots: int, val: str | float, seed: int) -> Row:
+        """Adapt on training photos, score test photos."""
         train = read_own(self.data, self.folder, own, "train")
         words = phrases(own, list(train))
         clf = fewclip.adapt(
@@ -112,7 +150,8 @@ class Matrix:
             other, known = scores(clf, sample)
             typed = scores(wider, sample)[1]
             cells[name] = Cell(auroc(mine, other), float(known.mean()), float(typed.mean()))
-        return cells, float(accepted.mean()), clf.card.method
+        given, kept = self.added(clf)
+        return Row(cells, float(accepted.mean()), given, kept, clf.card.method)
 
 
 def summary(pairs: dict[tuple[str, str], Cell], title: str) -> str:
@@ -135,8 +174,8 @@ def print_method(
     matrix: Matrix, method: str, owns: Sequence[str], given: argparse.Namespace
 ) -> None:
     """One table, and its means."""
-    print(f"\n## {method}\n\n| own | {' | '.join(OOD)} | own accepted |")
-    print("|---" * (len(OOD) + 2) + "|")
+    print(f"\n## {method}\n\n| own | {' | '.join(OOD)} | own accepted | added: given / accepted |")
+    print("|---" * (len(OOD) + 3) + "|")
     pairs: dict[tuple[str, str], Cell] = {}
     for own in owns:
         runs = [matrix.row(own, method, given.shots, given.val, seed) for seed in given.seeds]
@@ -145,16 +184,18 @@ def print_method(
             if ood == own:
                 texts.append("")
                 continue
-            fields = [dataclasses.astuple(cells[ood]) for cells, _, _ in runs]
+            fields = [dataclasses.astuple(run.cells[ood]) for run in runs]
             cell = pairs[own, ood] = Cell(*(float(x) for x in np.mean(fields, axis=0)))
             text = f"{100 * cell.auroc:.0f} / {100 * cell.accepted:.0f}"
             text = f"**{text}**" if not is_design(own, ood) else text
             texts.append(f"({text})" if is_near(own, ood) else text)
-        accepted = 100 * np.mean([share for _, share, _ in runs])
-        chosen = (
-            f" ({', '.join(sorted({name for _, _, name in runs}))})" if method == "auto" else ""
+        shares = [(run.own_accepted, run.added_given, run.added_accepted) for run in runs]
+        accepted, added, kept = 100 * np.mean(shares, axis=0)
+        chosen = f" ({', '.join(sorted({run.method for run in runs}))})" if method == "auto" else ""
+        print(
+            f"| {own}{chosen} | {' | '.join(texts)} | {accepted:.0f} | {added:.0f} / {kept:.0f} |",
+            flush=True,
         )
-        print(f"| {own}{chosen} | {' | '.join(texts)} | {accepted:.0f} |", flush=True)
     far = {pair: cell for pair, cell in pairs.items() if not is_near(*pair)}
     print()
     print(summary({p: c for p, c in far.items() if not is_design(*p)}, "Far, not designed on"))
@@ -179,7 +220,8 @@ def main() -> None:
             print_method(matrix, method, given.own, given)
     print(
         f"\nCells: AUROC / OOD accepted at the model's own threshold, per cent; in bold the pairs "
-        f"that the score was not designed on, in brackets the near ones. {given.shots} shots, "
+        f"that the score was not designed on, in brackets the near ones. Added: photos of a "
+        f"class added by name, given to it / of those accepted, per cent. {given.shots} shots, "
         f"val={given.val}, seeds {given.seeds}; up to {OWN_IMAGES} own and {OOD_IMAGES} OOD images."
     )
 

@@ -15,6 +15,7 @@ Images = Sequence[Path | Image.Image]
 
 OWN = ("tiny-8", "tiny-20", "cifar-5", "signs", "digits", "surfaces")
 OOD = (*OWN, "noise", "flat", "text")
+ADDED = "added"  # classes of Tiny ImageNet that are in none of the sets, to be added by name
 _EVERYDAY = ("tiny-8", "tiny-20", "cifar-5")
 _PACKS = {"cifar-5": "cifar10-fewshot", "signs": "sign-language-digits"}
 _TINY = "tiny-imagenet-fewshot"
@@ -49,6 +50,7 @@ def read_own(data: Path, folder: Path, name: str, part: str) -> dict[str, Images
     root = folder / pack / part
     labels = sorted(path.name for path in root.iterdir())
     chosen = {"tiny-8": labels[3::25], "tiny-20": labels[::10], "cifar-5": labels[:5]}
+    chosen[ADDED] = labels[5::20]
     return {label: sorted((root / label).iterdir()) for label in chosen.get(name, labels)}
 
 
