@@ -75,7 +75,7 @@ class Task:
     def encoded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(n, D) features and (n, 5 w) intermediate ones of the frozen backbone."""
         images = [image for label in self.phrases for image in self.test[label]]
-        parts = list(fewclip.zero_shot(self.phrases)._encoded(images))
+        parts = list(fewclip.zero_shot(self.phrases).encoded(images))
         features, middle = zip(*parts, strict=True)
         return torch.cat(features), None if middle[0] is None else torch.cat(middle)
 
