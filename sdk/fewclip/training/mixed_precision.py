@@ -18,8 +18,7 @@ from fewclip.backbone import Backbone
 from fewclip.errors import OptionError
 
 PRECISIONS = ("auto", "fp32", "bf16")
-# Narrower image towers spend on converting to bf16 most of what it saves on a CPU: micro is at best
-# 1.2 times as fast.
+# Narrower image towers gain little from bf16 on a CPU: converting takes most of what it saves.
 WIDTH = 512
 
 
