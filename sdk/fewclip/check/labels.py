@@ -1,8 +1,8 @@
 """Labels doubted by what the other images teach, images unlike their class, classes that overlap.
 
 Every image is judged by a model that did not learn from it: Gaussian discriminant analysis with a
-shrunk covariance on frozen features, five folds, its confidence brought to what the folds show.
-Which labels are wrong, confident learning says (Northcutt, Jiang, Chuang, JAIR 2021, arXiv
+shrunk covariance on frozen features, five times five folds, its confidence brought to what the
+folds show. Which labels are wrong, confident learning says (Northcutt, Jiang, Chuang, JAIR 2021, arXiv
 1911.00068; cleanlab). Where the model itself is weak that list is long and mostly wrong, so a label
 is only reported where another class is far likelier (`RATIO`); `thorough` lists all.
 """
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 RATIO = 20.0
 SURE = 0.7  # probability of the likelier class from which relabelling is suggested
 FOLDS = 5
+# Divisions into folds whose probabilities are averaged. One alone reports 1.5 (CIFAR-10) and 2 times
+# (hand signs) as many right labels of clean training photos, and 0 to 4 % more of the wrong ones.
+DIVISIONS = 5
 UNLIKE = 5.0  # robust standard deviations
 OVERLAP = 0.35  # mean share of two classes' images that are taken for the other
 BATCH = 64
@@ -70,17 +73,29 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
 
 
 def out_of_fold_probabilities(features: Floats, labels: Ints, seed: int = 0) -> Floats | None:
-    """(N, M) by models that did not see the image; None with one image of a class."""
+    """(N, M) by models that did not see the image, the mean of several divisions into folds.
+
+    None with one image of a class.
+    """
     counts = np.bincount(labels)
     folds = min(FOLDS, int(counts.min()))
     if folds < 2:
         return None
 
-    def fit(train: Ints) -> Head:
-        return fit_gda(features[train], labels[train], train, len(counts))
+    rng = np.random.default_rng(seed)
+    found = [_by_other_folds(features, labels, folds, rng) for _ in range(DIVISIONS)]
+    mean: Floats = np.mean(found, axis=0)
+    return mean
 
-    fold = assign_folds(labels, folds, np.random.default_rng(seed))
-    logits = out_of_fold(fit, features, fold, len(counts))
+
+def _by_other_folds(features: Floats, labels: Ints, folds: int, rng: np.random.Generator) -> Floats:
+    """(N, M) by models of the folds that the image is not in, of one division."""
+    classes = int(labels.max()) + 1
+
+    def fit(train: Ints) -> Head:
+        return fit_gda(features[train], labels[train], train, classes)
+
+    logits = out_of_fold(fit, features, assign_folds(labels, folds, rng), classes)
     scaled = fit_mixture(logits, [], labels).logits(logits, [])
     p = np.exp(scaled - scaled.max(1, keepdims=True))
     shares: Floats = p / p.sum(1, keepdims=True)
