@@ -2,9 +2,9 @@
 
 Every image is judged by a model that did not learn from it: Gaussian discriminant analysis with a
 shrunk covariance on frozen features, five times five folds, its confidence brought to what the
-folds show. Which labels are wrong, confident learning says (Northcutt, Jiang, Chuang, JAIR 2021, arXiv
-1911.00068; cleanlab). Where the model itself is weak that list is long and mostly wrong, so a label
-is only reported where another class is far likelier (`RATIO`); `thorough` lists all.
+folds show. Which labels are wrong, confident learning says (Northcutt, Jiang, Chuang, JAIR 2021,
+arXiv 1911.00068; cleanlab). Where the model itself is weak that list is long and mostly wrong, so
+a label is only reported where another class is far likelier (`RATIO`); `thorough` lists all.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 RATIO = 20.0
 SURE = 0.7  # probability of the likelier class from which relabelling is suggested
 FOLDS = 5
-# Divisions into folds whose probabilities are averaged. One alone reports 1.5 (CIFAR-10) and 2 times
-# (hand signs) as many right labels of clean training photos, and 0 to 4 % more of the wrong ones.
+# Divisions into folds whose probabilities are averaged. Of clean training photos one alone reports
+# 1.5 (CIFAR-10) and 2 times (hand signs) as many, and of wrong labels 0 to 4 points more.
 DIVISIONS = 5
 UNLIKE = 5.0  # robust standard deviations
 OVERLAP = 0.35  # mean share of two classes' images that are taken for the other
