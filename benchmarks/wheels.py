@@ -24,7 +24,8 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.service.server import START_SECONDS, Server, free_port
+from benchmarks.service.server import Server
+from benchmarks.service.web_process import START_SECONDS, free_port
 from fewclip.errors import FewclipError
 from fewclip.samples import digits
 

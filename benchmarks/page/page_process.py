@@ -5,22 +5,18 @@ What tests and screenshots of the page share.
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import httpx
 
-from benchmarks.service.server import free_port
+from benchmarks.service.web_process import WebProcess
 
-START_SECONDS = 120.0
 # As root, and with the small /dev/shm of a container, Chromium needs the first two.
 FLAGS = [
     "--no-sandbox",
@@ -30,7 +26,7 @@ FLAGS = [
 ]
 
 
-class Page:
+class Page(WebProcess):
     """Start on entering, SIGTERM on leaving.
 
     Args:
@@ -38,28 +34,19 @@ class Page:
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__()
         self._settings = settings
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.temporary = Path(tempfile.mkdtemp(prefix="fewclip-page-"))
 
-    def __enter__(self) -> Self:
-        environ = {f"FEWCLIP_APP_{k.upper()}": str(v) for k, v in self._settings.items()}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fewclip.cli", "app", "--port", str(self.port)],
-            env=os.environ | environ | {"TMPDIR": str(self.temporary)},
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        ends = time.monotonic() + START_SECONDS
-        while b"the page is at" not in self.log().encode():
-            if self.process.poll() is not None or time.monotonic() > ends:
-                told = self.log()
-                self.__exit__(None, None, None)
-                raise RuntimeError(f"the page did not start:\n{told}")
-            time.sleep(0.2)
-        return self
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "fewclip.cli", "app", "--port", str(self.port)]
+
+    def environ(self) -> Mapping[str, str]:
+        settings = {f"FEWCLIP_APP_{k.upper()}": str(v) for k, v in self._settings.items()}
+        return settings | {"TMPDIR": str(self.temporary)}
+
+    def ready(self) -> bool:
+        return "the page is at" in self.log()
 
     def __exit__(
         self,
@@ -67,24 +54,8 @@ class Page:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
-        self._log.close()
+        super().__exit__(kind, error, trace)
         shutil.rmtree(self.temporary, ignore_errors=True)
-
-    def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and kill what does not follow it; returns the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-    def log(self) -> str:
-        """Everything it wrote so far."""
-        size = os.fstat(self._log.fileno()).st_size  # the server shares the file's position
-        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
     def get(self, path: str) -> httpx.Response:
         """One request, outside of any browser."""

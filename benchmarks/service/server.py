@@ -1,4 +1,4 @@
-"""A real `fewclip serve` in a process of its own, on a free port of loopback. No measuring.
+"""A real `fewclip serve` in a process of its own. No measuring.
 
 What tests and benchmarks of the service share.
 """
@@ -6,25 +6,18 @@ What tests and benchmarks of the service share.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped]
 
-START_SECONDS = 120.0
+from benchmarks.service.web_process import WebProcess
 
 
-class Server:
+class Server(WebProcess):
     """Start on entering, SIGTERM on leaving.
 
     Args:
@@ -36,84 +29,29 @@ class Server:
     def __init__(
         self, folder: Path | str, *, command: list[str] | None = None, **settings: Any
     ) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__()
         self._folder = folder
         self._command = command
         self._settings = settings
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
-    def __enter__(self) -> Self:
+    def command(self) -> Sequence[str]:
+        serve = [sys.executable, "-m", "fewclip.cli", "serve", str(self._folder)]
+        return self._command or serve
+
+    def environ(self) -> Mapping[str, str]:
         settings = {"port": self.port, **self._settings}
-        environ = {f"FEWCLIP_{name.upper()}": str(value) for name, value in settings.items()}
-        command = self._command or [sys.executable, "-m", "fewclip.cli", "serve", str(self._folder)]
-        self.process = subprocess.Popen(
-            command, env=os.environ | environ, stdout=self._log, stderr=subprocess.STDOUT
-        )
+        return {f"FEWCLIP_{name.upper()}": str(value) for name, value in settings.items()}
+
+    def ready(self) -> bool:
+        """Whether /readyz says 200."""
         try:
-            self.wait_ready()
-        except BaseException:
-            self.stop()
-            self._log.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-        self._log.close()
-
-    def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Until /readyz says 200.
-
-        Raises:
-            RuntimeError: it died, or is not ready in time; the message holds its log.
-        """
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"exit status {self.process.returncode}:\n{self.log()}")
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise RuntimeError(f"not ready after {seconds:g} s:\n{self.log()}")
-
-    def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and kill what does not follow it; returns the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        children = self.workers()
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            for child in children:
-                child.kill()
-            self.process.kill()
-            return self.process.wait()
-
-    def workers(self) -> list[Any]:
-        """The worker processes, as psutil sees them."""
-        try:
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        except psutil.NoSuchProcess:
-            return []
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def memory(self) -> int:
         """Resident bytes of all workers."""
         return sum(int(worker.memory_info().rss) for worker in self.workers())
-
-    def log(self) -> str:
-        """Everything it wrote so far."""
-        size = os.fstat(self._log.fileno()).st_size  # the server shares the file's position
-        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Its log lines, parsed."""
@@ -136,11 +74,3 @@ class Server:
         lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.service.server import Server, free_port
+from benchmarks.service.server import Server
+from benchmarks.service.web_process import free_port
 from fewclip.samples import digits
 
 HOME = Path(__file__).parents[2]

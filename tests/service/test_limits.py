@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from service_parts import LIMITS, encoded, native_client
 
-from benchmarks.service.server import Server, free_port
+from benchmarks.service.server import Server
+from benchmarks.service.web_process import free_port
 
 pytestmark = pytest.mark.slow
 
