@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.errors import OptionError
 from fewclip.methods.class_blocks import text_in_blocks
+from fewclip.methods.dept import DePTHead, DePTOptions
 from fewclip.preprocess import CROP_AREA
 
 Inputs = tuple[Tensor, ...]
@@ -151,6 +152,11 @@ class Method(nn.Module):
         template: prompt with one `{}`.
         n_classes: classes of the training set.
         generator: the only source of randomness for initial values.
+        dept: for a head of DePT's beside the method; None for none.
+
+    Attributes:
+        dept: that head, whose parameters are trained along.
+        dept_weight: a head's share of the answer; None without one.
     """
 
     name: ClassVar[str]
@@ -176,14 +182,22 @@ class Method(nn.Module):
         template: str,
         n_classes: int,
         generator: torch.Generator,
+        dept: DePTOptions | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.options = options
         self.template = template
         self.n_classes = n_classes
-        self.dept_weight: float | None = None
+        self.dept_weight: float | None = None if dept is None else dept.dept_weight
         self.build(generator)
+        self.dept = dept and DePTHead(
+            dept,
+            width=backbone.embed_dim,
+            n_classes=n_classes,
+            generator=generator,
+            device=backbone.device,
+        )
 
     def build(self, generator: torch.Generator) -> None:
         """Make the method's own parameters, `generator` being the only source of their start."""
@@ -196,7 +210,12 @@ class Method(nn.Module):
 
     def param_groups(self) -> list[ParamGroup]:
         """Trainable parameters by learning rate."""
-        return []
+        own = self.own_parameters()
+        head = {name: own.pop(name) for name in list(own) if name.startswith("dept.")}
+        groups = [ParamGroup(own, self.options.lr)] if own else []
+        if self.dept is not None:
+            groups.append(ParamGroup(head, self.dept.learning_rate(self.options.lr)))
+        return groups
 
     def batch_plan(self, shots: int) -> BatchPlan:
         """`shots`: images of the largest class."""
@@ -225,10 +244,10 @@ class Method(nn.Module):
         """The loss of features; float32 whatever they were computed in."""
         logits = cosine_logits(outputs.image, outputs.text, self.backbone.logit_scale)
         ce = F.cross_entropy(logits, outputs.labels)
-        return {"ce": ce, **self.regularization_loss(outputs, inputs)}
-
-    def train_along(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """What a wrapper trains together with this method; called once, after `build`."""
+        terms = {"ce": ce}
+        if self.dept is not None:
+            terms = self.dept.loss_terms(ce, outputs.image, outputs.text, outputs.labels)
+        return {**terms, **self.regularization_loss(outputs, inputs)}
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` of 0 .. epochs-1."""
@@ -306,7 +325,7 @@ class Method(nn.Module):
 
     def cat_logits(self, image: Tensor, intermediate: Tensor | None = None) -> Tensor | None:
         """The head over the trained classes: (B, D), (B, 5 w) -> (B, n_classes); None for none."""
-        return None
+        return None if self.dept is None else self.dept(image)
 
     def logits(
         self, image: Tensor, embeddings: ClassEmbeddings, intermediate: Tensor | None = None

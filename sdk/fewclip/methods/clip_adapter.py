@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs
 from fewclip.methods.prompting.prompts import linear
 
 
@@ -59,9 +59,6 @@ class CLIPAdapter(Method):
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
         self.text = self.all_text_features(self.prompts)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(self._adapted(inputs[0]), self.text, labels)

@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import functools
 import importlib
-import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ _FOLDER = Path(__file__).parent
 _NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry", "tuned_tower"}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
-DEPT_WEIGHT = 0.7
+DEPT_FIELDS = ("dept_weight", "dept_lr")
 
 
 @functools.cache
@@ -148,10 +147,12 @@ def make_options(
     Raises:
         OptionError: an unknown option, or a value out of range.
     """
+    from fewclip.methods.dept import DePTOptions
+
     full = resolve(name)
     cls = method_classes()[full.removesuffix(DEPT)]
     known = {f.name for f in dataclasses.fields(cls.Options)}
-    known |= {"augment"} | ({"dept_weight", "dept_lr"} if full.endswith(DEPT) else set())
+    known |= {"augment"} | (set(DEPT_FIELDS) if full.endswith(DEPT) else set())
     unknown = sorted(set(given) - known)
     if unknown:
         raise OptionError(
@@ -159,8 +160,7 @@ def make_options(
         )
     merged = {**(defaults or {}), **_augmentation(given), **given}
     merged.pop("augment", None)
-    weight = merged.pop("dept_weight", DEPT_WEIGHT) if full.endswith(DEPT) else None
-    rate = merged.pop("dept_lr", None) if full.endswith(DEPT) else None
+    dept = _taken(merged, DEPT_FIELDS) if full.endswith(DEPT) else {}
     try:
         options = dataclasses.asdict(cls.Options(**merged))
         # A warm-up that lasts as long as the run would be no training.
@@ -173,11 +173,7 @@ def make_options(
             "leave it out"
         )
     if full.endswith(DEPT):
-        if not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
-            raise OptionError(f"option dept_weight must be in [0, 1], got {weight!r}")
-        if rate is not None and (not isinstance(rate, (int, float)) or not 0 <= rate < math.inf):
-            raise OptionError(f"option dept_lr must be a number >= 0, or None; got {rate!r}")
-        options |= {"dept_weight": float(weight), "dept_lr": None if rate is None else float(rate)}
+        options |= dataclasses.asdict(DePTOptions(**dept))
     return options
 
 
@@ -212,21 +208,23 @@ def build(
     generator: torch.Generator,
 ) -> Method:
     """An untrained method; `options` is what `make_options` returned."""
-    from fewclip.methods.dept import DePT
+    from fewclip.methods.dept import DePTOptions
 
     full = resolve(name)
     check_backbone(full, backbone.name, backbone.features_only)
     cls = method_classes()[full.removesuffix(DEPT)]
     own = dict(options)
-    weight = own.pop("dept_weight") if full.endswith(DEPT) else None
-    rate = own.pop("dept_lr", None)
-    method = cls(
+    dept = DePTOptions(**_taken(own, DEPT_FIELDS)) if full.endswith(DEPT) else None
+    return cls(
         backbone,
         cls.Options(**own),
         template=template,
         n_classes=len(phrases),
         generator=generator,
+        dept=dept,
     )
-    if weight is not None:
-        return DePT(method, weight, generator, dept_lr=rate)
-    return method
+
+
+def _taken(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of `options` that have these names; they are gone from there afterwards."""
+    return {name: options.pop(name) for name in names if name in options}

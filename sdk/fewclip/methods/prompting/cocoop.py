@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewclip.backbone import ClassPrompts
-from fewclip.methods.base import ClassEmbeddings, Inputs, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.base import ClassEmbeddings, Inputs, MethodOptions, Outputs
 from fewclip.methods.class_blocks import text_in_blocks
 from fewclip.methods.prompting.coop import CoOp, CoOpOptions
 from fewclip.methods.prompting.prompts import linear
@@ -50,9 +50,6 @@ class CoCoOp(CoOp):
             nn.ReLU(),
             linear(width, backbone.text_width, backbone, generator),
         )
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(inputs[0], self.all_text_per_image(self.prompts, inputs[0]), labels)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewclip.backbone import ClassPrompts
-from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs
 from fewclip.methods.prompting.prompts import init_context
 
 
@@ -47,9 +47,6 @@ class CoOp(Method):
     def prompt(self, phrase: str) -> str:
         """Each `X` holds the place of a context vector."""
         return "X " * len(self.context) + phrase + "."
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup({"context": self.context}, self.options.lr)]
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:
         return Outputs(inputs[0], self.all_text_features(self.prompts), labels)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewclip.backbone import ClassPrompts
 from fewclip.errors import OptionError
-from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.base import Inputs, MethodOptions, Outputs
 from fewclip.methods.prompting.coop import CoOp, CoOpOptions
 from fewclip.methods.prompting.prompts import (
     DeepOptions,
@@ -68,9 +68,6 @@ class MaPLe(CoOp):
         """The context's words hold the places of the learned vectors, and what is left of them."""
         words = self.options.context
         return f"{words} {phrase}." if words else super().prompt(phrase)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         return (self.backbone.image_embed(pixels),)

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewclip.backbone import ClassPrompts
-from fewclip.methods.base import Inputs, MethodOptions, Outputs, ParamGroup, cosine_logits
+from fewclip.methods.base import Inputs, MethodOptions, Outputs, cosine_logits
 from fewclip.methods.prompting.coop import CoOp, CoOpOptions
 from fewclip.methods.prompting.prompts import DeepOptions, deep_prompts, prompted_image_features
 
@@ -76,25 +76,17 @@ class PromptSRC(CoOp):
         self.image_prompts = deep_prompts(
             image_depth, options.n_image_ctx, backbone.image_width, backbone, generator
         )
-        self._along: Mapping[str, nn.Parameter] = {}
-        self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
-
-    def train_along(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._along = dict(parameters)
-        self.average |= {name: torch.zeros_like(p) for name, p in parameters.items()}
 
     @torch.no_grad()
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
+        self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
         templates = self.options.templates or imagenet_templates()
         frozen = []
         for template in templates:
             prompts = self.backbone.tokenize([template.replace("{}", p) for p in phrases])
             frozen.append(self.frozen_text_features(prompts))
         self.zero_shot = F.normalize(torch.stack(frozen).mean(0), dim=-1)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         """What enters block 0, and the frozen tower's features."""
@@ -120,7 +112,7 @@ class PromptSRC(CoOp):
     @torch.no_grad()
     def after_epoch(self, epoch: int, epochs: int) -> None:
         weight = gaussian_weights(epochs, self.options.average_mean, self.options.average_std)
-        for name, parameter in {**self.own_parameters(), **self._along}.items():
+        for name, parameter in self.own_parameters().items():
             self.average[name] += weight[epoch] * parameter
             if epoch == epochs - 1:
                 parameter.copy_(self.average[name])

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs, ParamGroup
+from fewclip.methods.base import Inputs, Method, MethodOptions, Outputs
 from fewclip.methods.prompting.prompts import DeepOptions, deep_prompts, prompted_image_features
 
 
@@ -50,9 +50,6 @@ class VPT(Method):
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
         self.text = self.all_text_features(self.prompts)
-
-    def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup(self.own_parameters(), self.options.lr)]
 
     def frozen_inputs(self, pixels: Tensor) -> Inputs:
         return (self.backbone.image_embed(pixels),)
