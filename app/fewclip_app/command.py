@@ -1,24 +1,24 @@
-"""The verb `fewclip app`: flags -> the page. Importing it loads no Gradio."""
+"""The subcommand `fewclip app`: flags -> the page. Importing it loads no Gradio."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 
-from fewclip_app.settings import PREFIX, Settings
+from fewclip.system.settings import flag
+from fewclip_app.settings import Settings
 
 
 def app_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's flags."""
+    """Add the subcommand's flags."""
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network")
     parser.add_argument("--port", type=int, default=7860)
     for field in dataclasses.fields(Settings):
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=int if isinstance(field.default, int) else str,
+            flag(field.name),
             help=f"{field.metadata['help']} (default {default or 'none'}; "
-            f"or {PREFIX}{field.name.upper()})",
+            f"or {Settings.variable(field.name)})",
         )
 
 

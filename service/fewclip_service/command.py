@@ -14,7 +14,8 @@ from pathlib import Path
 from fewclip.artifact import read_card
 from fewclip.errors import InputError
 from fewclip.hub import is_address, local_folder
-from fewclip_service.settings import Settings, parse
+from fewclip.system.settings import flag
+from fewclip_service.settings import Settings
 
 _POSITIONAL = "model"
 
@@ -22,30 +23,26 @@ _POSITIONAL = "model"
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """One flag per setting; what is not given comes from the environment."""
     for field in dataclasses.fields(Settings):
-        told = field.metadata["help"]
+        text = field.metadata["help"]
         if field.name == _POSITIONAL:
             parser.add_argument(
-                field.name, metavar="DIR", nargs="+", help=f"{told}; several are served together"
+                field.name, metavar="DIR", nargs="+", help=f"{text}; several are served together"
             )
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
-            parser.add_argument(flag, action="store_const", const="true", help=told)
+        elif isinstance(field.default, bool):
+            parser.add_argument(flag(field.name), action="store_const", const="true", help=text)
         else:
-            shown = f"{told} (default: {field.default})" if field.default != "" else told
-            parser.add_argument(flag, metavar=type(field.default).__name__.upper(), help=shown)
+            kind = type(field.default).__name__.upper()
+            default = f" (default: {field.default})" if field.default != "" else ""
+            parser.add_argument(flag(field.name), metavar=kind, help=text + default)
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Run the service until it is told to stop."""
+    """Run the service until it is stopped."""
     from fewclip_service.launch import serve as run
 
-    settings = dataclasses.asdict(Settings.from_env())
-    for field in dataclasses.fields(Settings):
-        text = getattr(arguments, field.name)
-        if text is not None and field.name != _POSITIONAL:
-            settings[field.name] = parse(field.name, text)
-    del settings[_POSITIONAL]
+    names = [field.name for field in dataclasses.fields(Settings) if field.name != _POSITIONAL]
+    read = Settings.read({name: getattr(arguments, name) for name in names})
+    settings = {name: getattr(read, name) for name in names}
     with gathered(arguments.model) as root:
         return run(root, **settings)
 

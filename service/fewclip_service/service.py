@@ -41,7 +41,7 @@ from fewclip_service.shutdown import GracefulShutdown
 # that was asleep, a time server), it would refuse what waits, and keep what comes next waiting.
 vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 
-SETTINGS = Settings.from_env()
+SETTINGS = Settings.read()
 limit_connections(SETTINGS.head_timeout, SETTINGS.connections)
 keep_orphans()
 DRAIN = GracefulShutdown()

@@ -19,9 +19,9 @@ def test_the_environment_carries_everything() -> None:
     settings = Settings(
         model="/m", token="t", ui=True, timeout=1.5, queue=40, cors="https://a, https://b"
     )
-    assert Settings.from_env(settings.to_env()) == settings
+    assert Settings.read(environ=settings.to_env()) == settings
     assert settings.origins == ("https://a", "https://b")
-    assert Settings.from_env({}) == Settings()
+    assert Settings.read(environ={}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_bad_token_is_not_repeated() -> None:
 @pytest.mark.parametrize(("name", "text"), [("PORT", "x"), ("UI", "maybe"), ("TIMEOUT", "soon")])
 def test_texts_of_another_type_are_named(name: str, text: str) -> None:
     with pytest.raises(OptionError, match=f"FEWCLIP_{name}"):
-        Settings.from_env({f"FEWCLIP_{name}": text})
+        Settings.read(environ={f"FEWCLIP_{name}": text})
 
 
 def test_every_setting_has_a_flag() -> None:
