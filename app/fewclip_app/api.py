@@ -103,10 +103,10 @@ def build(sessions: Sessions) -> None:
             sessions.settings.max_pixels,
             TOP,
         )
-        said = [a.to_dict() if isinstance(a, Prediction) else {"error": a} for _, a in pairs]
-        if not many and "error" in said[0]:
-            raise DataError(str(said[0]["error"]))
-        return said if many else said[0]
+        answers = [a.to_dict() if isinstance(a, Prediction) else {"error": a} for _, a in pairs]
+        if not many and "error" in answers[0]:
+            raise DataError(str(answers[0]["error"]))
+        return answers if many else answers[0]
 
     @on_error
     def add_class(request: gr.Request, name: Any) -> list[str]:

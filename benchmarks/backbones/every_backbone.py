@@ -24,7 +24,7 @@ import resource
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -198,39 +198,43 @@ def _child(work: Any, argument: str, reply: Connection) -> None:
 
 def table(rows: dict[str, dict[str, Any]], names: dict[str, int]) -> str:
     """Markdown, an architecture a line."""
-    lines = [
-        "| architecture | names | million parameters | methods | intermediate features | forward |",
-        "|---|---|---|---|---|---|",
-    ]
-    for model, row in rows.items():
-        if "error" in row:
-            lines.append(f"| {model} | {names[model]} | | | | **{row['error']}** |")
-            continue
-        size = "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.0f}"
-        methods = "all" if row["reason"] is None else f"features only: {row['reason']}"
-        middle = "yes" if row["intermediate"] else "no"
-        lines.append(f"| {model} | {names[model]} | {size} | {methods} | {middle} | {row['run']} |")
-    return "\n".join(lines)
+    headings = ["architecture", "names", "million parameters", "methods"]
+    return markdown(
+        [*headings, "intermediate features", "forward"],
+        [[model, str(names[model]), *_architecture(row)] for model, row in rows.items()],
+    )
+
+
+def _architecture(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return ["", "", "", f"**{row['error']}**"]
+    size = "-" if row["parameters"] is None else f"{row['parameters'] / 1e6:.0f}"
+    methods = "all" if row["reason"] is None else f"features only: {row['reason']}"
+    return [size, methods, "yes" if row["intermediate"] else "no", row["run"]]
 
 
 def export_table(rows: dict[str, dict[str, Any]]) -> str:
     """Markdown, a kind of tower a line."""
-    lines = [
+    headings = ["kind of tower", "largest logit difference", "same best class"]
+    return (
         "gda on one small model of each kind: adapted on 3 classes of 6 images, saved, loaded and "
-        "exported in fp32 through the parity gate.",
-        "",
-        "| kind of tower | largest logit difference | same best class | with added classes |",
-        "|---|---|---|---|",
-    ]
-    for kind, row in rows.items():
-        if "error" in row:
-            lines.append(f"| {kind} | | | **{row['error']}** |")
-            continue
-        lines.append(
-            f"| {kind} | {row['difference']:.1e} | {row['agreement']:.0%} "
-            f"| {row['new_classes']:.0%} |"
+        "exported in fp32 through the parity gate.\n\n"
+        + markdown(
+            [*headings, "with added classes"], [[kind, *_export(row)] for kind, row in rows.items()]
         )
-    return "\n".join(lines)
+    )
+
+
+def _export(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return ["", "", f"**{row['error']}**"]
+    return [f"{row['difference']:.1e}", f"{row['agreement']:.0%}", f"{row['new_classes']:.0%}"]
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def summary(rows: dict[str, dict[str, Any]], names: dict[str, int]) -> str:
@@ -245,6 +249,16 @@ def summary(rows: dict[str, dict[str, Any]], names: dict[str, int]) -> str:
     )
 
 
+def each(work: Any, names: Iterable[str], only: str) -> dict[str, dict[str, Any]]:
+    """What `work` returns for every name that contains `only`, each in a process of its own."""
+    rows = {}
+    for name in names:
+        if only in name:
+            rows[name] = in_a_process(work, name)
+            print(name, rows[name], file=sys.stderr, flush=True)
+    return rows
+
+
 def main(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
@@ -252,22 +266,11 @@ def main(arguments: argparse.Namespace) -> int:
     names: dict[str, int] = {}
     for model, _ in open_clip.list_pretrained():
         names[model] = names.get(model, 0) + 1
-    rows = {}
-    for model in names:
-        if arguments.only and arguments.only not in model:
-            continue
-        rows[model] = in_a_process(examine, model)
-        print(model, rows[model], file=sys.stderr, flush=True)
+    rows = each(examine, names, arguments.only)
     names = {model: names[model] for model in rows}
     parts = ["# Every backbone", summary(rows, names), table(rows, names)]
     if arguments.export:
-        exports = {}
-        for kind in CONFIGS:
-            if arguments.only and arguments.only not in kind:
-                continue
-            exports[kind] = in_a_process(export, kind)
-            print(kind, exports[kind], file=sys.stderr, flush=True)
-        parts.append(export_table(exports))
+        parts.append(export_table(each(export, CONFIGS, arguments.only)))
     text = "\n\n".join(parts) + "\n"
     print(text)
     if not arguments.only:

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -48,13 +47,7 @@ class Page(WebProcess):
     def ready(self) -> bool:
         return "the page is at" in self.log()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def clean_up(self) -> None:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def get(self, path: str) -> httpx.Response:

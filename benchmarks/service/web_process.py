@@ -64,6 +64,10 @@ class WebProcess:
     ) -> None:
         self.stop()
         self._log.close()
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """What is left to remove when the server has ended."""
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Until it is `ready`.

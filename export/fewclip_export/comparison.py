@@ -1,4 +1,4 @@
-"""Two sides' evidence on the same images: how far apart, and whether it matters. Numbers only."""
+"""Two models' outputs on the same images: how far apart, and whether it matters. Numbers only."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from fewclip_export.report import ExportReport
 from fewclip_export.sensitivity import rank_products
 
 Floats = npt.NDArray[np.floating[Any]]
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 RANKED_ON = 16  # images that the sensitivity of matrix products is measured on
 
 
@@ -47,9 +47,27 @@ def export(
     force: bool = False,
     overwrite: bool = False,
     seed: int = 0,
-    progress: Say | None = None,
+    progress: ReportProgress | None = None,
 ) -> ExportReport:
-    """See `fewclip_export.export`."""
+    """Write an ONNX folder that is proven to answer as the trained model does, or none at all.
+
+    Args:
+        classifier: trained, or zero-shot.
+        out: the folder to write.
+        precision: "fp32"; "fp16" for GPUs; "int8" for CPUs.
+        images: what to prove it on: labelled data in any form that `adapt` takes, or a plain list
+            of images. None: the validation images, where this process has them or the files that
+            the card names are still there; else generated pictures, and the report says so.
+        force: write it even if it answers differently; the card is branded.
+        overwrite: replace a model folder that stands at `out`.
+        seed: of augmented and generated images.
+        progress: takes one line per step.
+
+    Raises:
+        GateError: it answers differently, or crashes ONNX Runtime; nothing was written.
+        OptionError: an unknown precision, or a method that cannot be exported.
+        InputError: `out` exists and `overwrite` is False.
+    """
     check_precision(precision)
     if classifier.method.per_image_text:
         raise OptionError(
@@ -61,24 +79,24 @@ def export(
     given = None if images is None else _read_images(images, classifier.classes)
     card = _onnx_card(trained, precision, Path(out).resolve().name)
     reports: list[ExportReport] = []
-    say = progress or _silent
+    report_progress = progress or _silent
 
     def fill(folder: Path) -> Card:
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
-            arrays, reference = _write_graphs(trained, card, folder, work, say)
-            proof = gather(given, classifier.validation, trained.card, work, seed)
-            say(f"comparing on {len(proof.paths)} image files")
-            ours = parity.run_torch(trained, proof)
-            findings = parity.examine(ours, folder, card, proof, reference, work)
+            arrays, reference = _write_graphs(trained, card, folder, work, report_progress)
+            samples = gather(given, classifier.validation, trained.card, work, seed)
+            report_progress(f"comparing on {len(samples.paths)} image files")
+            ours = parity.run_torch(trained, samples)
+            findings = parity.examine(ours, folder, card, samples, reference, work)
             failed = parity.failures(findings, precision)
             kept: tuple[str, ...] = ()
             if failed and precision == "int8":
                 graph = work / IMAGE_GRAPH
-                for kept in _rescues(trained, graph, proof, say):
+                for kept in _rescues(trained, graph, samples, report_progress):
                     to_int8(graph, folder / IMAGE_GRAPH, kept)
                     finish_graph(folder / IMAGE_GRAPH, card, arrays)
-                    findings = parity.examine(ours, folder, card, proof, reference, work)
+                    findings = parity.examine(ours, folder, card, samples, reference, work)
                     failed = parity.failures(findings, precision)
                     if not failed:
                         break
@@ -95,30 +113,30 @@ def export(
             failures=failed,
         )
         reports.append(report)
-        told = {k: v for k, v in report.to_dict().items() if k not in ("folder", "files")}
+        metadata = {k: v for k, v in report.to_dict().items() if k not in ("folder", "files")}
         made = {"created": artifact.now_utc(), "trained_precision": classifier.card.precision}
-        return dataclasses.replace(card, export={**made, **told})
+        return dataclasses.replace(card, export={**made, **metadata})
 
     artifact.write_folder(out, fill, overwrite=overwrite)
     return reports[0]
 
 
 def _rescues(
-    trained: Classifier, graph: Path, proof: ParitySamples, say: Say
+    trained: Classifier, graph: Path, samples: ParitySamples, report_progress: ReportProgress
 ) -> Iterator[tuple[str, ...]]:
     """Ever more of the most sensitive matrix products to keep in float32, up to half of them."""
-    say("the gate refused int8: looking for the matrix products that lose most")
-    images = preprocess(proof.paths[:RANKED_ON], trained.card.preprocessing)
+    report_progress("the gate refused int8: looking for the matrix products that lose most")
+    images = preprocess(samples.paths[:RANKED_ON], trained.card.preprocessing)
     ranked = rank_products(graph, images)
     count = 1
     while count <= len(ranked) / 2:
-        say(f"keeping {count} of {len(ranked)} matrix products in float32")
+        report_progress(f"keeping {count} of {len(ranked)} matrix products in float32")
         yield tuple(ranked[:count])
         count *= 2
 
 
 def _write_graphs(
-    trained: Classifier, card: Card, folder: Path, work: Path, say: Say
+    trained: Classifier, card: Card, folder: Path, work: Path, report_progress: ReportProgress
 ) -> tuple[Mapping[str, Floats], Path | None]:
     """Graphs and tokenizer.
 
@@ -133,12 +151,12 @@ def _write_graphs(
     tokens = trained.backbone.token_rows(prompts)
     plain = card.precision == "fp32"
     place = folder if plain else work
-    say("writing the graphs")
+    report_progress("writing the graphs")
     features = export_graphs(
         trained.method, card, tokens, place / IMAGE_GRAPH, place / TEXT_GRAPH if text else None
     )
     if not plain:
-        say(f"converting them to {card.precision}")
+        report_progress(f"converting them to {card.precision}")
         to_image = to_int8 if card.precision == "int8" else to_fp16
         to_image(work / IMAGE_GRAPH, folder / IMAGE_GRAPH)
         if text:
@@ -173,4 +191,4 @@ def _read_images(images: Any, classes: Sequence[str]) -> list[tuple[Image, str |
 
 
 def _silent(text: str) -> None:
-    """Say nothing."""
+    """ReportProgress nothing."""

@@ -150,7 +150,7 @@ def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = N
     kept = [output for output in model.graph.output if output.name not in CUTS]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    told = {
+    metadata = {
         FORMAT_KEY: str(card.format_version),
         CLASSES_KEY: json.dumps(list(card.classes)),
         PREPROCESSING_KEY: json.dumps(card.to_dict()["preprocessing"]),
@@ -160,8 +160,8 @@ def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = N
         model.graph.initializer.append(default)
         packed = io.BytesIO()
         np.savez(packed, **dict[str, Any](arrays))
-        told[ARRAYS_KEY] = base64.b64encode(packed.getvalue()).decode()
-    onnx.helper.set_model_props(model, told)
+        metadata[ARRAYS_KEY] = base64.b64encode(packed.getvalue()).decode()
+    onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 

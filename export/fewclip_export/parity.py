@@ -62,7 +62,7 @@ class TorchSide:
     extended: ModelRun | None
 
 
-def run_torch(trained: Classifier, proof: ParitySamples) -> TorchSide:
+def run_torch(trained: Classifier, samples: ParitySamples) -> TorchSide:
     """
     Args:
         trained: on the CPU: a GPU's own rounding is no fault of the export.
@@ -71,10 +71,10 @@ def run_torch(trained: Classifier, proof: ParitySamples) -> TorchSide:
     taken = {prompt_key(text) for text in (*card.classes, *card.phrases.values())}
     new = tuple(name for name in NEW_CLASSES if name not in taken)
     if not (new and trained.backbone.reads_clip_bpe):  # without a text graph classes are fixed
-        return TorchSide(ModelRun(card, trained.model_outputs(proof.paths)), (), None)
+        return TorchSide(ModelRun(card, trained.model_outputs(samples.paths)), (), None)
     sides = trained, trained.add_classes(new)
     parts = [
-        [side.outputs_of(*encoded) for side in sides] for encoded in trained.encoded(proof.paths)
+        [side.outputs_of(*encoded) for side in sides] for encoded in trained.encoded(samples.paths)
     ]
     own, extended = (
         ModelRun(side.card, decide.ModelOutputs.join(column))
@@ -87,7 +87,7 @@ def examine(
     ours: TorchSide,
     folder: Path,
     card: Card,
-    proof: ParitySamples,
+    samples: ParitySamples,
     reference: Path | None,
     work: Path,
 ) -> Findings:
@@ -104,7 +104,7 @@ def examine(
     request = {
         "folder": str(folder.resolve()),
         "card": card.to_dict(),
-        "images": [os.path.abspath(path) for path in proof.paths],
+        "images": [os.path.abspath(path) for path in samples.paths],
         "new_classes": ours.new_classes,
         "reference": None if reference is None else str(reference.resolve()),
         "reply": str(work / "reply.npz"),
@@ -118,13 +118,13 @@ def examine(
         extended = ModelRun(ours.extended.card, _read(reply, NEW))
         new_class_agreement = ours.extended.same_class([extended])[0]
         pairs.append((ours.extended, extended))
-    truth = [-1 if label is None else card.classes.index(label) for label in proof.labels]
+    truth = [-1 if label is None else card.classes.index(label) for label in samples.labels]
     labels = np.array(truth)
-    users = np.where(np.arange(len(labels)) < proof.own, labels, -1)
+    users = np.where(np.arange(len(labels)) < samples.own, labels, -1)
     agreement, near_ties = own.same_class(theirs)
     return Findings(
-        images=len(proof.paths),
-        origin=proof.origin,
+        images=len(samples.paths),
+        origin=samples.origin,
         near_ties=near_ties,
         max_abs_diff=max(one.difference(other) for one, other in pairs),
         top1_agreement=agreement,
@@ -140,39 +140,40 @@ def examine(
 def failures(findings: Findings, precision: str) -> tuple[str, ...]:
     """What the gate objects to, by how much; empty when it lets the export through."""
     limits = LIMITS[precision]
-    said = []
+    reasons = []
     difference = findings.max_abs_diff
     if not np.isfinite(difference):
-        said.append("some logits are not finite")
+        reasons.append("some logits are not finite")
     elif limits.difference is not None and difference > limits.difference:
-        said.append(f"logits differ by up to {difference:.2g}, {limits.difference:g} is allowed")
+        reasons.append(f"logits differ by up to {difference:.2g}, {limits.difference:g} is allowed")
     for share, what in (
         (findings.top1_agreement, "the same best class"),
         (findings.new_class_agreement, "the same best class once classes are added"),
         (findings.known_agreement, "the same word on what is unknown"),
     ):
         if share is not None and share < limits.agreement:
-            said.append(f"{what} on {share:.2%} of the images, {limits.agreement:.0%} is needed")
+            reasons.append(f"{what} on {share:.2%} of the images, {limits.agreement:.0%} is needed")
     change = findings.accuracy_change_all
     if limits.accuracy_loss is not None and change is not None and -change > limits.accuracy_loss:
-        said.append(
+        reasons.append(
             f"{-100 * change:.2f} points of accuracy lost on {findings.labelled} labelled images, "
             f"{100 * limits.accuracy_loss:g} is allowed"
         )
-    return tuple(said)
+    return tuple(reasons)
 
 
-def refusal(precision: str, said: Sequence[str], findings: Findings | None) -> GateError:
+def refusal(precision: str, reasons: Sequence[str], findings: Findings | None) -> GateError:
     """The error of a gate that stays shut: by how much, and what to try."""
-    advice = {
+    remedy = {
         "fp32": "this is a fault of fewclip or of ONNX Runtime: please report it",
         "fp16": "try --precision fp32",
         "int8": "try --precision fp32, or fp16 for a GPU",
     }[precision]
     on = f" ({findings.images} image files: {findings.origin})" if findings else ""
     return GateError(
-        f"the {precision} export does not answer as the trained model does: {'; '.join(said)}{on}; "
-        f"nothing was written; {advice}"
+        f"the {precision} export does not answer as the trained model does: "
+        f"{'; '.join(reasons)}{on}; "
+        f"nothing was written; {remedy}"
         + (", or --force to have it all the same" if findings else "")
     )
 

@@ -71,11 +71,11 @@ def gather(
         chosen = np.sort(rng.choice(len(pairs), AT_MOST, replace=False))
         pairs = [pairs[int(i)] for i in chosen]
     own = [(_as_file(image, folder / f"own-{i}"), label) for i, (image, label) in enumerate(pairs)]
-    said = f"{len(own)} {origin}"
+    described = f"{len(own)} {origin}"
     base = own
     if not own:
         base = [(_write(_generate(rng), folder / f"made-{i}.png"), None) for i in range(AT_LEAST)]
-        said = (
+        described = (
             f"{AT_LEAST} generated pictures, for no images of yours were at hand "
             "(give some with --images DATA, in Python images=)"
         )
@@ -89,14 +89,14 @@ def gather(
         for i in range(missing)
     ]
     if views:
-        said += f", {len(views)} augmented views of them"
+        described += f", {len(views)} augmented views of them"
     paths, labels = zip(*base, *views, *odd, strict=True)
     known = set(card.classes)
     return ParitySamples(
         paths,
         tuple(label if label in known else None for label in labels),
         len(own),
-        f"{said}, {len(odd)} odd sizes and modes",
+        f"{described}, {len(odd)} odd sizes and modes",
     )
 
 

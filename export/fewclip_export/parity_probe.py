@@ -23,14 +23,14 @@ from fewclip.runtime import OnnxClassifier
 from fewclip.runtime.sessions import open_session
 
 BATCHES = (1, 7)
-NEW = "new"  # evidence is named by its batch size, that with added classes so
+NEW = "new"  # outputs are named by its batch size, that with added classes so
 TIMED_BATCH = 8
 TIMED_SECONDS = 10.0
 TIMED_RUNS = (5, 25)  # at least, at most
 
 
 def main(request: dict[str, Any]) -> None:
-    """Answer a request: evidence of every image at every batch size, and how fast it goes.
+    """Answer a request: model outputs of every image at every batch size, and how fast it goes.
 
     Args:
         request: `folder` with graphs, its `card`, `images` (paths), `new_classes` to add by name, a

@@ -46,6 +46,8 @@ FORMATS_VARIABLE = "FEWCLIP_FORMATS"
 _NEVER = {"EPS", "WMF", "FPX", "MIC", "TGA"}
 _HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 _ORIENTATION = 0x0112
+# `ImageOps.exif_transpose` would copy images that are upright already, and write the EXIF and XMP
+# blocks of an untrusted file anew.
 _UPRIGHT = {
     2: PILImage.Transpose.FLIP_LEFT_RIGHT,
     3: PILImage.Transpose.ROTATE_180,

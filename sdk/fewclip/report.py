@@ -37,9 +37,9 @@ class Report:
         ece: expected calibration error, 0..1: how far confidence and accuracy lie apart, averaged
             over 15 equally wide bins of confidence, weighted by their images.
         reliability: the bins that hold images, {"confidence", "accuracy", "n"}, rising.
-        n: images judged.
+        n: images evaluated.
         classes: labels in the order of `confusion`.
-        skipped: {"source", "reason"} of each file that was not judged.
+        skipped: {"source", "reason"} of each file that was not evaluated.
     """
 
     accuracy: float
@@ -146,12 +146,12 @@ class Report:
             f"macro F1 {self.macro_f1:.3f}, calibration error {self.ece:.3f}, {self.n} images",
         ]
         if self.skipped:
-            lines.append(f"{len(self.skipped)} files were not judged")
-        judged = [(label, row) for label, row in self.per_class.items() if row["n"]]
-        shown = judged
-        if len(judged) > TABLE_ROWS:
-            shown = sorted(judged, key=lambda pair: pair[1]["f1"])[:TABLE_ROWS]
-            lines.append(f"the {TABLE_ROWS} weakest of {len(judged)} classes:")
+            lines.append(f"{len(self.skipped)} files were not evaluated")
+        evaluated = [(label, row) for label, row in self.per_class.items() if row["n"]]
+        shown = evaluated
+        if len(evaluated) > TABLE_ROWS:
+            shown = sorted(evaluated, key=lambda pair: pair[1]["f1"])[:TABLE_ROWS]
+            lines.append(f"the {TABLE_ROWS} weakest of {len(evaluated)} classes:")
         width = max(len("class"), *(len(label) for label, _ in shown))
         lines.append(f"{'class':<{width}}  images  precision  recall     F1")
         lines += [
@@ -170,9 +170,9 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     if n == 0:
         return 0.0, 1.0
     z = 1.959964
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def _per_class(

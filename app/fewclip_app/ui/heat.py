@@ -1,4 +1,4 @@
-"""Why it said that: a heat map in a box that opens on a click, and is computed when it opens.
+"""Why it answered that: a heat map in a box that opens on a click, and is computed when it opens.
 
 The box is part of whatever lists the images; `heat.js` asks for its content, and puts it there.
 """

@@ -81,39 +81,39 @@ def plain(reason: str) -> str:
 def answer(
     image: PILImage.Image | None,
     name: str,
-    said: Prediction | str,
+    prediction: Prediction | str,
     extras: Sequence[str] = (),
     below: str = "",
 ) -> str:
-    """One classified image; a text says why it could not be.
+    """One classified image; a text is why it could not be.
 
-    Of `said.top`, which holds all classes, the best are shown, and the typed ones in any case.
+    Of `prediction.top`, which holds all classes, the best and the typed ones are shown.
 
     Args:
         below: HTML that follows the scores.
     """
     picture = "" if image is None else f"<img src='{data_uri(image)}' alt='{escape(name)}'>"
-    if isinstance(said, str):
-        return f"<div class='fc-answer'>{picture}<div>{note(said, 'error')}</div></div>"
-    if said.known is not False:
-        kind, head = "", f"<strong>{escape(said.label)}</strong> {percent(said.score)}"
+    if isinstance(prediction, str):
+        return f"<div class='fc-answer'>{picture}<div>{note(prediction, 'error')}</div></div>"
+    if prediction.known is not False:
+        kind, head = "", f"<strong>{escape(prediction.label)}</strong> {percent(prediction.score)}"
     else:
         kind = "fc-unknown"
         head = "<strong>None of these</strong><br><small>It looks like none of the classes; "
         head += "the nearest ones are:</small>"
-    shown = [s for i, s in enumerate(said.top) if i < BARS or s.label in extras]
+    shown = [s for i, s in enumerate(prediction.top) if i < BARS or s.label in extras]
     bars = "".join(bar(label, score) for label, score in shown)
     return (
-        f"<div class='fc-answer {kind}'>{picture}<div>{head}{_possible(said)}{bars}"
+        f"<div class='fc-answer {kind}'>{picture}<div>{head}{_possible(prediction)}{bars}"
         f"{below}</div></div>"
     )
 
 
-def _possible(said: Prediction) -> str:
+def _possible(prediction: Prediction) -> str:
     """The answers that are possible at the coverage that was asked for, where it was."""
-    if said.prediction_set is None or said.known is False:
+    if prediction.prediction_set is None or prediction.known is False:
         return ""
-    labels = said.prediction_set
+    labels = prediction.prediction_set
     if len(labels) == 1:
         return "<p class='fc-possible'>No other class comes into question.</p>"
     listed = ", ".join(f"<b>{escape(label)}</b>" for label in labels[:BARS])
@@ -149,7 +149,7 @@ def per_class(report: Report) -> str:
     return (
         "<div class='fc-scroll'><table class='fc-table'><caption hidden>Each class, the weakest "
         "first</caption><thead><tr><th scope='col'>Class</th><th scope='col'>Images</th>"
-        "<th scope='col'>Found</th><th scope='col'>Right when said</th><th scope='col'>F1</th>"
+        "<th scope='col'>Found</th><th scope='col'>Right when answered</th><th scope='col'>F1</th>"
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -158,8 +158,8 @@ def confusion(report: Report) -> str:
     """Rows are the truth, columns the answers; of many classes only the worst mix-ups."""
     if len(report.classes) > MATRIX:
         pairs = "".join(
-            f"<li>{escape(truth)} taken for {escape(said)}: {count} times</li>"
-            for truth, said, count in report.confused(LISTED)
+            f"<li>{escape(truth)} taken for {escape(answered)}: {count} times</li>"
+            for truth, answered, count in report.confused(LISTED)
         )
         return f"<p>The most frequent mix-ups:</p><ul>{pairs or '<li>none</li>'}</ul>"
     head = "".join(f"<th scope='col' title='{escape(c)}'>{escape(c)}</th>" for c in report.classes)
@@ -167,14 +167,14 @@ def confusion(report: Report) -> str:
     for label, counts in zip(report.classes, report.confusion, strict=True):
         total = max(sum(counts), 1)
         cells = "".join(
-            _cell(count, count / total, right=said == label)
-            for said, count in zip(report.classes, counts, strict=True)
+            _cell(count, count / total, right=answered == label)
+            for answered, count in zip(report.classes, counts, strict=True)
         )
         rows += f"<tr><th scope='row' title='{escape(label)}'>{escape(label)}</th>{cells}</tr>"
     return (
         "<div class='fc-scroll'><table class='fc-matrix'><caption hidden>Confusion: rows are the "
         f"truth, columns the answers</caption><thead><tr><td></td>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div><small>Rows: what it is. Columns: what was said. "
+        f"<tbody>{rows}</tbody></table></div><small>Rows: what it is. Columns: the answers. "
         "Blue is right, red is a mix-up.</small>"
     )
 

@@ -78,7 +78,7 @@ def bench(arguments: argparse.Namespace) -> int:
         "engine": arguments.engine,
         "ray_address": arguments.ray_address,
         "ray_cpus": arguments.ray_cpus,
-        "say": lambda line: print(line, file=sys.stderr, flush=True),
+        "report_progress": lambda line: print(line, file=sys.stderr, flush=True),
     }
     if arguments.targets:
         chosen["targets"] = arguments.targets

@@ -68,7 +68,7 @@ def base_to_new(
         root: the folder of the published data sets.
         settings: of `sweep.Sweep`: out, backbone, options, epochs, template, device, precision,
             engine, ray_address, ray_cpus,
-            say.
+            report_progress.
 
     Returns:
         The table; with `out` it is written there too, and finished runs are taken from there.
@@ -203,8 +203,8 @@ def _transfer(
     def test(job: Job, clf: Classifier) -> Outcome:
         scores = {source.name: _half_accuracy(job, clf, "all")}
         for each in others:
-            told = _told(source, each)
-            tested = with_template(clf, sweep.template_for(job, each)).with_classes(told)
+            phrases = _phrases_in(source, each)
+            tested = with_template(clf, sweep.template_for(job, each)).with_classes(phrases)
             scores[each.name] = accuracy(tested, each.tested())
         scores["average"] = sum(scores[each.name] for each in others) / len(others)
         return scores
@@ -216,7 +216,7 @@ def _transfer(
     return sweep.run(jobs)
 
 
-def _told(source: Dataset, target: Dataset) -> dict[str, str]:
+def _phrases_in(source: Dataset, target: Dataset) -> dict[str, str]:
     """label -> phrase of a target; a label of the source means the same class only in its family.
 
     With DePT a class of the source keeps its column of the trained classifier, and what merely

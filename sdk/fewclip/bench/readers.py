@@ -57,9 +57,9 @@ def _listed(
     """Rows (path below the images, label, class name) of train and test, as a Dataset's fields."""
     names: dict[int, str] = {}
     for part in rows.values():
-        for _, label, said in part:
-            names[label] = layout.renamed.get(said, said)
-    twice = {said for said, n in Counter(names.values()).items() if n > 1}
+        for _, label, name in part:
+            names[label] = layout.renamed.get(name, name)
+    twice = {name for name, n in Counter(names.values()).items() if n > 1}
     order = sorted(names)
     keys = [f"{names[i]} ({i})" if names[i] in twice else names[i] for i in order]
     index = {label: i for i, label in enumerate(order)}
@@ -85,7 +85,7 @@ def _read_split(layout: Layout, folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
         rows = {
-            part: [(str(path), int(label), str(said)) for path, label, said in content[part]]
+            part: [(str(path), int(label), str(name)) for path, label, name in content[part]]
             for part in ("train", "test")
         }
     except (ValueError, KeyError, TypeError) as error:
@@ -98,18 +98,18 @@ def _read_split(layout: Layout, folder: Path) -> dict[str, Any]:
 
 def _read_lists(layout: Layout, folder: Path) -> dict[str, Any]:
     variants = [" ".join(line).strip() for line in _lines(layout, folder / "variants.txt")]
-    index = {said: i for i, said in enumerate(variants)}
+    index = {name: i for i, name in enumerate(variants)}
     rows: dict[str, list[tuple[str, int, str]]] = {}
     for part in ("train", "test"):
         file = folder / f"images_variant_{part}.txt"
         pairs = _lines(layout, file)
-        unknown = sorted({said for _, said in pairs} - set(index))
+        unknown = sorted({name for _, name in pairs} - set(index))
         if unknown:
             raise DataError(
                 f"{readable(file)} names {unknown[0]!r}, which variants.txt does not; get both "
                 f"again from {layout.described}"
             )
-        rows[part] = [(f"{number}.jpg", index[said], said) for number, said in pairs]
+        rows[part] = [(f"{number}.jpg", index[name], name) for number, name in pairs]
     return _listed(layout, folder, rows)
 
 
@@ -154,7 +154,7 @@ def _read_numbers(layout: Layout, folder: Path) -> dict[str, Any]:
         if not (images / str(number)).is_dir():
             raise _missing(layout, images / str(number))
     test = _in_folders(images, [str(number) for number in range(len(names))])
-    classes = {w: said.replace("_", " ") for w, said in names.items()}
+    classes = {w: name.replace("_", " ") for w, name in names.items()}
     return {"classes": classes, "train": (), "test": test}
 
 

@@ -57,7 +57,7 @@ class Sweep:
         options: {method: {option: value}}; under "" what holds for every method.
         epochs: instead of each method's own.
         device, precision: as in `adapt`.
-        say: takes one line per run.
+        report_progress: takes one line per run.
         engine: "local", one run after another; or "ray", several at once.
         ray_address: of a running cluster; None starts Ray on this machine.
         ray_cpus: that each run declares, and its threads.
@@ -70,7 +70,7 @@ class Sweep:
     epochs: int | None = None
     device: str = "auto"
     precision: str = "auto"
-    say: Callable[[str], None] | None = None
+    report_progress: Callable[[str], None] | None = None
     engine: str = "local"
     ray_address: str | None = None
     ray_cpus: float = 1.0
@@ -113,7 +113,7 @@ class Sweep:
         elif todo:
             from fewclip.bench.ray_runs import completed
 
-            plain = dataclasses.replace(self, say=None)  # what says it may not travel
+            plain = dataclasses.replace(self, report_progress=None)  # a closure may not travel
             calls = completed(
                 plain.run_one,
                 todo,
@@ -128,8 +128,8 @@ class Sweep:
         return self.execute(job, run)
 
     def _tell(self, line: str) -> None:
-        if self.say is not None:
-            self.say(line)
+        if self.report_progress is not None:
+            self.report_progress(line)
 
     def _describe_all(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         tower = self._load()  # let go again: each job loads its own

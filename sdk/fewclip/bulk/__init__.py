@@ -28,6 +28,7 @@ from fewclip.bulk.row import Row
 from fewclip.bulk.sinks import PART_ROWS, PART_SECONDS, Output, open_output
 from fewclip.contract import Card
 from fewclip.errors import OptionError, StoppedError
+from fewclip.model_folder.opening import open_model
 
 if TYPE_CHECKING:
     from fewclip.base import BaseClassifier
@@ -129,7 +130,7 @@ def predict(
 
 
 def _local(model: Source | BaseClassifier) -> tuple[Card, Answer]:
-    clf = local.open_model(model) if isinstance(model, (str, os.PathLike)) else model
+    clf = open_model(model) if isinstance(model, (str, os.PathLike)) else model
 
     def answer(left: Iterator[Pending], top_k: int) -> Generator[Row]:
         return local.rows(clf, (r for each in left for r in each.records()), top_k=top_k)

@@ -7,7 +7,6 @@ batch is computed the next ones are decoded. At most `AHEAD` images are under wa
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -16,12 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fewclip import artifact
 from fewclip.bulk.row import Row
 from fewclip.bulk.sources import Record
 from fewclip.contract import Preprocess
 from fewclip.errors import DataError
-from fewclip.hub import local_folder
 from fewclip.preprocess import WORKERS, Inputs, load_image, to_input
 
 if TYPE_CHECKING:
@@ -31,18 +28,6 @@ BATCH = 32
 AHEAD = 4 * BATCH
 
 Decoded = tuple[str, Inputs | str]  # the image's name, and its pixels or why there are none
-
-
-def open_model(path: str | os.PathLike[str]) -> BaseClassifier:
-    """A saved model or an exported folder; torch is imported for the former alone."""
-    folder = local_folder(path)
-    if artifact.read_card(folder, verify=False).kind == "onnx":
-        from fewclip.runtime import OnnxClassifier
-
-        return OnnxClassifier(folder)
-    from fewclip.classifier import load
-
-    return load(folder)
 
 
 def rows(

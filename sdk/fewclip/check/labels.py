@@ -63,10 +63,11 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
         with torch.inference_mode():
             taps = backbone.new_taps()
             found = backbone.encode_image(pixels.to(backbone.device), taps)
-            middle = backbone.intermediate(taps)
+            intermediate = backbone.intermediate(taps)
         parts.append(
             head_features(
-                found.float().cpu().numpy(), None if middle is None else middle.cpu().numpy()
+                found.float().cpu().numpy(),
+                None if intermediate is None else intermediate.cpu().numpy(),
             )
         )
     return np.concatenate(parts)

@@ -11,14 +11,13 @@ from typing import Any
 from fewclip.cli.arguments import (
     Arguments,
     Parser,
+    adapt_settings,
     class_arguments,
-    class_names,
     hardware_arguments,
     json_flag,
     number,
     print_json,
     settings,
-    shots,
 )
 from fewclip.contract import Card
 from fewclip.errors import InputError
@@ -88,18 +87,12 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         method=arguments.method,
         budget=arguments.budget,
         keep_best=arguments.keep_best,
-        backbone=arguments.backbone,
-        shots=shots(arguments.shots),
-        classes=class_names(arguments.classes),
-        template=arguments.template,
         val=number(arguments.val),
         epochs=arguments.epochs,
-        seed=arguments.seed,
-        device=arguments.device,
-        precision=arguments.precision,
         checkpoint=kept if arguments.resume else None,
         fixes=arguments.fixes,
         options=_options(arguments),
+        **adapt_settings(arguments),
     )
     made = plan(arguments.data, config, report_stage=stage_to_stderr)
     describe(made)

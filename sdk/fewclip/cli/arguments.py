@@ -43,6 +43,19 @@ def engine_arguments(parser: Parser) -> None:
     )
 
 
+def adapt_settings(arguments: Arguments) -> dict[str, Any]:
+    """What `adapt` and `compare` both take, as their keywords."""
+    return {
+        "backbone": arguments.backbone,
+        "shots": shots(arguments.shots),
+        "classes": class_names(arguments.classes),
+        "template": arguments.template,
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "precision": arguments.precision,
+    }
+
+
 def download_flag(parser: Parser) -> None:
     parser.add_argument(
         "--allow-download",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fewclip.cli.arguments import Arguments, Parser, download_flag, json_flag, print_json
 
 if TYPE_CHECKING:
-    from fewclip.base import BaseClassifier
+    pass
 
 
 def fetch_backbone(path: str) -> None:
@@ -23,21 +23,6 @@ def fetch_backbone(path: str) -> None:
         load_backbone(str(card.backbone["name"]))
 
 
-def open_model(path: str, *, allow_download: bool = False) -> BaseClassifier:
-    """A saved model or an exported folder; torch is imported for the former alone."""
-    from fewclip import artifact
-    from fewclip.hub import local_folder
-
-    folder = local_folder(path)
-    if artifact.read_card(folder, verify=False).kind == "onnx":
-        from fewclip.runtime import OnnxClassifier
-
-        return OnnxClassifier(folder)
-    from fewclip.classifier import load
-
-    return load(folder, allow_download=allow_download)
-
-
 def evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     parser.add_argument("data", help="labelled images, in any form that adapt takes")
@@ -47,6 +32,8 @@ def evaluate_arguments(parser: Parser) -> None:
 
 
 def evaluate(arguments: Arguments) -> int:
+    from fewclip.model_folder.opening import open_model
+
     report = open_model(arguments.model, allow_download=arguments.allow_download).evaluate(
         arguments.data
     )
@@ -148,6 +135,8 @@ def push_arguments(parser: Parser) -> None:
 
 
 def push(arguments: Arguments) -> int:
+    from fewclip.model_folder.opening import open_model
+
     model: Any = open_model(arguments.model, allow_download=arguments.allow_download)
     commit = model.push_to_hub(arguments.repo, private=arguments.private)
     repo = arguments.repo.removeprefix("hf://")

@@ -65,7 +65,7 @@ def explain_arguments(parser: Parser) -> None:
 
 def explain(arguments: Arguments) -> int:
     """Write the overlay; say which class it explains and where the most speaks for it."""
-    from fewclip.cli.commands import open_model
+    from fewclip.model_folder.opening import open_model
 
     out = Path(arguments.out)
     if out.suffix.lower() != ".png":
@@ -100,7 +100,7 @@ def suggest_arguments(parser: Parser) -> None:
 
 def suggest(arguments: Arguments) -> int:
     """Exit status 2 where no image can be read; single ones that cannot are left out."""
-    from fewclip.cli.commands import open_model
+    from fewclip.model_folder.opening import open_model
 
     images = _images(Path(arguments.folder))
     model = open_model(arguments.model, allow_download=arguments.allow_download)

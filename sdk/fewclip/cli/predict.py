@@ -79,9 +79,10 @@ def _rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from fewclip import decide
     from fewclip.bulk import local, sources
     from fewclip.bulk.resume import Pending
+    from fewclip.model_folder.opening import open_model
 
     decide.check_top_k(arguments.top_k)
-    model = local.open_model(arguments.model)
+    model = open_model(arguments.model)
     if arguments.coverage is not None:
         model.check_coverage(arguments.coverage)
     column = arguments.image_column

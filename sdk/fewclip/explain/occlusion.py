@@ -27,12 +27,12 @@ def occlusion(answer: Answer, inputs: Inputs, question: Question) -> Heat:
     Args:
         inputs: (3, S, S), preprocessed.
     """
-    values = evidence(answer(covered(inputs)), question)
+    values = question_score(answer(covered(inputs)), question)
     heat: Heat = (values[0] - values[1:]).reshape(CELLS, CELLS).astype(np.float32)
     return heat
 
 
-def evidence(
+def question_score(
     log_probabilities: npt.NDArray[np.float64], question: Question
 ) -> npt.NDArray[np.float64]:
     """(n, M) -> (n,): the log-probability asked about, less that of the contrast."""

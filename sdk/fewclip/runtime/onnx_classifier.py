@@ -199,11 +199,11 @@ def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
     The graph holds the class features too, as the default of an input, but ONNX Runtime does not
     give a default's value out, and `add_classes` needs it.
     """
-    told = session.get_modelmeta().custom_metadata_map
+    metadata = session.get_modelmeta().custom_metadata_map
     try:
-        if json.loads(told[CLASSES_KEY]) != list(card.classes):
+        if json.loads(metadata[CLASSES_KEY]) != list(card.classes):
             raise ArtifactError(f"{folder}: {IMAGE_GRAPH} holds other classes than the card says")
-        arrays = unpack_arrays(told[ARRAYS_KEY])
+        arrays = unpack_arrays(metadata[ARRAYS_KEY])
         if CLASS_FEATURES not in arrays:
             raise ValueError(f"it holds only {', '.join(arrays) or 'no arrays'}")
         return arrays

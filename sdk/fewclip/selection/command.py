@@ -1,4 +1,4 @@
-"""`fewclip compare DATA`: arguments in, one table and one advice out. No torch at import."""
+"""`fewclip compare DATA`: arguments in, a table and a recommendation out. No torch at import."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 from fewclip.bench.published import PLAIN
 from fewclip.cli.arguments import (
+    adapt_settings,
     class_arguments,
     engine_arguments,
     hardware_arguments,
@@ -33,27 +34,20 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
-    """Print the table and the advice."""
+    """Print the table and the recommendation."""
     from fewclip.bench.command import words
-    from fewclip.cli.arguments import class_names, shots
 
     found = compare(
         arguments.data,
         methods=words(arguments.methods),
         budget=arguments.budget,
         folds=arguments.folds,
-        shots=shots(arguments.shots),
-        backbone=arguments.backbone,
-        classes=class_names(arguments.classes),
-        template=arguments.template,
-        seed=arguments.seed,
-        device=arguments.device,
-        precision=arguments.precision,
         out=arguments.out,
         engine=arguments.engine,
         ray_address=arguments.ray_address,
         ray_cpus=arguments.ray_cpus,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        report_progress=lambda line: print(line, file=sys.stderr, flush=True),
+        **adapt_settings(arguments),
     )
     print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if arguments.json else found)
     return 0

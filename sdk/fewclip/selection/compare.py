@@ -34,7 +34,7 @@ METHODS = (
     "promptsrc+dept",
     "fine-tune",
 )
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
 @dataclasses.dataclass
@@ -85,7 +85,7 @@ def compare(
     device: str = "auto",
     precision: str = "auto",
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    say: Say | None = None,
+    report_progress: ReportProgress | None = None,
     out: str | os.PathLike[str] | None = None,
     engine: str = "local",
     ray_address: str | None = None,
@@ -104,7 +104,7 @@ def compare(
         folds: parts that the images are divided into; at most the images of the smallest class.
         shots: training images per class at most.
         options: {method: {option: value}}; under "" what holds for every method.
-        say: takes one line per step.
+        report_progress: takes one line per step.
         out: folder that keeps every finished run; those that are there are not done again.
         engine: "local", one run after another; or "ray", several at once.
         ray_address: of a running cluster; None starts Ray on this machine.
@@ -134,7 +134,9 @@ def compare(
     )
     runs = FoldRuns(pool, methods, folds, settings)
     store = None if out is None else Store(out)
-    tallies = _Schedule(runs, begin + budget, store, say or (lambda line: None)).run(where)
+    tallies = _Schedule(runs, begin + budget, store, report_progress or (lambda line: None)).run(
+        where
+    )
     return advise(
         [_row(name, tally, runs) for name, tally in tallies.items()],
         folds=runs.folds,
@@ -165,8 +167,10 @@ def _possible(methods: Sequence[str], backbone: str) -> Sequence[str]:
 class _Schedule:
     """Which run comes next, as long as the budget lasts; and what came of each."""
 
-    def __init__(self, runs: FoldRuns, ends: float, store: Store | None, say: Say) -> None:
-        self._runs, self._ends, self._store, self._say = runs, ends, store, say
+    def __init__(
+        self, runs: FoldRuns, ends: float, store: Store | None, report: ReportProgress
+    ) -> None:
+        self._runs, self._ends, self._store, self._report = runs, ends, store, report
         self._tallies = {name: _Tally(np.full(runs.images, -1, np.int8)) for name in runs.names}
 
     def run(self, engine: Engine) -> dict[str, _Tally]:
@@ -214,13 +218,13 @@ class _Schedule:
         tally = self._tallies[name]
         if result is None:
             tally.given_up = True
-            self._say(f"fold {fold + 1}: {name} did not finish within the budget")
+            self._report(f"fold {fold + 1}: {name} did not finish within the budget")
             return
         if self._store is not None and not more:
             self._store.add(result)
         tally.add(self._runs.right(result), self._runs.held(fold), result)
         accuracy, seconds = result.scores["accuracy"], result.cost["seconds"]
-        self._say(f"fold {fold + 1}: {name} {accuracy:.1%}, {seconds:.0f} s{more}")
+        self._report(f"fold {fold + 1}: {name} {accuracy:.1%}, {seconds:.0f} s{more}")
 
 
 def _row(name: str, tally: _Tally, runs: FoldRuns) -> Row:

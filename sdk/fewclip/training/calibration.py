@@ -103,7 +103,7 @@ def _outputs(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
     for first in range(0, max(len(sample.labels), 1), clf.batch_size):
         rows = slice(first, first + clf.batch_size)
         features = torch.from_numpy(sample.features[rows, 0]).to(device)
-        middle = sample.intermediate
-        below = None if middle is None else torch.from_numpy(middle[rows, 0]).to(device)
+        intermediate = sample.intermediate
+        below = None if intermediate is None else torch.from_numpy(intermediate[rows, 0]).to(device)
         parts.append(clf.outputs_of(features, below))
     return decide.ModelOutputs.join(parts)

@@ -61,13 +61,15 @@ def sample_features(
             some = range(first, min(first + step, len(images)))
             batch = np.stack(list(pool.map(inputs, some)))  # (n, V, 3, H, W)
             pixels = torch.from_numpy(batch.reshape(-1, *batch.shape[2:]))
-            found, middle = method.features_and_intermediate(pixels.to(method.backbone.device))
+            found, intermediate = method.features_and_intermediate(
+                pixels.to(method.backbone.device)
+            )
             text = method.text_for(embeddings, found)
             itm = method.itm_logits(found, text)
             shape = (len(some), 1 + views, -1)
             features.append(found.float().cpu().numpy().reshape(shape))
-            if middle is not None:
-                intermediates.append(middle.float().cpu().numpy().reshape(shape))
+            if intermediate is not None:
+                intermediates.append(intermediate.float().cpu().numpy().reshape(shape))
             logits.append(itm.float().cpu().numpy().reshape(shape)[:, 0])
     return FeatureSample(
         np.concatenate(features),

@@ -92,7 +92,7 @@ class Failure(BaseModel):
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these statuses and those that every route may give."""
-    told = {
+    descriptions = {
         400: "Not an image, or a broken body",
         401: "A token is set, and missing or wrong in the request",
         404: "No such model",
@@ -105,7 +105,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
     every = (401, 404, 422, 503)
     return {
-        status: {"model": Failure, "description": told[status]}
+        status: {"model": Failure, "description": descriptions[status]}
         for status in sorted({*statuses, *every})
     }
 
@@ -141,8 +141,8 @@ def classes_body(settings: Settings) -> dict[str, Any]:
 
 
 def _file(settings: Settings) -> dict[str, Any]:
-    told = f"an image of at most {settings.max_bytes:,} bytes and {settings.max_pixels:,} pixels"
-    return {"type": "string", "format": "binary", "description": told}
+    text = f"an image of at most {settings.max_bytes:,} bytes and {settings.max_pixels:,} pixels"
+    return {"type": "string", "format": "binary", "description": text}
 
 
 def _body(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

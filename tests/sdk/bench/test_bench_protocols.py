@@ -78,7 +78,7 @@ def test_what_is_kept_is_not_run_again(
 
     monkeypatch.setattr(sweeping, "learn", count)
     again = fewclip.bench.base_to_new(
-        own, methods=["zero-shot", "clip-adapter"], say=said.append, **wanted
+        own, methods=["zero-shot", "clip-adapter"], report_progress=said.append, **wanted
     )
     assert not ran
     assert again == first

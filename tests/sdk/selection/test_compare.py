@@ -91,7 +91,13 @@ def test_a_spent_budget_leaves_methods_out_and_says_so(own: Path) -> None:
 def test_runs_that_are_kept_are_not_done_again(own: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     found = [
-        compare(own, methods=["zero-shot"], folds=folds, out=tmp_path / "runs", say=lines.append)
+        compare(
+            own,
+            methods=["zero-shot"],
+            folds=folds,
+            out=tmp_path / "runs",
+            report_progress=lines.append,
+        )
         for folds in (2, 2, 3)
     ]
     assert ["kept" in line for line in lines] == [False] * 4 + [True] * 4 + [False] * 6

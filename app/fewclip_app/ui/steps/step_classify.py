@@ -96,13 +96,13 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
             typed = read_names(text or "")
             classifier = choose(typed, request)
             if classifier is None:
-                said = NO_MODEL
+                html = NO_MODEL
             else:
                 with _ANSWERING:
-                    said = draw_frame(classifier, str(event.frame), max_pixels, typed)
+                    html = draw_frame(classifier, str(event.frame), max_pixels, typed)
         except FewclipError as error:
-            said = render.note(str(error), "error")
-        return f"<div data-frame='{int(event.number)}'>{said}</div>"
+            html = render.note(str(error), "error")
+        return f"<div data-frame='{int(event.number)}'>{html}</div>"
 
     def on_why(
         photos: Sequence[tuple[str, str]], text: str, event: gr.EventData, request: gr.Request
@@ -150,9 +150,9 @@ def answer(
             images.append(None)
             reasons.append(f"{name}: {render.plain(str(error))}")
     good = [image for image in images if image is not None]
-    said = iter(classifier.predict(good, top_k, coverage) if good else [])
+    predictions = iter(classifier.predict(good, top_k, coverage) if good else [])
     return [
-        (image, reason if image is None else next(said))
+        (image, reason if image is None else next(predictions))
         for image, reason in zip(images, reasons, strict=True)
     ]
 

@@ -152,14 +152,14 @@ def _differences(model: Mapping[str, torch.Tensor], file: Mapping[str, torch.Ten
     """How a weight file differs from its model, in one line; empty when it fits."""
     missing, extra = [k for k in model if k not in file], [k for k in file if k not in model]
     other = [k for k in model if k in file and model[k].shape != file[k].shape]
-    said = []
+    found = []
     if other:
         key = other[0]
         shapes = f"{tuple(file[key].shape)}, not {tuple(model[key].shape)}"
-        said.append(f"{len(other)} tensors have another shape (first {key}: {shapes})")
-    said += [f"{len(missing)} tensors are missing (first {missing[0]})"] if missing else []
-    said += [f"{len(extra)} tensors are not the model's (first {extra[0]})"] if extra else []
-    return ", ".join(said)
+        found.append(f"{len(other)} tensors have another shape (first {key}: {shapes})")
+    found += [f"{len(missing)} tensors are missing (first {missing[0]})"] if missing else []
+    found += [f"{len(extra)} tensors are not the model's (first {extra[0]})"] if extra else []
+    return ", ".join(found)
 
 
 class _Unfilled(TorchFunctionMode):
