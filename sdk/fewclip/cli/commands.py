@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewclip.cli.arguments import Arguments, Parser, download_flag, json_flag, print_json
 
@@ -137,7 +137,7 @@ def push_arguments(parser: Parser) -> None:
 def push(arguments: Arguments) -> int:
     from fewclip.model_folder.opening import open_model
 
-    model: Any = open_model(arguments.model, allow_download=arguments.allow_download)
+    model = open_model(arguments.model, allow_download=arguments.allow_download)
     commit = model.push_to_hub(arguments.repo, private=arguments.private)
     repo = arguments.repo.removeprefix("hf://")
     if arguments.json:
