@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fewclip.artifact import CARD_DIGEST, _card_digest
+from fewclip.artifact import CARD_DIGEST, card_digest
 
 
 def changed(plain: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -23,6 +23,6 @@ def resign(folder: Path, change: dict[tuple[Any, ...], Any]) -> Path:
     plain = json.loads((folder / "card.json").read_text())
     for path, value in change.items():
         plain = changed(plain, path, value)
-    plain[CARD_DIGEST] = _card_digest(plain)
+    plain[CARD_DIGEST] = card_digest(plain)
     (folder / "card.json").write_text(json.dumps(plain))
     return folder

@@ -49,12 +49,12 @@ def model(tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, change: dict[str, object], *, resign: bool = False) -> None:
     """Edit card.json by hand; `resign` as a forger would, with the digest made to fit."""
-    from fewclip.artifact import _card_digest
+    from fewclip.artifact import card_digest
 
     plain = json.loads((folder / "card.json").read_text("utf-8"))
     plain.update(change)
     if resign:
-        plain[CARD_DIGEST] = _card_digest(plain)
+        plain[CARD_DIGEST] = card_digest(plain)
     (folder / "card.json").write_text(json.dumps(plain), encoding="utf-8")
 
 
@@ -147,7 +147,7 @@ def test_a_target_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 def test_without_an_atomic_exchange_overwriting_still_works(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewclip.artifact._exchange", lambda one, other: False)
+    monkeypatch.setattr("fewclip.artifact.whole_folder._exchange", lambda one, other: False)
     write_folder(model, lambda folder: fill(folder, b"new"), overwrite=True)
     assert (model / "model.bin").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["pets"]

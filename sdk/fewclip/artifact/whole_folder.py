@@ -1,8 +1,6 @@
-"""Model folders that appear whole or not at all. No torch, and no idea of what the files mean.
+"""A folder that appears whole or not at all.
 
-A folder is filled beside its target under a hidden name, hashed, synced to disk and renamed into
-place. `card.json` is written last and carries the sha256 of every other file and of itself, so
-that whatever is loaded is exactly what was written.
+It is filled beside its target under a hidden name, hashed, synced to disk and renamed into place.
 """
 
 from __future__ import annotations
@@ -10,43 +8,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import datetime
 import errno
-import hashlib
-import json
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+from fewclip.artifact.card_file import sha256_file, write_card
 from fewclip.contract import CARD_FILE, Card
-from fewclip.errors import ArtifactError, InputError
-from fewclip.model_folder.model_files import MAX_CARD, is_plain_name, read_inside, sha256_inside
+from fewclip.errors import InputError
+from fewclip.model_folder.model_files import is_plain_name
 
 if sys.platform != "win32":
     import fcntl
-
-CARD_DIGEST = "card_sha256"  # key in card.json: sha256 of the rest of the card
 
 # Whatever was written where: a full or read-only disk is the same story for the caller.
 DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-
-
-def now_utc() -> str:
-    """The time as ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Hex sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_folder(
@@ -99,7 +81,7 @@ def write_folder(
 def _filled(temporary: Path, fill: Callable[[Path], Card]) -> Card:
     card = dataclasses.replace(fill(temporary), files={})
     card = dataclasses.replace(card, files=_hashes(temporary))
-    _write_card(temporary, card)
+    write_card(temporary, card)
     return card
 
 
@@ -128,101 +110,10 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
         )
 
 
-def read_card(folder: str | os.PathLike[str], *, verify: bool = True) -> Card:
-    """Read a model folder's card, and make sure that the folder is what was written.
-
-    Args:
-        verify: compare the sha256 of every file with the card's.
-
-    Raises:
-        FormatVersionError: written in a format that this version does not know.
-        ArtifactError: no model folder, or broken, edited or incomplete.
-    """
-    root = Path(folder)
-    plain = _read_json(root)
-    card = Card.from_dict({k: v for k, v in plain.items() if k != CARD_DIGEST})
-    if plain.get(CARD_DIGEST) != _card_digest(plain):
-        raise ArtifactError(
-            f"{root / CARD_FILE} was changed since it was written; save or export the model again"
-        )
-    for name in card.files:
-        if name == CARD_FILE or not is_plain_name(name):
-            raise ArtifactError(
-                f"{root / CARD_FILE} names the file {name!r}, which is not inside the folder; "
-                "do not use this model"
-            )
-    if verify:
-        _verify(root, card.files)
-    return card
-
-
-def _read_json(root: Path) -> Mapping[str, Any]:
-    path = root / CARD_FILE
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise ArtifactError(f"{root} {what}; give a folder made by `adapt`, `save` or `export`")
-    try:
-        plain = json.loads(read_inside(root, CARD_FILE, MAX_CARD), parse_constant=_no_constant)
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{root} is not a fewclip model (it holds no {CARD_FILE}); give a folder made by "
-            "`adapt`, `save` or `export`"
-        ) from error
-    except ArtifactError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(plain, dict):
-        raise ArtifactError(f"{path} is not a fewclip card: it holds no JSON object")
-    return plain
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no JSON")
-
-
-def _verify(root: Path, files: Mapping[str, str]) -> None:
-    for name, expected in files.items():
-        try:
-            found = sha256_inside(root, name)
-        except OSError as error:
-            raise ArtifactError(
-                f"{root} is incomplete: {name} cannot be read ({error.strerror}); "
-                "copy or export the whole folder again"
-            ) from error
-        if found != expected:
-            raise ArtifactError(
-                f"{root / name} was changed since it was written: its sha256 is {found[:12]}..., "
-                f"the card says {expected[:12]}...; copy or export the whole folder again"
-            )
-
-
-def _card_digest(plain: Mapping[str, Any]) -> str:
-    """sha256 over the card's content, whatever its layout as text."""
-    content = {key: value for key, value in plain.items() if key != CARD_DIGEST}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _hashes(folder: Path) -> dict[str, str]:
     entries = sorted(folder.iterdir())
     assert all(entry.is_file() and is_plain_name(entry.name) for entry in entries), entries
     return {entry.name: sha256_file(entry) for entry in entries}
-
-
-def _write_card(folder: Path, card: Card) -> None:
-    plain = card.to_dict()
-    plain[CARD_DIGEST] = _card_digest(plain)
-    # What could not be read back is refused before it stands anywhere, such as a NaN (null here).
-    Card.from_dict({k: v for k, v in plain.items() if k != CARD_DIGEST})
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    content = text.encode()
-    if len(content) > MAX_CARD:
-        raise InputError(
-            f"the card would take {len(content):,} bytes and at most {MAX_CARD:,} are read back; "
-            "give fewer or shorter class names"
-        )
-    (folder / CARD_FILE).write_bytes(content)
 
 
 def _temporary(place: Path) -> Path:

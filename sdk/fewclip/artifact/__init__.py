@@ -1,0 +1,19 @@
+"""Model folders that appear whole or not at all. No torch, and no idea of what the files mean.
+
+`whole_folder` writes them, `card_file` writes and reads `card.json`, which carries the sha256 of
+every other file and of itself, so that whatever is loaded is exactly what was written.
+"""
+
+from fewclip.artifact.card_file import CARD_DIGEST, card_digest, now_utc, read_card, sha256_file
+from fewclip.artifact.whole_folder import DISK_REFUSES, check_target, write_folder
+
+__all__ = [
+    "CARD_DIGEST",
+    "DISK_REFUSES",
+    "card_digest",
+    "check_target",
+    "now_utc",
+    "read_card",
+    "sha256_file",
+    "write_folder",
+]
