@@ -1,9 +1,9 @@
 """Image -> (3, H, W) float32: the only copy, for training, evaluation, export and service.
 
-No torch. An image is read upright and as RGB (`images.py`), then resized, centre-cropped and
+No torch. An image is read upright and as RGB (`images`), then resized, centre-cropped and
 normalised as CLIP does. For an upright 8-bit RGB image the result equals open_clip's own inference
 transform to the bit. It deviates on purpose where that transform shows the model something that a
-person does not see: `images.py` lists where, and colours are converted before resizing, not
+person does not see: `images` lists where, and colours are converted before resizing, not
 after, so that the entries of a palette are not interpolated as if they were numbers.
 """
 
