@@ -44,7 +44,7 @@ class KeepToOurselves:
     """ASGI middleware: the browser loads nothing from elsewhere, and the server fetches nothing.
 
     Gradio would fetch `/gradio_api/file=http://...` for whoever asks. A page elsewhere whose name
-    is made to lead here (DNS rebinding) would pass for this page's own scripts, so that the names
+    is made to lead here (DNS rebinding) would pass for this page's own scripts, so the names
     it may be called by are known ones; no IP address can be made to lead elsewhere.
     """
 

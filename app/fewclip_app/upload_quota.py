@@ -1,6 +1,6 @@
 """ASGI middleware: a bound on what is uploaded and not yet deleted, all people together.
 
-Gradio stores an upload before anybody says whose it is, so that limits per person cannot hold it.
+Gradio stores an upload before anybody says whose it is, so limits per person cannot hold it.
 """
 
 from __future__ import annotations

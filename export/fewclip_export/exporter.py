@@ -59,7 +59,7 @@ def export(
             of images. None: the validation images, where this process has them or the files that
             the card names are still there; else generated pictures, and the report says so.
         force: write it even if it answers differently; the card is branded.
-        overwrite: replace a model folder that stands at `out`.
+        overwrite: replace a model folder at `out`.
         seed: of augmented and generated images.
         progress: takes one line per step.
 

@@ -145,7 +145,7 @@ def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = N
         arrays: for the image graph: what answering needs besides it, `CLASS_FEATURES` among them,
             which also becomes the default of the `classes` input.
     """
-    # Weights that stand beside the graph stay there: only the graph itself is read and written.
+    # Weights in files beside the graph stay there: only the graph itself is read and written.
     model = onnx.load(str(path), load_external_data=False)
     kept = [output for output in model.graph.output if output.name not in CUTS]
     del model.graph.output[:]

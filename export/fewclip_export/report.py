@@ -12,13 +12,13 @@ class Findings:
     """How an exported folder answers beside the trained model.
 
     Attributes:
-        images: image files compared; `origin` says in words which.
+        images: image files compared; `origin` describes them.
         near_ties: of these, left out of the agreement: the trained model's own best two answers
             lie closer than 0.001.
         max_abs_diff: largest difference of a logit, any head, batch size or class set.
         top1_agreement: share of images with the same best class at every batch size, 0..1.
         new_class_agreement: the same with classes added by name through `text.onnx`; None where
-            the backbone's tokenizer has no exported form, so that the classes are fixed.
+            the backbone's tokenizer has no exported form, so the classes are fixed.
         known_agreement: share of images that both hold for known, or both for unknown, 0..1.
         labelled: images whose class is known.
         accuracy_change: exported minus trained, on the user's own labelled images as they are

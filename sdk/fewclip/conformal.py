@@ -1,7 +1,7 @@
 """Prediction sets: the labels that together hold the truth at a promised rate. No model, no torch.
 
 Split conformal prediction (Vovk, Gammerman, Shafer, 2005): images that took no part in training
-are scored by how far down the ranking their true label stands; a new image's set holds every label
+are scored by how far down the ranking their true label is; a new image's set holds every label
 whose score stays below the right quantile of those. Whatever the model, the truth is in the set of
 at least `coverage` of new images like the calibration images.
 

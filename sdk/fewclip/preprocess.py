@@ -4,7 +4,7 @@ No torch. An image is read upright and as RGB (`images`), then resized, centre-c
 normalised as CLIP does. For an upright 8-bit RGB image the result equals open_clip's own inference
 transform to the bit. It deviates on purpose where that transform shows the model something that a
 person does not see: `images` lists where, and colours are converted before resizing, not
-after, so that the entries of a palette are not interpolated as if they were numbers.
+after, so the entries of a palette are not interpolated as if they were numbers.
 """
 
 from __future__ import annotations

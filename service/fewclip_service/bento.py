@@ -1,6 +1,6 @@
 """An exported folder -> a Bento: model, code and container recipe in one. Nothing is served here.
 
-The code goes in as it is installed here, so that the Bento needs no fewclip from anywhere. The
+The code goes in as it is installed here, so the Bento needs no fewclip from anywhere. The
 image has what serving needs, and no torch.
 """
 
@@ -97,7 +97,7 @@ def _fill(context: Path, root: Path, name: str) -> None:
         # The bundled backbone is for training, and nothing here trains.
         ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "samples")
         shutil.copytree(source, context / package, ignore=ignore)
-    # BentoML takes a README.md that lies beside the service as the Bento's own.
+    # BentoML takes a README.md beside the service as the Bento's own.
     (context / "README.md").write_text(bento_readme(name, list(model_folders(root))), "utf-8")
     (context / "requirements.txt").write_text("\n".join(_requirements()) + "\n")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -115,7 +115,7 @@ def _requirements() -> list[str]:
             return [*pins, f"onnxruntime=={importlib.metadata.version(name)}"]
         except importlib.metadata.PackageNotFoundError:
             continue
-    raise AssertionError("fewclip runs, so that one of them is installed")
+    raise AssertionError("fewclip runs, so one of them is installed")
 
 
 def _bento_name(name: str) -> str:

@@ -1,6 +1,6 @@
 """Connections: a request's head has to arrive in time, and only so many may be open. No requests.
 
-uvicorn waits for a head for ever, so that a few hundred unfinished ones take all descriptors. Its
+uvicorn waits for a head for ever, so a few hundred unfinished ones take all descriptors. Its
 protocol is extended here; whatever it does with a whole request stays as it is.
 """
 

@@ -34,7 +34,7 @@ _RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)  # a packet filter that lets noth
 
 
 def serve(path: str | os.PathLike[str], **settings: Any) -> int:
-    """Serve an exported folder, or every exported folder under a folder, until told to stop.
+    """Serve an exported folder, or every exported folder under a folder, until it is stopped.
 
     SIGTERM or Ctrl-C: no new connection is taken, every accepted request is answered.
 

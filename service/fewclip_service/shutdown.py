@@ -1,9 +1,9 @@
 """A worker's last second: how it stops without losing a request. Signals only.
 
-uvicorn, told to stop, closes idle connections at once, and a request that is on its way on one of
-them is lost. So the signal first only changes the answers: every one closes its connection, and
-/readyz says 503. A moment later, when no connection is left that a client would use again, uvicorn
-gets to see the signal and finishes what is still being computed.
+uvicorn, when it is stopped, closes idle connections at once, and a request that is on its way on
+one of them is lost. So the signal first only changes the answers: every one closes its connection,
+and /readyz says 503. A moment later, when no connection is left that a client would use again,
+uvicorn gets to see the signal and finishes what is still being computed.
 """
 
 from __future__ import annotations

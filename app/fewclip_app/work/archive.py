@@ -71,7 +71,7 @@ def root_of(folder: Path) -> Path:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Zip `folder`, its own name on top. Weights hardly shrink, so that they are only stored."""
+    """Zip `folder`, its own name on top. Weights hardly shrink, so they are only stored."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as zipped:
         for path in sorted(folder.rglob("*")):
             if path.is_file():

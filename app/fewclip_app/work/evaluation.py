@@ -27,7 +27,7 @@ class Mistake:
 
     photo: Photo
     truth: str
-    said: Prediction
+    answer: Prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ def measure(
     proba = np.concatenate(parts)
     truth = [classifier.classes.index(label) for _, label in images]
     wrong = [pair for pair, row, i in zip(images, proba, truth, strict=True) if row.argmax() != i]
-    said = classifier.predict([photo.path for photo, _ in wrong], top_k=TOP) if wrong else []
-    mistakes = [Mistake(photo, label, a) for (photo, label), a in zip(wrong, said, strict=True)]
-    mistakes.sort(key=lambda mistake: -mistake.said.score)
+    answers = classifier.predict([photo.path for photo, _ in wrong], top_k=TOP) if wrong else []
+    mistakes = [Mistake(photo, label, a) for (photo, label), a in zip(wrong, answers, strict=True)]
+    mistakes.sort(key=lambda mistake: -mistake.answer.score)
     return Report.from_predictions(proba, truth, classifier.classes), tuple(mistakes)
 
 

@@ -37,7 +37,7 @@ class Job:
         begun: when it began, by time.monotonic(); 0 while it waits.
         progress: of the training, once it runs.
         losses: mean loss of each epoch so far.
-        error: in words, when it failed.
+        error: for people, when it failed.
     """
 
     def __init__(self, work: Callable[[Job], None]) -> None:
@@ -103,7 +103,7 @@ class Job:
         return None
 
     def run(self) -> None:
-        """Do the work in this thread; nothing is raised, everything is told by the fields."""
+        """Do the work in this thread; nothing is raised, the fields say everything."""
         with self._lock:
             if self.state != "waiting":
                 return

@@ -35,7 +35,7 @@ class Sessions:
     """All workspaces of one running page, in one folder that is deleted at the end.
 
     Args:
-        root: the folder; below Gradio's own, so that thumbnails and downloads need no second copy.
+        root: the folder; below Gradio's own, so thumbnails and downloads need no second copy.
     """
 
     def __init__(self, root: Path, settings: Settings) -> None:

@@ -69,7 +69,7 @@ class Model:
         if new == self.extras:
             return self
         model = dataclasses.replace(self, extras=new)
-        _ = model.classifier  # a name that cannot be encoded is said now
+        _ = model.classifier  # a name that cannot be encoded is refused now
         return model
 
 
@@ -281,6 +281,6 @@ class _Words:
         }
 
     def read(self, text: str) -> str:
-        for told, name in self._names.items():
-            text = text.replace(told, name)
+        for shown, name in self._names.items():
+            text = text.replace(shown, name)
         return text

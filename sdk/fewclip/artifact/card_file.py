@@ -105,7 +105,7 @@ def write_card(folder: Path, card: Card) -> None:
     """
     plain = card.to_dict()
     plain[CARD_DIGEST] = card_digest(plain)
-    # What could not be read back is refused before it stands anywhere, such as a NaN (null here).
+    # What could not be read back is refused before it is written, such as a NaN (null here).
     Card.from_dict({k: v for k, v in plain.items() if k != CARD_DIGEST})
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     content = text.encode()

@@ -40,7 +40,7 @@ def write_folder(
         target: the folder to make. Its parents are made; an empty folder counts as absent.
         fill: writes all files but `card.json`, no sub-folders, into the folder it is given, and
             returns the card. Whatever it raises leaves nothing behind.
-        overwrite: replace a model folder that stands there; no other folder is ever replaced.
+        overwrite: replace an existing model folder; no other folder is ever replaced.
 
     Returns:
         The card as written, `files` filled in.
@@ -89,7 +89,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Refuse a target that `write_folder` would refuse, before hours of work go into its content.
 
     Raises:
-        InputError: something stands there that may not be replaced.
+        InputError: what is there may not be replaced.
     """
     place = Path(os.path.realpath(target))
     if not place.exists():
@@ -134,7 +134,7 @@ def _remove_leftovers(place: Path) -> None:
 
 
 def _escaped(name: str) -> str:
-    """A file name that stands for itself in a glob pattern."""
+    """A file name that matches only itself in a glob pattern."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 

@@ -73,7 +73,7 @@ def cls_relevance(
     Chefer, Gur, Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and
     Encoder-Decoder Transformers", ICCV 2021, arXiv 2103.15679, equations 5 and 6 for
     self-attention: `R <- R + mean_heads(relu(gradient * attention)) R`, block by block. Only the
-    CLS row of R is read, so that it is computed from the last block down, as a vector.
+    CLS row of R is read, so it is computed from the last block down, as a vector.
 
     Args:
         probabilities: (B, heads, T, T) of each block, in order; the last may have its CLS row

@@ -27,7 +27,7 @@ class Photo:
     Attributes:
         image: what `preprocess.load_image` reads.
         label: index of its class.
-        key: what tells it from the others wherever the data set lies: the path below its root, or
+        key: what identifies it wherever the data set is: the path below its root, or
             the hash of its pixels.
     """
 

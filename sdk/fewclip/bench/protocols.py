@@ -232,7 +232,7 @@ def _half_accuracy(job: Job, clf: Classifier, half: Half) -> float:
 
 
 def _grid(methods: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """Methods x seeds; zero-shot learns nothing, so that one seed says it all."""
+    """Methods x seeds; zero-shot learns nothing, so one seed is enough."""
     if not methods or not seeds:
         raise OptionError("a protocol needs at least one method and one seed")
     for method in methods:

@@ -1,6 +1,6 @@
 """What the published runs set by hand: templates and hyper-parameters. Facts only, nothing runs.
 
-Sources: the code of CoOp, KgCoOp, DePT and Skip Tuning, whose numbers stand in the papers. Learning
+Sources: the code of CoOp, KgCoOp, DePT and Skip Tuning, whose numbers are in the papers. Learning
 rates were tuned there for ViT-B/16 with OpenAI's weights.
 """
 

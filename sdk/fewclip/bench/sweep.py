@@ -77,7 +77,7 @@ class Sweep:
 
     def run(self, jobs: Sequence[Job]) -> Summary:
         """Every job once, in order; those that are kept already are not run."""
-        descriptions = self._describe_all(jobs)  # wrong options are said before the long work
+        descriptions = self._describe_all(jobs)  # wrong options are refused before the long work
         store = None if self.out is None else Store(self.out)
         found: dict[int, Result] = {}
         todo: list[tuple[int, Job, dict[str, Any]]] = []

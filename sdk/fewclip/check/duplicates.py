@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Pair(NamedTuple):
-    """Photos `first < second` by index, how well they fit (0..1), and how they differ, in words."""
+    """Photos `first < second` by index, how well they fit (0..1), and how they differ, as text."""
 
     first: int
     second: int
@@ -141,6 +141,6 @@ def _refined(
                         best, box = fit, trial
             if best == before:
                 break
-        if best < SAME - 0.15:  # so far off that smaller steps will not mend it
+        if best < SAME - 0.15:  # so far off that smaller steps will not help
             break
     return best, box

@@ -139,7 +139,7 @@ def wrong_labels(
             split=photos[i].split,
             score=float(proba[i, best]) * (1 - own),
             reason=f"more like {classes[best]!r} ({proba[i, best]:.0%}) than "
-            f"{classes[labels[i]]!r} ({own:.0%}), judged by the other images",
+            f"{classes[labels[i]]!r} ({own:.0%}), by a model of the other images",
             advice=f"if it shows {classes[best]!r}, move it there; if unclear, leave it out",
             neighbours=tuple(photos[j].source for j in near),
             action="relabel" if sure and proba[i, best] > SURE else "",

@@ -1,6 +1,6 @@
 """One image by itself: its size, light, sharpness, and a small grey copy. No model, no torch.
 
-What is too dark, blurred, tiny or oddly shaped is judged beside the rest of the data set: night
+What is too dark, blurred, tiny or oddly shaped is compared with the rest of the data set: night
 photos are dark and fabrics are smooth for a reason, a single such image is likely a mistake.
 """
 
@@ -29,7 +29,7 @@ class Photo:
 
     Attributes:
         image: what `images.load_image` reads.
-        source: where it stands, for people; what a fix names it by.
+        source: where it is, for people; what a fix names it by.
         label, split: as the data set has it.
         size: (width, height), pixels.
         grey: SIDE x SIDE, mode L, squashed.

@@ -43,7 +43,7 @@ class Issue:
         score: how sure it is, 0..1.
         reason: why, for people.
         advice: what to do, for people.
-        neighbours: sources of the images that it was judged by.
+        neighbours: sources of the images that it was compared with.
         action: "remove", "relabel", or "" where only a person can tell.
         new_label: what it more likely shows, for "relabel".
         image: to draw a thumbnail from; None for findings about classes.

@@ -1,6 +1,6 @@
 """The rows of a CSV that names images, as people, Label Studio and CVAT write it. No image here.
 
-It is read row by row, so that its length costs no memory.
+It is read row by row, so its length costs no memory.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Finds labelled images in each of the five forms of data. It opens no image.
 
-What it finds is a claim only ("this file is said to show a cat"); `data.py` verifies it.
+What it finds is a claim only ("this file is labelled cat"); `data.py` verifies it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Data: TypeAlias = (
 )
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_ABSENT = {"0", "0.0"}  # CVAT: a person said that the image does not show it
+_ABSENT = {"0", "0.0"}  # CVAT: a person marked it as absent
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -33,7 +33,7 @@ class Found:
 
     Attributes:
         image: what `images.load_image` reads.
-        label: the class it is said to show.
+        label: the class it is labelled as.
         source: where it stood, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
     """
 

@@ -1,12 +1,12 @@
 """Found images -> verified pool with classes and phrases. It draws no sample.
 
 Every image is decoded once, in threads, before any use. One that cannot be used is skipped and
-reported. A picture counts by its content (the decoded pixels), so that a copy under another name
+reported. A picture counts by its content (the decoded pixels), so a copy under another name
 or in another lossless format is the same one:
 
 - twice in one class: used once;
 - in two classes: left out in both, for which is right is not known;
-- in train and in val or test: left out of train, so that nothing is measured on what was learned
+- in train and in val or test: left out of train, so nothing is measured on what was learned
   (and out of val where it is in test).
 """
 
@@ -36,7 +36,7 @@ class Item:
     Attributes:
         image: what `preprocess.load_image` reads.
         label: index of its class.
-        source: where it stands, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
+        source: where it is, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
         content: sha256 of its decoded pixels; "" where it was not read by this module.
     """
 
@@ -254,7 +254,7 @@ def _check_known(names: Iterable[str], labels: set[str]) -> None:
     if unknown:
         raise ClassNameError(
             f"classes names {listed(unknown)}, but the data holds {listed(sorted(labels))}; "
-            "use the labels as they stand there"
+            "use the labels as they are there"
         )
 
 

@@ -1,7 +1,7 @@
 """Attention relevance of a class through the whole method, its head included. Torch.
 
 What is explained is the log-probability that the model answers with: `decide.log_probabilities`
-in torch, so that text, DePT's head and heads on intermediate features all have their say.
+in torch, so text, DePT's head and heads on intermediate features all count.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Wang, Liang, Sheng, He, Wang, Tan, "A Hard-to-Beat Baseline for Training-free CL
 Adaptation", ICLR 2024, arXiv 2402.04087. It shrinks by the dimension; here the amount of shrinkage
 is estimated from the data: Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
 covariance matrices", Journal of Multivariate Analysis 2004. That amount suits the covariance; what
-suits the classes may be more of it, so that heads under several multiples of it can be had at once.
+suits the classes may be more of it, so heads under several multiples of it can be had at once.
 """
 
 from __future__ import annotations

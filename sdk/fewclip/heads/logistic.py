@@ -18,7 +18,7 @@ def fit_logistic(features: AnyFloats, labels: Ints, classes: int, strength: floa
     """Minimise mean log-loss + |W|^2 / (2 * strength * N): scikit-learn's `C` is `strength`.
 
     Where there are fewer rows than columns it is solved in the span of the rows, which is exact:
-    the optimum lies there.
+    the optimum is there.
 
     Args:
         features: (N, L).

@@ -19,7 +19,7 @@ MANY_CLASSES = 100
 
 @dataclasses.dataclass(frozen=True)
 class FittedHead:
-    """A head and what it said of images that it had not seen.
+    """A head and its out-of-fold logits.
 
     Attributes:
         head: in the scale of the text's logits.

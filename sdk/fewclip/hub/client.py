@@ -90,7 +90,7 @@ def clear_errors(what: str) -> Iterator[None]:
         what: the repository, as the user named it.
 
     Raises:
-        HubError: what was wrong, and how to mend it.
+        HubError: what was wrong, and how to fix it.
     """
     from huggingface_hub import errors
 

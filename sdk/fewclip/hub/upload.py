@@ -1,6 +1,6 @@
 """A model folder -> a repository of the Hub, in one commit. No torch; saving a model is elsewhere.
 
-`README.md` becomes the repository's page. People edit such pages, so that it is not among the files
+`README.md` becomes the repository's page. People edit such pages, so it is not among the files
 whose hashes the published card holds.
 """
 

@@ -3,7 +3,7 @@
 What Pillow's own `convert("RGB")` would show the model otherwise:
 
 - EXIF orientation is applied; open_clip ignores it.
-- Transparent pixels stand on white; dropping the alpha channel would show whatever lies beneath.
+- Transparent pixels become white; dropping the alpha channel would show the colour beneath.
 - 16-bit grey is scaled to 8 bits; Pillow clips it to white.
 - An animated image is its first frame.
 

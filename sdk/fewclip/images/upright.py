@@ -64,7 +64,7 @@ def _from_deep(values: npt.NDArray[Any]) -> PILImage.Image:
     is_float = values.dtype.kind == "f"
     full = 1.0 if is_float else 65535.0
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= full):  # said this way round, NaN is refused too
+    if not (low >= 0 and high <= full):  # in this order, NaN is refused too
         expected = "floats from 0 to 1" if is_float else "16-bit values from 0 to 65535"
         raise ImageError(
             f"grey values from {low:g} to {high:g}, not {expected}; save it with 8 or 16 bits"

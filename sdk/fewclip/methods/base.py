@@ -87,7 +87,7 @@ class MethodOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ParamGroup:
-    """Parameters that share a learning rate; names are stable, they stand in saved models."""
+    """Parameters that share a learning rate; names are stable, saved models use them."""
 
     params: Mapping[str, nn.Parameter]
     lr: float
@@ -345,7 +345,7 @@ class Method(nn.Module):
         return logits if bias is None else logits + bias
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
-        """What stands outside the backbone, by attribute; these names stand in saved models."""
+        """What is outside the backbone, by attribute; saved models use these names."""
         own = self.named_parameters()
         return {name: p for name, p in own if not name.startswith("backbone.")}
 

@@ -40,7 +40,7 @@ class DePTHead(nn.Module):
     """Zhang, Wu, Gao, Shen, Song, "DePT: Decoupled Prompt Tuning", CVPR 2024, arXiv 2309.07439.
 
     A channel-wise adjusted linear classifier (CAT head) takes up what is specific to the base
-    classes, so that the prompts (ITM head) keep what new classes share. Loss
+    classes, so the prompts (ITM head) keep what new classes share. Loss
     `(1 - lambda) * L_ITM + lambda * L_CAT` plus the method's regularization_loss, unscaled.
 
     Args:

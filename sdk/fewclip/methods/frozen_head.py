@@ -66,7 +66,7 @@ class FrozenHead(Method):
         raise NotImplementedError
 
     def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
-        """Fit the head and its weight; returns what it said out of fold."""
+        """Fit the head and its weight; returns its out-of-fold answers too."""
         rng = np.random.default_rng([seed, 2])
         fitted = fit_stacked(
             sample, self.n_classes, self.fit_heads, rng, weight=self.options.dept_weight

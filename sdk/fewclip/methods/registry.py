@@ -91,7 +91,7 @@ def list_methods() -> list[str]:
 
 
 def needs_blocks(name: str) -> bool:
-    """Whether a method reaches into the towers' residual blocks, so that features do not do."""
+    """Whether a method reaches into the towers' residual blocks, so features do not do."""
     return _flag(_modules()[resolve(name).removesuffix(DEPT)], "needs_blocks")
 
 

@@ -1,8 +1,8 @@
 """What is certain about the open parts of a card. Types only; `card_schema` checks them.
 
 `data`, `metrics`, `training` and `backbone` are free to grow, and other code reads a few of their
-keys. Those are named here, so that a card whose `training.phrases` is null is refused at the edge
-and not by whoever looks into it later. Keys that are optional stand in a class with `total=False`.
+keys. Those are named here, so a card whose `training.phrases` is null is refused at the edge
+and not by whoever looks into it later. Keys that are optional are in a class with `total=False`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plain JSON -> typed dataclasses, or one refusal that names the field. No files, no card's fields.
 
 The schema is the dataclasses themselves: their annotations say the types, their `__post_init__`
-the ranges, so that a new field of the card is checked without being listed a second time. An open
+the ranges, so a new field of the card is checked without being listed a second time. An open
 mapping may say what is certain about it in its annotation:
 `Annotated[Mapping[str, Any], SomeTypedDict]` checks the keys that the TypedDict names, and lets
 others be any JSON.

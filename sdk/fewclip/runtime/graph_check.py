@@ -2,7 +2,7 @@
 
 An untrusted graph is a program. Of its protobuf just enough is read to know that it has no
 loops, no functions, no operators but those that fewclip's exports use, and no files of its own.
-Tensors are skipped over, so that a file of gigabytes costs no memory.
+Tensors are skipped over, so a file of gigabytes costs no memory.
 """
 
 from __future__ import annotations

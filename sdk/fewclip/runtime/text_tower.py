@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fewclip.tokenizer import Tokenizer
 
 BATCH = 32
-# Names whose features are kept, so that naming them again costs nothing; each bound holds alone.
+# Names whose features are kept, so naming them again costs nothing; each bound holds alone.
 REMEMBERED = 4096
 REMEMBERED_BYTES = 32 << 20
 

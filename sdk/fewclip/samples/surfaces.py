@@ -38,7 +38,7 @@ def draw_with_damage(
     label: str, seed: int | list[int]
 ) -> tuple[PILImage.Image, npt.NDArray[np.bool_]]:
     """`draw`, and (SIZE, SIZE) where the surface was damaged: False everywhere if it is whole."""
-    # The label is part of the seed, so that a damaged surface is not a whole one's twin.
+    # The label is part of the seed, so a damaged surface is not a whole one's twin.
     words = seed if isinstance(seed, list) else [seed]
     rng = np.random.default_rng([*words, list(PHRASES).index(label)])
     material = _MATERIALS[rng.integers(len(_MATERIALS))]

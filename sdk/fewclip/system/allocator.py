@@ -14,7 +14,7 @@ LARGE = 4 * 2**20  # bytes
 def return_large_blocks() -> bool:
     """Give blocks of `LARGE` bytes and more mappings of their own, for this process.
 
-    glibc raises that threshold by itself, to 32 MiB, and what then lies between freed activations
+    glibc raises that threshold by itself, to 32 MiB, and what then is between freed activations
     keeps them from being given back: training ViT-B/16 took 30 to 90 MB more.
 
     Returns:

@@ -2,7 +2,7 @@
 
 It is the outermost layer. BentoML serves more than this service promises (a page with a
 third-party script, the batching method as a route of its own, inputs that are fetched when they
-look like an address), so that only the routes named here pass. `POST /predict`, the route of
+look like an address), so only the routes named here pass. `POST /predict`, the route of
 BentoML's own client, becomes `/v1/predict`: one way in, one way to read a body.
 """
 

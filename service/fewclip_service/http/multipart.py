@@ -1,7 +1,7 @@
 """A body -> fields and files, counted while it arrives. No meaning of fields here.
 
 Nothing touches the disk, file names are never used, and a text is never taken for a file or an
-address. Bytes are counted as they come, so that a chunked body without a length is bounded too.
+address. Bytes are counted as they come, so a chunked body without a length is bounded too.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _Parser:
 
     @staticmethod
     def _guarded(call: Callable[..., Any], *arguments: Any) -> Any:
-        # Whatever the parser stumbles over lies in the body, and the body is the sender's.
+        # Whatever the parser stumbles over is in the body, and the body is the sender's.
         try:
             return call(*arguments)
         except APIError:

@@ -1,6 +1,6 @@
 """Admission: how much work and how many bytes a worker takes on before it says 503. No waiting.
 
-A full queue is refused at once: a client that is told to come back is served sooner than one that
+A full queue is refused at once: a client that is asked to come back is served sooner than one that
 waits in a queue longer than its patience.
 """
 

@@ -151,7 +151,7 @@ class Models:
         """Look at every folder once, and load what changed.
 
         Args:
-            settled: load at once; else a folder is loaded when two looks saw it the same, so that
+            settled: load at once; else a folder is loaded when two polls saw it the same, so that
                 one that is still being copied is left alone.
         """
         folders = dict(self._folders())

@@ -173,7 +173,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -
 def test_killed_at_any_line_nothing_half_written_is_loadable(
     tmp_path: Path, overwrite: bool
 ) -> None:
-    """A child process kills itself with SIGKILL at the n-th line of fewclip.artifact, for every n."""
+    """A child process kills itself with SIGKILL at each line of fewclip.artifact in turn."""
     script = Path(__file__).parents[1] / "kill_while_writing.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(int(overwrite))],

@@ -25,7 +25,7 @@ DEFAULT_METHOD = "auto"
 class Adapt(NamedTuple):
     """`poll` brings `outputs` up to date and goes on asking while a training runs.
 
-    `ended` holds the last training that came to an end, so that its change is that end.
+    `ended` holds the last training that came to an end, so a change of it is that end.
     """
 
     poll: Any

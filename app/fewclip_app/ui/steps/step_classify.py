@@ -170,8 +170,8 @@ def draw_answers(
     pairs = iter(answer(classifier, arrived, max_pixels, len(classifier.classes), coverage))
     cards = ""
     for i, (path, name) in enumerate(shown):
-        image, said = next(pairs) if path else (None, f"{name}: {LOST}")
-        cards += render.answer(image, name, said, typed, _why(_key(i), name))
+        image, shown_answer = next(pairs) if path else (None, f"{name}: {LOST}")
+        cards += render.answer(image, name, shown_answer, typed, _why(_key(i), name))
     more = len(photos) - AT_ONCE
     rest = render.note(f"{more} more are not shown; at most {AT_ONCE} at once") if more > 0 else ""
     return f"<div class='fc-answers'>{cards}</div>{rest}<p><small>{escape(remark)}</small></p>"
@@ -218,8 +218,8 @@ def draw_frame(
     except ValueError as error:
         raise ImageError("the frame of the camera is broken; start the webcam again") from error
     image = decode(content, max_pixels=max_pixels)
-    said = classifier.predict([image], top_k=len(classifier.classes))[0]
-    return render.answer(None, "what the camera sees", said, typed)
+    answer = classifier.predict([image], top_k=len(classifier.classes))[0]
+    return render.answer(None, "what the camera sees", answer, typed)
 
 
 _EMPTY = render.empty("Drop a photo, or take one: the answer appears here.")

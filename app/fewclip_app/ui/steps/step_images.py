@@ -66,7 +66,7 @@ def build(sessions: Sessions) -> Images:
     outputs = [cards, remarks, summary, review, timer]
 
     def look(workspace: Workspace) -> tuple[list[Finding], str, Any]:
-        """What was found so far, in words too; the check of what is new begins."""
+        """What was found so far, as text too; the check of what is new begins."""
         workspace.review.begin(workspace, sessions.checks)
         running = workspace.review.running  # before it is drawn: what is shown last is the end
         found = workspace.review.open_findings(workspace)

@@ -70,7 +70,7 @@ def build(sessions: Sessions) -> Results:
 
 
 def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
-    """Each image whole, what it is and what was said beneath; a click shows all that was said."""
+    """Each image whole, with its class and the answer beneath; a click shows all scores."""
     if not mistakes:
         return render.note("Not one of them was wrong.", "ok")
     cards = "".join(_mistake(each, i) for i, each in enumerate(mistakes[:GALLERY]))
@@ -78,7 +78,7 @@ def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
     shown = f"the {GALLERY} surest of them" if count > GALLERY else "the surest first"
     return (
         f"<p><small>{count} wrong answer{'s' * (count > 1)}, {shown}. Choose one to see all that "
-        f"it said, and why.</small></p><div class='fc-mistakes'>{cards}</div>"
+        f"it answered, and why.</small></p><div class='fc-mistakes'>{cards}</div>"
     )
 
 
@@ -92,7 +92,7 @@ def draw_why(workspace: Workspace, key: str) -> str:
     mistakes = model.evaluation.mistakes if model and model.evaluation else ()
     for number, mistake in enumerate(mistakes[:GALLERY]):
         if model is not None and _key(number) == key:
-            labels = (mistake.said.label, mistake.truth)
+            labels = (mistake.answer.label, mistake.truth)
             pixels = workspace.settings.max_pixels
             return heat.draw_heat(model.base, mistake.photo.path, labels, pixels)
     raise DataError("this model is not the current one any more; reload the page")
@@ -105,13 +105,15 @@ def _key(number: int) -> str:
 def _mistake(mistake: Mistake, number: int) -> str:
     image = f"<img src='{escape(render.address(mistake.photo.thumb))}' alt=''>"
     source, truth = escape(mistake.photo.source), escape(mistake.truth)
-    bars = "".join(render.bar(label, score) for label, score in mistake.said.top)
+    answer = mistake.answer
+    bars = "".join(render.bar(label, score) for label, score in answer.top)
     return (
         f"<button type='button' class='fc-mistake' popovertarget='{_key(number)}'>{image}"
-        f"<span>said <b>{escape(mistake.said.label)}</b> {render.percent(mistake.said.score)}<br>"
+        f"<span>answered <b>{escape(answer.label)}</b> {render.percent(answer.score)}<br>"
         f"is <b>{truth}</b></span></button>"
         f"<div popover id='{_key(number)}' class='fc-detail' role='dialog' aria-label='{source}'>"
-        f"{image}<p>{source} is <b>{truth}</b>. It said:</p>{bars}{heat.slot(_key(number))}</div>"
+        f"{image}<p>{source} is <b>{truth}</b>. It answered:</p>{bars}"
+        f"{heat.slot(_key(number))}</div>"
     )
 
 

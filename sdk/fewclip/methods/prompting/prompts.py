@@ -1,4 +1,4 @@
-"""Learned prompts and small nets: how they start and where they stand. No method, no towers."""
+"""Learned prompts and small nets: how they start and where they go. No method, no towers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ INIT_STD = 0.02
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepOptions(MethodOptions):
-    """Options of methods whose prompts stand at several blocks.
+    """Options of methods with prompts at several blocks.
 
     Attributes:
-        depth: prompts stand at the input of blocks 0 .. depth-1; one number for both towers, or
+        depth: prompts are inputs of blocks 0 .. depth-1; one number for both towers, or
             (image, text). A tower with fewer blocks has them at all of its blocks.
     """
 

@@ -136,7 +136,7 @@ class PromptSRC(CoOp):
 
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> list[float]:
-    """Weights of epochs 1 .. `epochs`, summing to 1; as a softmax, so that a mean far beyond the
+    """Weights of epochs 1 .. `epochs`, summing to 1; as a softmax, so a mean far beyond the
     last epoch does not underflow to 0 / 0."""
     at = torch.arange(1, epochs + 1, dtype=torch.float64)
     weights: list[float] = torch.softmax(-(((at - mean) / std) ** 2) / 2, 0).tolist()
