@@ -7,7 +7,7 @@ OUT ?= fewclip-demo
 TEST_JOBS ?= 2
 TEST_FLAGS ?= -n $(TEST_JOBS) --dist loadfile
 TEST_THREADS ?= 1
-# Photos that the project may not ship; they lie beside it where there are any.
+# Photos that the project may not ship; beside it, where there are any.
 BENCH_DATA ?= ../shared/data/cifar10-fewshot.tar
 
 VENV := .venv
@@ -53,11 +53,11 @@ lint: $(STAMP)  ## ruff, mypy, import contracts, spelling
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 
-format: $(STAMP)  ## let ruff mend what it can
+format: $(STAMP)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## what methods reach, parity of exports, strangers told: prints tables
+bench: $(STAMP)  ## what methods reach, parity of exports, OOD detection: prints tables
 	$(BIN)/fewclip bench base-to-new $(BENCH_DATA) --out out/bench
 	$(BIN)/python -m benchmarks.parity
 	$(BIN)/python -m benchmarks.unknown
