@@ -304,7 +304,7 @@ def _names(count: int) -> list[str]:
 
 def _plain(tuned: Any, method: str) -> Any:
     """The tests' implementation over the same parameters; it knows the prompt methods."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "sdk"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
     plain = importlib.import_module("plain")
     options = {**vars(tuned.options), "dept_weight": getattr(tuned, "dept_weight", None)}
     return plain.Plain(

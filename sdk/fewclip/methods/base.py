@@ -198,9 +198,13 @@ class Method(nn.Module):
             generator=generator,
             device=backbone.device,
         )
+        self.build_state()
 
     def build(self, generator: torch.Generator) -> None:
         """Make the method's own parameters, `generator` being the only source of their start."""
+
+    def build_state(self) -> None:
+        """Make what training keeps besides parameters; all of these, DePT's too, are there."""
 
     # ---- training ----------------------------------------------------------------------------
 

@@ -77,10 +77,12 @@ class PromptSRC(CoOp):
             image_depth, options.n_image_ctx, backbone.image_width, backbone, generator
         )
 
+    def build_state(self) -> None:
+        self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
+
     @torch.no_grad()
     def setup(self, phrases: Sequence[str]) -> None:
         super().setup(phrases)
-        self.average = {n: torch.zeros_like(p) for n, p in self.own_parameters().items()}
         templates = self.options.templates or imagenet_templates()
         frozen = []
         for template in templates:
