@@ -43,8 +43,8 @@ test: $(STAMP)  ## every test
 test-quick: $(STAMP)  ## the tests that take less than five seconds each
 	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS) -m "not slow"
 
-coverage: $(STAMP)  ## every test, with the share of lines they reach (slower; not part of CI)
-	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS) --cov --cov-report=term
+coverage: $(STAMP)  ## the quick tests, with the share of lines they reach (not part of CI)
+	$(TEST_ENV) $(BIN)/python -m pytest -q $(TEST_FLAGS) -m "not slow" --cov --cov-report=term
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, spelling
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.phrases = phrases
         self.options = options
 
-    def fit(self, X: Sequence[Any] | npt.NDArray[Any], y: Sequence[Any]) -> Self:
+    def fit(self, X: Sequence[Any] | npt.NDArray[Any], y: Sequence[Any] | npt.NDArray[Any]) -> Self:
         """Adapt to images `X` with labels `y`.
 
         Raises:

@@ -126,4 +126,5 @@ def test_readmes_commands_lead_from_photos_to_a_served_model_and_the_page(
     finally:
         page.terminate()
         page.wait(60)
-        page.stdout.close()
+        if page.stdout is not None:
+            page.stdout.close()

@@ -63,8 +63,10 @@ GOOD = Findings(
 def test_each_limit_lets_through_and_stops(
     precision: str, field: str, passes: float, fails: float, said: str
 ) -> None:
-    assert failures(dataclasses.replace(GOOD, **{field: passes}), precision) == ()
-    (failure,) = failures(dataclasses.replace(GOOD, **{field: fails}), precision)
+    changes: dict[str, Any] = {field: passes}
+    assert failures(dataclasses.replace(GOOD, **changes), precision) == ()
+    changes[field] = fails
+    (failure,) = failures(dataclasses.replace(GOOD, **changes), precision)
     assert said in failure
 
 
@@ -107,7 +109,7 @@ def test_logits_that_are_not_finite_differ_without_bound() -> None:
 
 def test_strangers_are_compared_at_the_threshold() -> None:
     trained = dataclasses.replace(CARD.head, columns=(0, 1, 2))
-    card = {"calibration": Calibration(threshold=2.0, n=9), "head": trained}
+    card: dict[str, Any] = {"calibration": Calibration(threshold=2.0, n=9), "head": trained}
     rows = [[1.0, 0, 0]] * 3
     ours = side(rows, [1.0, 3.0, 2.0005], **card)
     theirs = side(rows, [2.5, 3.0, 1.9995], **card)
@@ -223,7 +225,11 @@ def test_a_graph_that_onnx_runtime_refuses_fails_the_gate_in_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(exporter, "finish_graph", lambda *_: None)
-    spoiled(lambda image, text: image.write_bytes(b"no graph"))
+
+    def spoil(image: Path, text: Path) -> None:
+        image.write_bytes(b"no graph")
+
+    spoiled(spoil)
     with pytest.raises(GateError, match=r"ONNX Runtime failed on it .*image\.onnx"):
         trained.export_onnx(tmp_path / "out")
     assert os.listdir(tmp_path) == []
@@ -270,7 +276,12 @@ def test_the_other_side_needs_no_torch(
 ) -> None:
     replies: list[dict[str, Any]] = []
     ask = parity._run
-    monkeypatch.setattr(parity, "_run", lambda *a: replies.append(ask(*a)) or replies[-1])
+
+    def run(*arguments: Any) -> Any:
+        replies.append(ask(*arguments))
+        return replies[-1]
+
+    monkeypatch.setattr(parity, "_run", run)
     spoiled(lambda image, text: None)
     trained.export_onnx(tmp_path / "out")
     assert not replies[0]["torch"]
@@ -282,7 +293,7 @@ def test_the_other_side_needs_no_torch(
 def test_images_may_be_given(
     trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
 ) -> None:
-    from conftest import write_digits
+    from handwritten_digits import write_digits
 
     spoiled(lambda image, text: None)
     data = write_digits(tmp_path / "more", 60, 3)

@@ -129,6 +129,7 @@ def test_an_int8_export_that_the_gate_refuses_keeps_the_most_sensitive_products_
     before = onnx.load(folders["int8"] / "image.onnx").graph.node
     count = [sum(n.op_type == "MatMulInteger" for n in each) for each in (before, nodes)]
     assert count[0] - count[1] == kept
+    assert limits.difference is not None
     assert report.max_abs_diff <= limits.difference
     assert read_card(tmp_path / "rescued").export["float_products"] == list(report.float_products)
     OnnxClassifier(tmp_path / "rescued").predict(ood_images(tmp_path, 2))

@@ -56,7 +56,7 @@ def test_images_in_memory_become_files(own: list[Any], work: Path) -> None:
     path = own[0][0]
     with Image.open(path) as picture:
         picture.load()
-    forms = [Path(path).read_bytes(), picture, np.asarray(picture)]
+    forms: list[Any] = [Path(path).read_bytes(), picture, np.asarray(picture)]
     proof = gather([(form, "red") for form in forms], (), CARD, work, seed=0)
     for made in proof.paths[:3]:
         np.testing.assert_array_equal(np.asarray(load_image(made)), np.asarray(picture))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conftest import LABELS, write_digits
+from handwritten_digits import LABELS, write_digits
 
 FORMS = ("folder", "csv", "parquet-paths", "parquet-bytes", "arrow", "tar", "tgz", "datasets")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PHRASES, write_digits
+from handwritten_digits import PHRASES, write_digits
 
 import fewclip
 

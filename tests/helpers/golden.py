@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewclip import methods
 from fewclip.backbone import Backbone
 from fewclip.backbone.loading import wrap
+from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.training.loop import make_optimizer, train_step
 
@@ -107,16 +107,14 @@ def backbone(arch: dict[str, int]) -> Backbone:
 
 def make(name: str, meta: Any, **options: Any) -> Method:
     torch.manual_seed(0)
-    options = methods.make_options(name, options)
-    method = methods.build(
+    return registry.build(
         name,
         backbone(meta["arch"]),
-        options,
+        registry.make_options(name, options),
         template=meta["template"],
         phrases=meta["classes"],
         generator=torch.Generator().manual_seed(0),
     )
-    return method
 
 
 def start_as_official(method: Method, meta: Any, official: dict[str, str]) -> None:
@@ -135,10 +133,15 @@ class Run(NamedTuple):
     norms: dict[str, float]
 
 
+def _grad_norm(parameter: torch.nn.Parameter) -> float:
+    assert parameter.grad is not None
+    return float(parameter.grad.norm())
+
+
 def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> Run:
     """All steps through the trainer's step."""
     method.setup(meta["classes"])
-    optimizer = make_optimizer(method)
+    optimizer: torch.optim.SGD = make_optimizer(method)
     losses, terms = [], []
     norms: dict[str, float] = {}
     for step, labels in enumerate(arrays["labels"]):
@@ -146,7 +149,7 @@ def run(method: Method, arrays: dict[str, np.ndarray], meta: Any) -> Run:
             inputs = method.frozen_inputs(images(f"train{step}", len(labels)))
         found = train_step(method, optimizer, inputs, torch.from_numpy(labels))
         if step == 0:
-            norms = {n: float(p.grad.norm()) for n, p in method.trained_parameters().items()}
+            norms = {n: _grad_norm(p) for n, p in method.trained_parameters().items()}
         losses.append(sum(float(t) for t in found.values()))
         terms.append([float(t) for t in found.values()])
     return Run(np.array(losses), np.array(terms), norms)

@@ -43,7 +43,9 @@ def text(clip: Any, prompts: Sequence[str], levels: Sequence[Tensor] = ()) -> Te
         if 1 <= k < len(levels):
             x = overwrite(x, 1, levels[k])
         x = block(x, attn_mask=clip.attn_mask)
-    return clip.ln_final(x)[torch.arange(len(tokens)), tokens.argmax(-1)] @ clip.text_projection
+    x = clip.ln_final(x)[torch.arange(len(tokens)), tokens.argmax(-1)]
+    features: Tensor = x @ clip.text_projection
+    return features
 
 
 def image(clip: Any, pixels: Tensor, levels: Sequence[Tensor] = ()) -> Tensor:
@@ -59,7 +61,8 @@ def image(clip: Any, pixels: Tensor, levels: Sequence[Tensor] = ()) -> Tensor:
         if 1 <= k < len(levels):
             x = overwrite(x, x.shape[1] - len(levels[k]), levels[k])
         x = block(x)
-    return visual.ln_post(x)[:, 0] @ visual.proj
+    features: Tensor = visual.ln_post(x)[:, 0] @ visual.proj
+    return features
 
 
 def numbered(parameters: Parameters, prefix: str) -> list[Tensor]:
@@ -69,7 +72,8 @@ def numbered(parameters: Parameters, prefix: str) -> list[Tensor]:
 
 
 def cosine(v: Tensor, t: Tensor, clip: Any) -> Tensor:
-    return clip.logit_scale.exp() * F.normalize(v, dim=-1) @ F.normalize(t, dim=-1).T
+    scale: Tensor = clip.logit_scale.exp()
+    return scale * F.normalize(v, dim=-1) @ F.normalize(t, dim=-1).T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Plain:
         v = image(self.clip, pixels)
         if self.inner == "clip-adapter":
             hidden = (v @ self.p["adapter.0.weight"].T).relu()
-            ratio = self.options["ratio"]
+            ratio: float = self.options["ratio"]
             return ratio * (hidden @ self.p["adapter.2.weight"].T).relu() + (1 - ratio) * v
         return v
 
@@ -167,7 +171,7 @@ class Plain:
             ]
         )
         cat = rows @ self.p["dept.weight"].T + self.p["dept.bias"]
-        weight = self.options["dept_weight"]
+        weight: float = self.options["dept_weight"]
         doubled = torch.cat([labels, labels])
         return (1 - weight) * itm_loss + weight * F.cross_entropy(cat, doubled)
 
@@ -179,12 +183,14 @@ class Plain:
                 text(self.clip, [template.format(name) for name in names])
                 for template in self.options["templates"]
             ]
-            t0, v0 = sum(each) / len(each), image(self.clip, pixels)
+            t0, v0 = sum(each, torch.zeros(())) / len(each), image(self.clip, pixels)
         text_l1 = (F.normalize(t, dim=-1) - F.normalize(t0, dim=-1)).abs().mean()
         image_l1 = (F.normalize(v, dim=-1) - F.normalize(v0, dim=-1)).abs().mean()
         p0 = cosine(v0, t0, self.clip).softmax(-1)
         kl = (p0 * (p0.log() - itm.log_softmax(-1))).mean()
-        return self.options["text_weight"] * text_l1 + self.options["image_weight"] * image_l1 + kl
+        text_weight: float = self.options["text_weight"]
+        image_weight: float = self.options["image_weight"]
+        return text_weight * text_l1 + image_weight * image_l1 + kl
 
 
 def train(

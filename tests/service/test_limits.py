@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,7 +32,7 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=b"}
 @pytest.fixture(scope="module")
 def strict(exported: Path) -> Iterator[Server]:
     """Little room, little time, a token, one origin."""
-    room = {"queue": 2, "max_images": 2, "timeout": 0.7, "max_pixels": 50_000_000}
+    room: dict[str, Any] = {"queue": 2, "max_images": 2, "timeout": 0.7, "max_pixels": 50_000_000}
     with Server(exported, token=TOKEN, cors=ORIGIN, **room) as running:
         yield running
 
@@ -113,7 +114,7 @@ def test_no_address_is_fetched(client: httpx.Client) -> None:
                 {"content": url.encode(), "headers": {"content-type": "text/plain"}},
                 {"files": {"image": (url, url.encode())}},
             ):
-                assert 400 <= client.post(route, **request).status_code < 500  # type: ignore[arg-type]
+                assert 400 <= client.post(route, **request).status_code < 500
         with contextlib.suppress(TimeoutError):
             asked.append(listener.accept())
     assert asked == []
@@ -197,8 +198,8 @@ def test_the_token_is_asked_for(strict: Server, method: str, route: str) -> None
     basic = base64.b64encode(b"me:wrong").decode()
     for value in (None, "", "Bearer", "Bearer wrong", f"bearer {TOKEN}x", TOKEN, f"Basic {basic}",
                   "Basic !!", "Bearer \xff".encode("latin-1")):  # fmt: skip
-        headers = {} if value is None else {"authorization": value}
-        response = httpx.request(method, strict.url + route, headers=headers, timeout=30)  # type: ignore[arg-type]
+        headers: Any = {} if value is None else {"authorization": value}
+        response = httpx.request(method, strict.url + route, headers=headers, timeout=30)
         assert kind(response) == (401, "unauthorized")
         assert "www-authenticate" in response.headers
 

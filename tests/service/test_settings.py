@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_the_environment_carries_everything() -> None:
         {"queue": 3}, {"max_body": 1}, {"device": "tpu"}, {"token": "n\u00f6"}, {"poll": 0.0},
     ],
 )  # fmt: skip
-def test_values_out_of_range_are_named(bad: dict[str, object]) -> None:
+def test_values_out_of_range_are_named(bad: dict[str, Any]) -> None:
     name = next(iter(bad))
     with pytest.raises(OptionError, match="--" + name.replace("_", "-")):
         Settings(**bad)

@@ -191,13 +191,15 @@ class Method(nn.Module):
         self.n_classes = n_classes
         self.dept_weight: float | None = None if dept is None else dept.dept_weight
         self.build(generator)
-        self.dept = dept and DePTHead(
-            dept,
-            width=backbone.embed_dim,
-            n_classes=n_classes,
-            generator=generator,
-            device=backbone.device,
-        )
+        self.dept: DePTHead | None = None
+        if dept is not None:
+            self.dept = DePTHead(
+                dept,
+                width=backbone.embed_dim,
+                n_classes=n_classes,
+                generator=generator,
+                device=backbone.device,
+            )
         self.build_state()
 
     def build(self, generator: torch.Generator) -> None:
@@ -329,7 +331,10 @@ class Method(nn.Module):
 
     def cat_logits(self, image: Tensor, intermediate: Tensor | None = None) -> Tensor | None:
         """The head over the trained classes: (B, D), (B, 5 w) -> (B, n_classes); None for none."""
-        return None if self.dept is None else self.dept(image)
+        if self.dept is None:
+            return None
+        logits: Tensor = self.dept(image)
+        return logits
 
     def logits(
         self, image: Tensor, embeddings: ClassEmbeddings, intermediate: Tensor | None = None

@@ -83,7 +83,7 @@ def flag(name: str) -> str:
 
 def _parsed(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
     """Text -> the type of the field's default; anything else as it is."""
-    kind = type(field.default)
+    kind: Any = type(field.default)
     if not isinstance(value, str):
         return value
     if kind is tuple:

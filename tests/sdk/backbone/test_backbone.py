@@ -15,11 +15,11 @@ from tiny_backbone import config, write
 from torch import nn
 
 import fewclip
-from fewclip import methods
 from fewclip.backbone import Backbone, FeatureBackbone, why_features_only
 from fewclip.backbone.loading import load_backbone, wrap
 from fewclip.errors import BackboneError, ClassNameError
 from fewclip.hub import client
+from fewclip.methods import registry
 from fewclip.methods.base import Method
 
 PROMPTS = ["a photo of a cat.", "a blurry photo of the very long name", "x", "a photo of a dog."]
@@ -111,9 +111,10 @@ def test_tags_say_which_activation(name: str, quick: bool, monkeypatch: pytest.M
 
     def create(model: str, **options: Any) -> nn.Module:
         asked.update(options, model=model)
-        clip = CLIP(**config(quick_gelu=options["force_quick_gelu"]))
+        clip: Any = CLIP(**config(quick_gelu=options["force_quick_gelu"]))
         clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-        return clip.train()
+        trained: nn.Module = clip.train()
+        return trained
 
     monkeypatch.setattr(client, "weights_cached", lambda _: True)
     monkeypatch.setattr(open_clip, "create_model", create)
@@ -198,6 +199,7 @@ def test_folders_that_give_features_only(
         torch.testing.assert_close(texts, backbone.clip.encode_text(tokens), rtol=0, atol=0)
     assert backbone.logit_scale.shape == ()
     if "init_logit_bias" in changes:
+        assert backbone.logit_bias is not None
         assert float(backbone.logit_bias) == -10
 
 
@@ -234,10 +236,10 @@ class Towers(nn.Module):
 @pytest.mark.parametrize("name", ["coop", "maple+dept", "promptsrc", "vpt", "clip-adapter"])
 def test_batch_sizes_stay_dynamic_under_export(tmp_path: Path, name: str) -> None:
     backbone = load_backbone(write(tmp_path / "b", config()))
-    method = methods.build(
+    method = registry.build(
         name,
         backbone,
-        methods.make_options(name, {"n_ctx": 4} if name.startswith("coop") else {}),
+        registry.make_options(name, {"n_ctx": 4} if name.startswith("coop") else {}),
         template="a photo of a {}.",
         phrases=["cat", "dog"],
         generator=torch.Generator().manual_seed(0),

@@ -110,7 +110,7 @@ def test_passes_in_several_threads_keep_their_intermediate_features_apart(
 def test_methods_of_features_adapt_save_and_load(
     folders: dict[str, Path], tmp_path: Path, kind: str, method: str
 ) -> None:
-    options = {"epochs": 1} if "adapter" in method else {}
+    options: dict[str, Any] = {"epochs": 1} if "adapter" in method else {}
     clf = fewclip.adapt(
         photos(), method=method, backbone=folders[kind], shots=4, progress=False, **options
     )

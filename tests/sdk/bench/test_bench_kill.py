@@ -19,7 +19,7 @@ def accuracies(folder: Path) -> list[dict[str, Any]]:
     plain = json.loads((folder / "base-to-new.json").read_text())
     for row in plain["rows"]:
         del row["seconds"], row["peak_mb"]
-    return [plain["rows"], [[run["run"], run["scores"]] for run in plain["runs"]]]  # type: ignore[list-item]
+    return [plain["rows"], [[run["run"], run["scores"]] for run in plain["runs"]]]
 
 
 @pytest.mark.slow

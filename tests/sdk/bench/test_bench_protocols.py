@@ -17,7 +17,7 @@ from fewclip.bench.sweep import Job, Sweep, accuracy, learn
 from fewclip.errors import DataError, OptionError
 
 NAMES = ["red", "ant", "moth", "bee", "fly"]
-FAST = {"device": "cpu", "epochs": 1}
+FAST: dict[str, Any] = {"device": "cpu", "epochs": 1}
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from bulk_data import FORMS, add, write_source
-from conftest import LABELS, write_digits
 from exports import exported_model
+from handwritten_digits import LABELS, write_digits
 
 from fewclip import bulk
 from fewclip.bulk import sources

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -19,8 +20,8 @@ from typing import Any
 
 import pytest
 from bulk_data import write_source
-from conftest import LABELS, write_digits
 from exports import exported_model
+from handwritten_digits import LABELS, write_digits
 
 from fewclip import bulk
 from fewclip.bulk.ray_engine import Actors
@@ -43,17 +44,17 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="fcr", dir="/tmp")
-    memory = {"object_store_memory": 150 << 20}
+    memory: dict[str, Any] = {"object_store_memory": 150 << 20}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         head = {"num_cpus": 2, "include_dashboard": False, **memory}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.add_node(num_cpus=2, **memory)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield cluster
         ray.shutdown()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     # Threads of Ray in this process go on logging there.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_digits
 from exports import exported_model, saved_model
+from handwritten_digits import write_digits
 from PIL import Image
 
 import fewclip
@@ -61,7 +61,9 @@ def test_images_may_come_in_any_form(classifier: BaseClassifier, paths: list[Pat
 
 def test_no_images_are_no_answers(classifier: BaseClassifier) -> None:
     size = classifier.card.preprocessing.size
-    for form in ([], (), np.zeros((0, 5, 5, 3), np.uint8), np.zeros((0, 3, size, size), "f4")):
+    arrays = np.zeros((0, 5, 5, 3), np.uint8), np.zeros((0, 3, size, size), np.float32)
+    forms: list[Any] = [[], (), *arrays]
+    for form in forms:
         assert classifier.predict(form) == []
         assert classifier.predict_proba(form).shape == (0, 3)
         assert classifier.embed(form).shape == (0, 256)

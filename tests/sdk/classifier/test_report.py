@@ -129,7 +129,9 @@ def test_save_writes_json_and_two_pictures(tmp_path: Path, classes: tuple[str, .
         with Image.open(saved / name) as picture:
             assert picture.format == "PNG"
             assert min(picture.size) >= 300
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
+            colours = picture.convert("RGB").getcolors(1 << 24)
+            assert colours is not None
+            assert len(colours) > 10
 
 
 def test_save_with_two_hundred_classes(tmp_path: Path) -> None:

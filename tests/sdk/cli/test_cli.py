@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LABELS
+from handwritten_digits import LABELS
 from safetensors.numpy import load_file
 
 import fewclip

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from fewclip.data import (
     read_labelled,
 )
 from fewclip.errors import ClassNameError, DataError, ImageError
+from fewclip.images import load_image
 
 SPEC = Preprocess(size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -60,7 +62,7 @@ def test_all_forms_hold_the_same_pictures_and_give_the_same_split(photos: Path) 
         rows = csv.writer(file)
         rows.writerow(["image_path", "label"])
         rows.writerows([p.relative_to(photos.parent).as_posix(), p.parent.name] for p in paths)
-    forms = {
+    forms: dict[str, Any] = {
         "text": str(photos),
         "folder": photos,
         "csv": table,
@@ -302,7 +304,7 @@ def test_the_pixel_store_decodes_once_within_its_budget(photos: Path) -> None:
     store = PixelStore(items, SPEC, budget_bytes=2 * one + 1)
     assert len(store) == 25
     kept = [store.get(i) for i in range(4)]
-    np.testing.assert_array_equal(kept[3], np.asarray(Image.open(items[3].image)))
+    np.testing.assert_array_equal(kept[3], np.asarray(load_image(items[3].image)))
     assert [store.get(i) is kept[i] for i in range(4)] == [True, True, False, False]
     with pytest.raises(ValueError, match="read-only"):
         kept[0][0, 0, 0] = 0

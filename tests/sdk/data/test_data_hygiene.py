@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -343,9 +344,11 @@ def test_a_name_that_is_no_text(photos: Path) -> None:
 
 def test_images_in_memory_are_named_by_their_place() -> None:
     good = [picture(str(i)) for i in range(4)]
-    pool = read({"cat": [good[0], b"text", "gone.png"], "dog": [good[1], np.zeros((2, 2))]})
+    bad: Any = np.zeros((2, 2))
+    pool = read({"cat": [good[0], b"text", "gone.png"], "dog": [good[1], bad]})
     found = reasons(pool)
     assert list(found) == ["cat[1]", "cat[2] (gone.png)", "dog[1]"]
     assert "RGB uint8" in found["dog[1]"]
-    pool = read([(good[2], "cat"), (good[3], "dog"), (None, "dog")])
+    bad = None
+    pool = read([(good[2], "cat"), (good[3], "dog"), (bad, "dog")])
     assert "not an image" in reasons(pool)["item 2"]

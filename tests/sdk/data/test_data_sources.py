@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from bulk_data import write_source
-from conftest import LABELS, write_digits
 from exports import exported_model
+from handwritten_digits import LABELS, write_digits
 
 from fewclip.data import read, read_labelled, scan
 from fewclip.errors import DataError

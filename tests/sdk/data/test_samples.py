@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_light_and_colour_do_not_tell_the_label() -> None:
 def test_every_defect_can_be_seen_at_the_backbones_size() -> None:
     """Steepest edges in 64 x 64 pixels: a defect has some that no sound surface has."""
 
-    def edges(label: str) -> np.ndarray:
+    def edges(label: str) -> Any:
         images = [surfaces.draw(label, s).convert("L").resize((64, 64)) for s in range(30)]
         grey = np.array([np.asarray(image, dtype=float) / 255 for image in images])
         steepness = np.hypot(*np.gradient(grey, axis=(1, 2)))  # (30, 64, 64)

@@ -74,8 +74,9 @@ def test_formats_with_metadata_are_read(kind: str) -> None:
     exif[0x0112] = 6
     more: dict[str, object] = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF") else {}
     if kind == "PNG":
-        more["pnginfo"] = PngImagePlugin.PngInfo()
-        more["pnginfo"].add_itxt("XML:com.adobe.xmp", "<x/>" * 1000, zip=True)
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", "<x/>" * 1000, zip=True)
+        more["pnginfo"] = info
     if kind == "GIF":
         more["comment"] = b"made by hand " * 100
     file = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import struct
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from fewclip.contract import Preprocess
 from fewclip.errors import ImageError, ImageTooLargeError, OptionError
 from fewclip.images import MAX_ASPECT
+from fewclip.images import Image as AnyImage
 from fewclip.preprocess import (
     augment,
     load_image,
@@ -34,8 +37,8 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 SIZES = [(64, 64), (1, 1), (3, 2), (63, 65), (65, 64), (101, 67), (67, 101), (640, 479), (7, 333)]
 
 
-def make_spec(**changes: object) -> Preprocess:
-    return Preprocess(**{"size": 64, "mean": MEAN, "std": STD, **changes})
+def make_spec(**changes: Any) -> Preprocess:
+    return dataclasses.replace(Preprocess(size=64, mean=MEAN, std=STD), **changes)
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -76,7 +79,9 @@ def test_every_form_of_one_image_gives_the_same_input(tmp_path: Path) -> None:
     pixels = noise(90, 70)
     path = tmp_path / "ä picture.png"
     Image.fromarray(pixels).save(path)
-    forms = [str(path), path, path.read_bytes(), Image.open(path), pixels, pixels[:, ::-1][:, ::-1]]
+    mirrored_twice = pixels[:, ::-1][:, ::-1]
+    forms: list[AnyImage] = [str(path), path, path.read_bytes(), Image.open(path)]
+    forms += [pixels, mirrored_twice]
     batch = preprocess(forms, make_spec(), workers=3)
     assert batch.shape == (len(forms), 3, 64, 64)
     np.testing.assert_array_equal(batch, np.broadcast_to(batch[:1], batch.shape))
@@ -123,12 +128,13 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for kind, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 100, "subsampling": 0},
         "PNG": {},
         "WEBP": {"lossless": True},
         "TIFF": {},
-    }.items():
+    }
+    for kind, options in kinds.items():
         file = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
         seen = np.asarray(load_image(file))
         np.testing.assert_allclose(seen, upright, atol=3 if kind == "JPEG" else 0, err_msg=kind)
@@ -274,11 +280,12 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["bytes", "array", "PIL image"])
 def test_the_limit_of_pixels_is_the_callers(form: str) -> None:
     pixels = noise(30, 20)
-    image = {
+    forms: dict[str, AnyImage] = {
         "bytes": encoded(Image.fromarray(pixels)),
         "array": pixels,
         "PIL image": Image.fromarray(pixels),
-    }[form]
+    }
+    image = forms[form]
     assert load_image(image, max_pixels=600).size == (30, 20)
     with pytest.raises(ImageTooLargeError, match="30 x 20 pixels, more than the 599 allowed"):
         load_image(image, max_pixels=599)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PHRASES
+from handwritten_digits import PHRASES
 
 import fewclip
 from fewclip.heads import head_features

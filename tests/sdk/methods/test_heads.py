@@ -129,7 +129,8 @@ def test_a_dozen_images_do_not_hand_the_answer_to_a_text_that_knows_nothing() ->
         x, labels = draw(n=4, width=60, seed=seed)
         itm = rng.standard_normal((12, 3)).astype(np.float32)
         sample = FeatureSample(x[:, None].astype(np.float32), None, labels, itm)
-        weights.append(fit_stacked(sample, 3, lambda *a: [fit_gda(*a, 3)], rng).weight)
+        fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
+        weights.append(fitted.weight)
     assert min(weights) > 0.5
 
 

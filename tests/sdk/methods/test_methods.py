@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewclip import methods
 from fewclip.backbone import Backbone, load_backbone
 from fewclip.errors import ClassNameError, OptionError, StoppedError
+from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.prompting.promptsrc import PromptSRC, gaussian_weights, imagenet_templates
 from fewclip.methods.skip_tuning import class_mask
@@ -71,10 +71,10 @@ def build(name: str, seed: int = 0, backbone: Backbone | None = None, **options:
     context = {"n_ctx": 4} if name.startswith("coop") else {}
     small = {} if name.startswith("cocoop") else {"batch_size": 2}
     training = {"warmup_epochs": 0, "epochs": 3, **small} if name != "zero-shot" else {}
-    return methods.build(
+    return registry.build(
         name,
         backbone or copy.deepcopy(loaded("micro")),
-        methods.make_options(name, {**training, **own, **context, **options}),
+        registry.make_options(name, {**training, **own, **context, **options}),
         template="a photo of {}.",
         phrases=NAMES,
         generator=torch.Generator().manual_seed(seed),
@@ -116,12 +116,12 @@ def logits_of(method: Method, pixels: Tensor, names: list[str]) -> list[Tensor]:
 
 
 def test_the_list_of_methods() -> None:
-    assert methods.list_methods() == ALL
-    assert methods.resolve("dept") == "kgcoop+dept"
-    assert all(methods.describe(name).endswith(".") for name in ALL)
-    assert methods.describe("vpt+dept").endswith("With DePT.")
+    assert registry.list_methods() == ALL
+    assert registry.resolve("dept") == "kgcoop+dept"
+    assert all(registry.describe(name).endswith(".") for name in ALL)
+    assert registry.describe("vpt+dept").endswith("With DePT.")
     with pytest.raises(OptionError, match="skip-tuning"):
-        methods.resolve("skip-tuning+dept")
+        registry.resolve("skip-tuning+dept")
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in UNTRAINED])
@@ -164,7 +164,7 @@ def test_a_method_learns_and_comes_back(
 @pytest.mark.parametrize("name", ["cocoop+dept", "maple+dept", "promptsrc"])
 def test_a_stopped_run_ends_the_same(name: str, pictures: TrainingSet, tmp_path: Path) -> None:
     """To the bit, PromptSRC's running average included."""
-    averaging = {"average_mean": 2.0} if name == "promptsrc" else {}
+    averaging: dict[str, Any] = {"average_mean": 2.0} if name == "promptsrc" else {}
     steps = 6 if name.startswith("cocoop") else 3
 
     def run(**settings: Any) -> dict[str, Tensor]:
@@ -305,7 +305,7 @@ def test_cocoop_says_that_its_text_depends_on_the_image() -> None:
 )
 def test_wrong_options_are_named(name: str, options: dict[str, Any], word: str) -> None:
     with pytest.raises(OptionError, match=word):
-        methods.make_options(name, options)
+        registry.make_options(name, options)
 
 
 @pytest.mark.parametrize("name", ["coop", "maple", "promptsrc", "vpt"])
@@ -328,7 +328,7 @@ def test_a_value_of_the_wrong_type_is_refused(
     method: str, option: dict[str, object], wanted: str
 ) -> None:
     with pytest.raises(OptionError, match=re.escape(wanted)):
-        methods.make_options(method, option)
+        registry.make_options(method, option)
 
 
 def test_a_top_ratio_of_one_keeps_every_class_whatever_max_top_says() -> None:
@@ -339,8 +339,8 @@ def test_a_top_ratio_of_one_keeps_every_class_whatever_max_top_says() -> None:
 
 def test_promptsrcs_average_covers_depts_head() -> None:
     backbone = load_backbone("micro")
-    options = methods.make_options("promptsrc+dept", {"epochs": 2, "average_mean": 1.0})
-    method = methods.build(
+    options = registry.make_options("promptsrc+dept", {"epochs": 2, "average_mean": 1.0})
+    method = registry.build(
         "promptsrc+dept",
         backbone,
         options,
@@ -366,10 +366,10 @@ def test_promptsrcs_average_covers_depts_head() -> None:
 def test_depts_own_rate_may_differ_from_the_methods() -> None:
     rates = {}
     for given in (None, 0.016):
-        method = methods.build(
+        method = registry.build(
             "kgcoop+dept",
             load_backbone("micro"),
-            methods.make_options("kgcoop+dept", {"lr": 0.002, "dept_lr": given}),
+            registry.make_options("kgcoop+dept", {"lr": 0.002, "dept_lr": given}),
             template="a photo of a {}.",
             phrases=["cat", "dog"],
             generator=torch.Generator().manual_seed(0),

@@ -174,7 +174,7 @@ def test_killed_at_any_line_nothing_half_written_is_loadable(
     tmp_path: Path, overwrite: bool
 ) -> None:
     """A child process kills itself with SIGKILL at each line of fewclip.artifact in turn."""
-    script = Path(__file__).parents[1] / "kill_while_writing.py"
+    script = Path(__file__).parents[2] / "helpers" / "kill_while_writing.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(int(overwrite))],
         capture_output=True,

@@ -44,7 +44,12 @@ class Example:
             raise ArtifactError("side must be 1 or more")
 
 
-GOOD = {"side": 2, "pair": [1, 2.5], "facts": {"n": 1, "more": [None]}, "counts": {"a": [1]}}
+GOOD: dict[str, Any] = {
+    "side": 2,
+    "pair": [1, 2.5],
+    "facts": {"n": 1, "more": [None]},
+    "counts": {"a": [1]},
+}
 
 
 def test_a_dataclass_is_read_by_its_own_annotations() -> None:

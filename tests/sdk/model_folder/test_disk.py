@@ -14,6 +14,7 @@ import pytest
 import fewclip
 from fewclip import artifact
 from fewclip.cli import main
+from fewclip.contract import Card
 from fewclip.errors import InputError
 
 
@@ -87,7 +88,7 @@ def test_export_leaves_nothing(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_whatever_the_disk_says_is_an_input_error(tmp_path: Path, number: int) -> None:
-    def fill(folder: Path) -> artifact.Card:
+    def fill(folder: Path) -> Card:
         (folder / "half").write_text("half")
         raise OSError(number, os.strerror(number))
 

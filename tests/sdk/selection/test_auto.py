@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PHRASES
+from handwritten_digits import PHRASES
 
 import fewclip
 from fewclip.cli import main

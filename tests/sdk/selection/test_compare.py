@@ -136,11 +136,12 @@ def test_test_images_are_left_for_the_last_check(tmp_path: Path) -> None:
 
 
 def test_wrong_words(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong in (
+    settings: tuple[dict[str, Any], ...] = (
         {"budget": 0}, {"folds": 1}, {"methods": []}, {"template": "no braces"}, {"engine": "spark"}
-    ):  # fmt: skip
+    )  # fmt: skip
+    for wrong in settings:
         with pytest.raises(OptionError):
-            compare(own, **wrong)  # type: ignore[arg-type]
+            compare(own, **wrong)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"fewclip\[train\]"):
         compare(own)

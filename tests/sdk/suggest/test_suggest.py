@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 import fewclip
 from fewclip.cli import main
 from fewclip.errors import ImageError, OptionError
+from fewclip.images import Image as AnyImage
 from fewclip.runtime import OnnxClassifier
 from fewclip.samples import digits
 from fewclip.suggest.choice import RIDGE, centred, design
@@ -77,7 +78,7 @@ def test_no_picture_twice_and_none_that_was_learned(photos: Path) -> None:
     clf = fewclip.adapt(photos, method="gda", val=0, device="cpu", progress=False)
     learned = [saved_again(digits.draw(label, i)) for label in LABELS for i in range(4)]
     new = [digits.draw(label, 60 + i) for label in LABELS for i in range(10)]
-    pool = [*learned, *new, *map(saved_again, new)]
+    pool: list[AnyImage] = [*learned, *new, *map(saved_again, new)]
     found = clf.suggest(pool, n=len(pool))
     at = [next(i for i, image in enumerate(pool) if image is each.image) for each in found]
     assert min(at) >= len(learned)

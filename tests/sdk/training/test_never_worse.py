@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from fewclip.methods import make_options
 from fewclip.preprocess import AUGMENTATIONS
 from fewclip.readme import model_card
 
-HUGE = {"image_lr": 1e9, "text_lr": 1e9, "warmup_epochs": 0}
+HUGE: dict[str, Any] = {"image_lr": 1e9, "text_lr": 1e9, "warmup_epochs": 0}
 
 
 @pytest.mark.parametrize("name", list(AUGMENTATIONS))

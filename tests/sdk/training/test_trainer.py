@@ -185,8 +185,11 @@ def test_the_update_inside_backward_is_torchs_own_to_the_bit(
     name: str, pictures: TrainingSet
 ) -> None:
     ours, plain = untrained(name), untrained(name)
-    fused = functools.partial(torch.optim.SGD, fused=True)
-    optimizers = make_optimizer(ours, SGDInBackward), make_optimizer(plain, fused)
+    fused: Any = functools.partial(torch.optim.SGD, fused=True)
+    optimizers: tuple[SGDInBackward, torch.optim.SGD] = (
+        make_optimizer(ours, SGDInBackward),
+        make_optimizer(plain, fused),
+    )
     labels = torch.tensor([0, 1, 2, 0])
     with torch.no_grad():
         inputs = plain.frozen_inputs(pictures.views(range(4), seed=0, epoch=0))
