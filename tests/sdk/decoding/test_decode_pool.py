@@ -133,14 +133,14 @@ def test_of_too_many_slow_images_the_first_is_told_to_come_again(
     slow = attack.jpeg_of_many_scans(90, 2500)
     found: list[BaseException] = []
 
-    def ask() -> None:
+    def ask(pool: DecodePool) -> None:
         try:
             pool.decode(slow, crop=SPEC)
         except FewclipError as error:
             found.append(error)
 
     with DecodePool(3, seconds=60) as pool:
-        threads = [threading.Thread(target=ask) for _ in range(3)]
+        threads = [threading.Thread(target=ask, args=(pool,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         while not found and any(thread.is_alive() for thread in threads):
