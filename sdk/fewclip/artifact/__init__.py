@@ -5,7 +5,12 @@ every other file and of itself, so whatever is loaded is exactly what was writte
 """
 
 from fewclip.artifact.card_file import CARD_DIGEST, card_digest, now_utc, read_card, sha256_file
-from fewclip.artifact.whole_folder import DISK_REFUSES, check_target, write_folder
+from fewclip.artifact.whole_folder import (
+    DISK_REFUSES,
+    check_target,
+    sync_path,
+    write_folder,
+)
 
 __all__ = [
     "CARD_DIGEST",
@@ -15,5 +20,6 @@ __all__ = [
     "now_utc",
     "read_card",
     "sha256_file",
+    "sync_path",
     "write_folder",
 ]

@@ -159,10 +159,11 @@ def _locked(folder: Path) -> Iterator[None]:
 def _sync(folder: Path) -> None:
     """Bring the files, then the folder that names them, to the disk."""
     for path in [*sorted(folder.iterdir()), folder]:
-        _fsync(path)
+        sync_path(path)
 
 
-def _fsync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     if sys.platform == "win32":  # there a folder cannot be opened, nor a reader's file synced
         return
     handle = os.open(path, os.O_RDONLY)
@@ -187,7 +188,7 @@ def _move_into_place(temporary: Path, place: Path, *, overwrite: bool) -> None:
         if sys.platform == "win32" and place.exists():  # there a rename replaces no folder
             place.rmdir()
         os.rename(temporary, place)
-    _fsync(place.parent)
+    sync_path(place.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from fewclip.artifact import sync_path
 from fewclip.bulk.row import Csv, Format, JsonLines, Parquet, Row
 from fewclip.bulk.sinks import (
     RUN_FILE,
@@ -154,7 +155,7 @@ class FileOutput(Output):
             yield file
             _sync(file)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_path(path.parent)
 
 
 def _format(path: Path, top_k: int) -> Format:
@@ -194,13 +195,3 @@ def _locked_file(path: Path, out: Path) -> IO[str]:
 def _sync(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # there a folder cannot be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

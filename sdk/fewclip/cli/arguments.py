@@ -56,6 +56,13 @@ def adapt_settings(arguments: Arguments) -> dict[str, Any]:
     }
 
 
+def model_arguments(parser: Parser) -> None:
+    """A model of either kind, and how to report on it; see `model_folder.opening`."""
+    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
+    json_flag(parser)
+    download_flag(parser)
+
+
 def download_flag(parser: Parser) -> None:
     parser.add_argument(
         "--allow-download",

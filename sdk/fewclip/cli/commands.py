@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewclip.cli.arguments import Arguments, Parser, download_flag, json_flag, print_json
+from fewclip.cli.arguments import (
+    Arguments,
+    Parser,
+    download_flag,
+    json_flag,
+    model_arguments,
+    print_json,
+)
 
 if TYPE_CHECKING:
     pass
@@ -24,11 +31,9 @@ def fetch_backbone(path: str) -> None:
 
 
 def evaluate_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
+    model_arguments(parser)
     parser.add_argument("data", help="labelled images, in any form that adapt takes")
     parser.add_argument("--out", help="write report.json and pictures into this folder")
-    json_flag(parser)
-    download_flag(parser)
 
 
 def evaluate(arguments: Arguments) -> int:
@@ -125,13 +130,11 @@ def export(arguments: Arguments) -> int:
 
 
 def push_arguments(parser: Parser) -> None:
-    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
+    model_arguments(parser)
     parser.add_argument(
         "repo", metavar="OWNER/NAME", help="where to, also as hf://owner/name; made if missing"
     )
     parser.add_argument("--private", action="store_true", help="of a repository that is made now")
-    json_flag(parser)
-    download_flag(parser)
 
 
 def push(arguments: Arguments) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewclip.cli.arguments import download_flag, json_flag, one_line, print_json
+from fewclip.cli.arguments import json_flag, model_arguments, one_line, print_json
 from fewclip.errors import DataError, ImageError, OptionError
 
 Parser = argparse.ArgumentParser
@@ -50,7 +50,7 @@ def check(arguments: Arguments) -> int:
 
 def explain_arguments(parser: Parser) -> None:
     """Add what `explain` reads."""
-    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
+    model_arguments(parser)
     parser.add_argument("image", help="a photo")
     parser.add_argument(
         "--out", required=True, metavar="PNG", help="write the photo under its heat map"
@@ -59,8 +59,6 @@ def explain_arguments(parser: Parser) -> None:
         "--label", metavar="L", help="explain this class, also a new name; default: the answer"
     )
     parser.add_argument("--contrast", metavar="L", help="explain why the label rather than this")
-    json_flag(parser)
-    download_flag(parser)
 
 
 def explain(arguments: Arguments) -> int:
@@ -91,11 +89,9 @@ def explain(arguments: Arguments) -> int:
 
 def suggest_arguments(parser: Parser) -> None:
     """Add what `suggest` reads."""
-    parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
+    model_arguments(parser)
     parser.add_argument("folder", help="a folder of unlabelled images, sub-folders included")
     parser.add_argument("--n", type=int, default=20, metavar="N", help="how many to name")
-    json_flag(parser)
-    download_flag(parser)
 
 
 def suggest(arguments: Arguments) -> int:
