@@ -232,13 +232,13 @@ def test_plain_text_has_the_key_that_the_tokenizer_would_give() -> None:
 
 def test_twenty_thousand_names_take_no_time() -> None:
     names = {f"class_{i}": f"thing number {i}" for i in range(20_000)}
-    begin = time.perf_counter()
+    begin = time.process_time()
     big = with_classes(card(), names)
     big = add_classes(big, ["one more"])
     big = remove_classes(big, list(names)[1:])
     big = add_classes(big, list(names)[1:])
     rename_classes(big, {name: f"new {name}" for name in names})
-    assert time.perf_counter() - begin < 3, "five edits of 20,000 classes"
+    assert time.process_time() - begin < 3, "five edits of 20,000 classes"
     assert len(big.classes) == 20_001
 
 
