@@ -68,7 +68,8 @@ def test_every_setting_has_a_flag() -> None:
     app_arguments(parser)
     told = parser.format_help()
     assert "--max-total-bytes" in told
-    assert vars(parser.parse_args(["--max-pixels", "5", "--port", "1"]))["max_pixels"] == 5
+    given = vars(parser.parse_args(["--max-pixels", "5", "--port", "1"]))
+    assert Settings.read({"max_pixels": given["max_pixels"]}, {}).max_pixels == 5
 
 
 # ---- sessions ------------------------------------------------------------------------------------
