@@ -84,7 +84,7 @@ def test_table_names_classes_mistakes_and_what_was_skipped() -> None:
     text = str(report)
     assert "accuracy 66.7%" in text
     assert "6 images" in text
-    assert "1 files were not judged" in text
+    assert "1 files were not evaluated" in text
     assert "zero for one (2)" in text
     assert len([line for line in text.splitlines() if line.startswith(("zero", "one", "two"))]) == 3
 
