@@ -33,10 +33,11 @@ def clusters() -> np.ndarray:
     rng = np.random.default_rng(0)
     centres = np.eye(4, 16)
     counts = (30, 10, 4, 1)
-    found = np.concatenate(
+    found: np.ndarray = np.concatenate(
         [c + 0.03 * rng.normal(size=(n, 16)) for c, n in zip(centres, counts, strict=True)]
     ).astype(np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    unit: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def test_the_largest_unlabelled_bunch_comes_first() -> None:
