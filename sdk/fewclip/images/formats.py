@@ -43,7 +43,9 @@ def unidentified(file: IO[bytes]) -> str:
     file.seek(0)
     if file.read(12)[4:] in _HEIC:
         return "a HEIC photo; save it as JPEG, or pip install pillow-heif to have it read"
-    return f"not an image ({', '.join(formats_of())} are read)"
+    # HEIF also where no photo has asked for it yet: every process says the same.
+    read = {*PILImage.OPEN, *(["HEIF"] if _has_heif() else [])}
+    return f"not an image ({', '.join(name for name in _allowed() if name in read)} are read)"
 
 
 @functools.cache
@@ -72,9 +74,14 @@ def _register_plugins() -> None:
 
 
 @functools.cache
+def _has_heif() -> bool:
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+@functools.cache
 def _register_heif() -> None:
     """Let pillow-heif, where it is installed, read HEIC photos."""
-    if importlib.util.find_spec("pillow_heif") is not None:
+    if _has_heif():
         import pillow_heif
 
         pillow_heif.register_heif_opener()

@@ -122,8 +122,13 @@ def test_a_heic_photo_is_read_where_pillow_heif_is_installed() -> None:
     file = io.BytesIO()
     heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(file)
     code = (
-        "import sys; from fewclip.images import load_image\n"
-        "print(load_image(sys.stdin.buffer.read()).size)"
+        "import sys; from fewclip.errors import ImageError; from fewclip.images import load_image\n"
+        "def refused():\n"
+        "    try: load_image(b'no image')\n"
+        "    except ImageError as error: return str(error)\n"
+        "before = refused()\n"
+        "print(load_image(sys.stdin.buffer.read()).size)\n"
+        "print('HEIF' in before, before == refused())"
     )
     done = subprocess.run([sys.executable, "-c", code], input=file.getvalue(), capture_output=True)
-    assert done.stdout == b"(64, 48)\n", done.stderr
+    assert done.stdout == b"(64, 48)\nTrue True\n", done.stderr
