@@ -30,13 +30,13 @@ from fewclip.bulk.sources import Record
 from fewclip.contract import Card
 from fewclip.errors import DataError, InputError, OptionError
 from fewclip.hub import local_folder
-from fewclip.images import image_suffixes, load_image
+from fewclip.images import load_image
 from fewclip.system.extras import require
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-READ_CPUS = 0.25  # of a reading task, which mostly waits
+READ_CPUS = 0.2  # of a reading task, which mostly waits
 _BLOCKS = 2000  # most blocks that the list of shards is cut into
 
 
@@ -135,7 +135,10 @@ def rows(
 def _dataset(ray: Any, shards: Sequence[Pending], files: Any, top_k: int, pool: Actors) -> Any:
     packed = [{"pending": pickle.dumps(each)} for each in shards]
     listed = ray.data.from_items(packed, override_num_blocks=min(len(packed), _BLOCKS))
-    images = listed.map_batches(_read, batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS)
+    # Ray runs tasks of the actors' very share within the actors, where images that come from afar
+    # would be fetched one by one while the model waits.
+    share = READ_CPUS if pool.cpus != READ_CPUS else READ_CPUS / 2
+    images = listed.map_batches(_read, batch_size=1, batch_format="pyarrow", num_cpus=share)
     # Lost tasks and actors are repeated without limit; that is Ray Data's default.
     return images.map_batches(
         _Predictor,
@@ -245,7 +248,6 @@ class _Predictor:
             for name, content in ray.get(files).items():
                 (Path(folder) / name).write_bytes(content)
             self._model = OnnxClassifier(folder, threads=threads, workers=threads)
-        image_suffixes()  # registers what the caller's process has registered for its sources
         self._top_k = top_k
         self._pool = ThreadPoolExecutor(threads, "decode")
 

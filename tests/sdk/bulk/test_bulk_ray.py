@@ -24,7 +24,9 @@ from exports import exported_model
 from handwritten_digits import LABELS, write_digits
 
 from fewclip import bulk
+from fewclip.bulk import ray_engine, sources
 from fewclip.bulk.ray_engine import Actors
+from fewclip.bulk.resume import Pending
 from fewclip.errors import InputError, MissingExtraError, OptionError
 
 # Ray warns of its own future, and leaves sockets and files to the garbage collector.
@@ -105,8 +107,8 @@ def test_rows_equal_the_local_ones_though_an_actor_and_a_node_die(
 
     lists = sorted(table.glob("*.csv"))
     (tmp_path / "more").mkdir()
-    sources = [*lists, write_source(tmp_path / "more", "tar")]
-    bulk.predict(model, sources, tmp_path / "local.jsonl", progress=False)
+    given = [*lists, write_source(tmp_path / "more", "tar")]
+    bulk.predict(model, given, tmp_path / "local.jsonl", progress=False)
     local = rows_of(tmp_path / "local.jsonl")
     assert sum(row["error"] is not None for row in local) == 2 * len(lists)
 
@@ -128,7 +130,7 @@ def test_rows_equal_the_local_ones_though_an_actor_and_a_node_die(
     thread.start()
     out = tmp_path / "ray.jsonl"
     actors = Actors(count=2, batch_size=8)
-    summary = bulk.predict(model, sources, out, engine="ray", actors=actors, progress=False)
+    summary = bulk.predict(model, given, out, engine="ray", actors=actors, progress=False)
     thread.join(30)
     cluster.add_node(num_cpus=2, object_store_memory=150 << 20)
     assert killed == ["actor", "node"]
@@ -136,7 +138,7 @@ def test_rows_equal_the_local_ones_though_an_actor_and_a_node_die(
     assert_same(rows_of(out), local)
 
     begin = time.monotonic()
-    again = bulk.predict(model, sources, out, engine="ray", progress=False)
+    again = bulk.predict(model, given, out, engine="ray", progress=False)
     assert (again.rows, again.done) == (0, len(local))
     assert time.monotonic() - begin < 5
     assert ray.is_initialized()  # a cluster of others is left as it was
@@ -157,6 +159,21 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
     found, expected = (pq.read_table(tmp_path / name).to_pylist() for name in ("cut", "local"))
     assert_same(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpus", [Actors().cpus, ray_engine.READ_CPUS])
+def test_images_are_read_outside_the_actors(
+    cluster: Any, cpus: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    shards = [Pending(shard) for shard in sources.shards([write_source(tmp_path, "tar")])]
+    pool = Actors(count=2, cpus=cpus).fitted(4, 0)
+    ray_engine._dataset(ray, shards, None, 5, pool).explain()
+    plan = capsys.readouterr().out.split("Physical Plan (Optimized)")[-1]
+    assert "ActorPoolMapOperator[MapBatches(_Predictor)]" in plan
+    assert "TaskPoolMapOperator[MapBatches(_read)]" in plan
 
 
 def test_what_would_starve_the_reads_is_refused() -> None:
