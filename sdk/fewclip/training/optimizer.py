@@ -23,6 +23,13 @@ class SGDInBackward(torch.optim.SGD):
         momentum, weight_decay: of all groups.
     """
 
+    # As they are below torch's decorator: it imports the compiler (150 MB, a second and a half) to
+    # keep them out of what is compiled, and nothing here is.
+    add_param_group = vars(torch.optim.Optimizer.add_param_group)["__wrapped__"]
+    zero_grad = vars(torch.optim.Optimizer.zero_grad)["__wrapped__"]
+    state_dict = vars(torch.optim.Optimizer.state_dict)["__wrapped__"]
+    load_state_dict = vars(torch.optim.Optimizer.load_state_dict)["__wrapped__"]
+
     def __init__(
         self, params: Iterable[dict[str, Any]], *, momentum: float, weight_decay: float
     ) -> None:
