@@ -61,25 +61,25 @@ def test_a_generated_client_works(
         importlib.import_module(f"{routes.__name__}.{route}").sync
         for route in ("predict", "predict_batch", "predict_classes", "model", "models")
     )
-    client = generated.AuthenticatedClient(f"{guarded.url}/v1", token=TOKEN)
-    (served,) = models(client=client).models
-    assert served.name == exported.name
-    one = predict(client=client, body=bodies.PredictFilesBody(image=file(), top_k=2))
-    assert len(one.top) == 2
-    assert one.label in model(client=client, model=served.name)["classes"]
-    assert predict(client=client, body=bodies.PredictFilesBody(image=file())).label == one.label
-    batch = predict_batch(client=client, body=bodies.PredictBatchBody(images=[file(), file()]))
-    assert [answer.label for answer in batch] == [one.label] * 2
-    named = bodies.PredictClassesBody(image=file(), classes='["red", "a zebra"]')
-    assert predict_classes(client=client, body=named).label in ("red", "a zebra")
+    with generated.AuthenticatedClient(f"{guarded.url}/v1", token=TOKEN) as client:
+        (served,) = models(client=client).models
+        assert served.name == exported.name
+        one = predict(client=client, body=bodies.PredictFilesBody(image=file(), top_k=2))
+        assert len(one.top) == 2
+        assert one.label in model(client=client, model=served.name)["classes"]
+        assert predict(client=client, body=bodies.PredictFilesBody(image=file())).label == one.label
+        batch = predict_batch(client=client, body=bodies.PredictBatchBody(images=[file(), file()]))
+        assert [answer.label for answer in batch] == [one.label] * 2
+        named = bodies.PredictClassesBody(image=file(), classes='["red", "a zebra"]')
+        assert predict_classes(client=client, body=named).label in ("red", "a zebra")
 
 
 def test_a_generated_client_is_told_what_was_wrong(
     generated: Any, guarded: Server, photo: bytes
 ) -> None:
     models = importlib.import_module(f"{PACKAGE}.api.default.models").sync
-    stranger = generated.AuthenticatedClient(f"{guarded.url}/v1", token="wrong")
-    assert models(client=stranger).error.type_ == "unauthorized"
+    with generated.AuthenticatedClient(f"{guarded.url}/v1", token="wrong") as client:
+        assert models(client=client).error.type_ == "unauthorized"
 
 
 def test_the_page_has_samples_and_lines_that_work_in_a_shell(

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from fewclip.backbone import Backbone
 
 # How many times likelier another class must be. Chosen on training photos with flipped labels: more
-# of the wrong labels and fewer of the right ones than by bounds on the two probabilities.
-RATIO = 20.0
+# of the wrong labels and fewer of the right ones than by bounds on the two probabilities. With ten
+# images a class no probability is surer than this: at 20, a plain mistake is missed.
+RATIO = 12.0
 SURE = 0.7  # probability of the likelier class from which relabelling is suggested
 FOLDS = 5
 # Divisions into folds whose probabilities are averaged. Of clean training photos one alone reports

@@ -126,7 +126,7 @@ def test_auto_chooses_among_what_works(folders: dict[str, Path]) -> None:
         photos(), method="auto", budget=30, backbone=folders["clipa"], shots=4, progress=False
     )
     tried = [row["candidate"] for row in clf.card.training["selection"]["rows"]]
-    assert tried == ["zero-shot", "gda", "linear-probe"]
+    assert sorted(tried) == ["gda", "linear-probe", "zero-shot"]
 
 
 @pytest.mark.parametrize("method", ["coop", "maple", "skip-tuning", "dept"])
