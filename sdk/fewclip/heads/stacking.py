@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fewclip.heads.blas import one_blas_thread
 from fewclip.heads.folds import assign_folds
 from fewclip.heads.linear import Floats, Head, Ints
 from fewclip.heads.mixture import Mixture, fit_mixture
@@ -40,6 +41,7 @@ def fold_count(labels: Ints, classes: int) -> int:
     return max(2, min(most, 4 if classes >= MANY_CLASSES else 8))
 
 
+@one_blas_thread
 def fit_stacked(
     sample: FeatureSample,
     classes: int,

@@ -1,0 +1,21 @@
+"""Linear algebra of heads on one thread of BLAS.
+
+Heads are fitted by thousands of small products. BLAS shares each among all cores, and its threads
+spin while they wait: on two cores that took five times the CPU time of one thread, and longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_blas_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """While the function runs, BLAS computes on the thread that calls it."""
+    wrapped: Callable[P, R] = threadpool_limits.wrap(limits=1, user_api="blas")(function)
+    return wrapped
