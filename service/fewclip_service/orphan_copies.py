@@ -89,12 +89,14 @@ class _Copies:
         self._folder = folder
         self._parent: socket.socket | None = None
         self._free = list(range(PLACES))
+        self._closed: list[int] = []  # places whose end the parent does not know yet
         self.states: Any = bytearray()
 
     def add(self, transport: asyncio.Transport) -> int | None:
         """The place of a connection that the parent holds from now on; None for none."""
         try:
             parent = self._parent or self._connect()
+            self._report_closed(parent)
             place = self._free.pop()
         except (OSError, IndexError):
             return None
@@ -112,10 +114,16 @@ class _Copies:
         """The connection is over: shut down, because the parent's copy is open a moment longer."""
         with contextlib.suppress(OSError, TypeError):  # closed already; uvloop's has no shutdown
             transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        assert self._parent is not None
+        self._closed.append(place)
+        self._report_closed(self._parent)
+
+    def _report_closed(self, parent: socket.socket) -> None:
+        """Without waiting: what a parent that is behind does not take is reported later."""
         with contextlib.suppress(OSError):
-            assert self._parent is not None
-            self._parent.sendall(MESSAGE.pack(CLOSED, place))
-            self._free.append(place)
+            while self._closed:
+                parent.send(MESSAGE.pack(CLOSED, self._closed[-1]), socket.MSG_DONTWAIT)
+                self._free.append(self._closed.pop())
 
     def _connect(self) -> socket.socket:
         with open(self._folder / str(os.getpid()), "wb") as file:

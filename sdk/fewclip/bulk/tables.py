@@ -120,9 +120,10 @@ def _arrow(file: IO[bytes], what: str) -> tuple[Any, None, Any]:
     def batches(columns: list[str]) -> Iterator[Any]:
         whole = map(table.get_batch, range(table.num_record_batches)) if is_file else table
         for batch in whole:
-            batch.validate(full=True)  # Arrow trusts what it maps; a broken offset ends the process
-            for first in range(0, batch.num_rows, BATCH):
-                yield batch.slice(first, BATCH).select(columns)
+            read = batch.select(columns)
+            read.validate(full=True)  # Arrow trusts what it maps; a broken offset ends the process
+            for first in range(0, read.num_rows, BATCH):
+                yield read.slice(first, BATCH)
 
     return table.schema, None, batches
 
