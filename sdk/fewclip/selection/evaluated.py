@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fewclip.heads import FeatureSample
 from fewclip.selection.candidates import Candidate
 
-NOISE = 0.5  # standard errors of the paired difference within which the simpler one is taken
+NOISE = 0.5  # standard errors of the paired difference within which the one listed first is taken
 FAR = 2.0  # standard errors from which another augmentation is not expected to make up
 
 Floats = npt.NDArray[np.float64]

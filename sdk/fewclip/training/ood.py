@@ -27,12 +27,11 @@ def fit_ood_score(
         sample: training images on the method's image tower, plain view first.
         held: validation images on it; None without any.
     """
-    tuned = method.trains_images and held is not None
     return OODScore.fit(
         _parts(sample),
         sample.labels,
         texts=_texts(method, zero_shot, phrases, sample),
-        tuned=_parts(held) if tuned and held is not None else None,
+        tuned=_parts(held) if method.trains_images and held is not None else None,
     )
 
 
@@ -51,11 +50,12 @@ def _texts(
     negatives = Tokenizer.from_open_clip().frequent_words(NEGATIVE_LABELS)
     plain = method if method.trains_images else zero_shot
     image = torch.from_numpy(sample.features[:, 0].mean(0, keepdims=True))
+    named = _rows(method, negatives, image)
     bias = method.backbone.logit_bias
     return TextFeatures(
         classes=_rows(plain, phrases, image),
-        negatives=_rows(plain, negatives, image),
-        named_negatives=_rows(method, negatives, image),
+        negatives=named if plain is method else _rows(plain, negatives, image),
+        named_negatives=named,
         bias=np.array([0.0 if bias is None else float(bias)], np.float32),
     )
 
