@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fewclip.system.cores import wait_asleep
 
 if TYPE_CHECKING:
+    from fewclip.adaptation import adapt
     from fewclip.backbone import list_backbones as backbones
     from fewclip.check import DataReport, check
     from fewclip.classifier import Classifier, load, zero_shot
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from fewclip.report import Report
     from fewclip.selection.compare import compare
     from fewclip.selection.recommendation import Comparison
-    from fewclip.training.adapt import adapt
 
 wait_asleep()
 
@@ -88,7 +88,7 @@ _HOMES = {
     "Comparison": ("fewclip.selection.recommendation", "Comparison"),
     "Prediction": ("fewclip.decide", "Prediction"),
     "Report": ("fewclip.report", "Report"),
-    "adapt": ("fewclip.training.adapt", "adapt"),
+    "adapt": ("fewclip.adaptation", "adapt"),
     "compare": ("fewclip.selection.compare", "compare"),
     "backbones": ("fewclip.backbone.listing", "list_backbones"),
     "load": ("fewclip.classifier", "load"),

@@ -158,7 +158,7 @@ class Classifier(BaseClassifier):
         Raises:
             InputError: something stands there already and `overwrite` is False.
         """
-        from fewclip.readme import model_card
+        from fewclip.model_folder.readme import model_card
 
         card = dataclasses.replace(self.card, name=Path(path).resolve().name)
 

@@ -17,8 +17,8 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from fewclip.adaptation import adapt
 from fewclip.errors import DataError
-from fewclip.training.adapt import adapt
 
 __all__ = ["CLIPClassifier"]
 

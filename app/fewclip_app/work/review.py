@@ -37,7 +37,7 @@ class Finding:
     """Something to look at.
 
     Attributes:
-        kind: of `fewclip.check.report.KINDS`.
+        kind: of `fewclip.check.issue.KINDS`.
         reason: why, for people; of findings about classes it is all there is.
         photo: the image; None for findings about classes.
         other: the image that it is a copy of.

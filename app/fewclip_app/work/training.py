@@ -97,8 +97,8 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
 def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str, Any]) -> Model:
     job.begin("Loading PyTorch and the backbone")
     from fewclip import classifier
-    from fewclip.selection.auto import default_budget
-    from fewclip.training import AdaptConfig, execute, plan
+    from fewclip.selection.auto import choose_and_execute, default_budget
+    from fewclip.training import AdaptConfig, plan
 
     stages = Stages(job)
 
@@ -132,7 +132,9 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     if made.automatic:
         stages.choose_within(made.budget or default_budget(len(made.split.train)))
     tuned = _without_places(
-        execute(made, progress=job.report_progress, stop=job.stopping, report_stage=stages.report)
+        choose_and_execute(
+            made, progress=job.report_progress, stop=job.stopping, report_stage=stages.report
+        )
     )
     job.begin("Measuring the result", within=0)
     evaluation = None

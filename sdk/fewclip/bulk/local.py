@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fewclip.bulk.records import Record
 from fewclip.bulk.row import Row
-from fewclip.bulk.sources import Record
 from fewclip.contract import Preprocess
 from fewclip.errors import DataError
 from fewclip.preprocess import WORKERS, Inputs, load_image, to_input

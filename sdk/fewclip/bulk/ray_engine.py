@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from fewclip import artifact
 from fewclip.bulk import local
+from fewclip.bulk.records import Record
 from fewclip.bulk.resume import Pending
 from fewclip.bulk.row import Row
-from fewclip.bulk.sources import Record
 from fewclip.contract import Card
 from fewclip.errors import DataError, InputError, OptionError
 from fewclip.hub import local_folder

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 
-from fewclip.bulk.sources import Record, Shard, failed
+from fewclip.bulk.records import Record, Shard, failed
 from fewclip.errors import DataError
 
 

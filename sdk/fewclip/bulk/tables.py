@@ -12,19 +12,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from fewclip.bulk.sources import (
-    IMAGE_COLUMNS,
-    Record,
-    called,
-    cell_record,
-    failed,
-    opened,
-)
+from fewclip.bulk.records import Record, called, cell_record, failed, opened
 from fewclip.data.csv_file import ALIASES
 from fewclip.errors import DataError, OptionError
 from fewclip.system.extras import require
 
 BATCH = 64  # rows read at once
+# The column that holds images or their paths: the first of these that is there.
+IMAGE_COLUMNS = ("image", "image_path", "filename", "file_name", "path", "file", "bytes")
 _NAMES = ("image_path", "path", "filename", "file_name", "key", "__key__", "id")
 
 

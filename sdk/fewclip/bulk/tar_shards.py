@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from fewclip.bulk.sources import Record, called, failed, opened
+from fewclip.bulk.records import Record, called, failed, opened
 from fewclip.errors import DataError
 from fewclip.images import Image, image_suffixes, readable
 

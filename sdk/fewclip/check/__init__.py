@@ -1,7 +1,7 @@
 """A data set's faults: wrong labels, near-duplicates, odd images, and what to do about each.
 
 `photos` measures single images, `duplicates` finds the same picture twice, `labels` doubts labels
-by what other images teach, `fixes` writes and reads the CSV that `adapt` takes, `page` the HTML.
+from what other images teach; `report` writes it all down, `page` as HTML.
 `fewclip.check(data)` and this package share a name, so the package is callable.
 """
 
@@ -11,7 +11,8 @@ import sys
 import types
 from typing import Any
 
-from fewclip.check.report import DataReport, Issue
+from fewclip.check.issue import Issue
+from fewclip.check.report import DataReport
 from fewclip.check.run import check, glance
 
 __all__ = ["DataReport", "Issue", "check", "glance"]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fewclip.check.issue import Issue
 from fewclip.check.photos import Photo
-from fewclip.check.report import Issue
 from fewclip.errors import MissingExtraError
 from fewclip.heads import (
     Head,

@@ -6,10 +6,14 @@ import base64
 import io
 from html import escape
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from fewclip.check.report import KINDS, DataReport, Issue
+from fewclip.check.issue import KINDS, Issue
 from fewclip.errors import ImageError
 from fewclip.images import Image, decode
+
+if TYPE_CHECKING:
+    from fewclip.check.report import DataReport
 
 THUMB = 112  # side of a thumbnail, pixels
 SHOWN = 200  # issues of one kind on the page; report.json has all

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image as PILImage
 
-from fewclip.check.report import Issue
+from fewclip.check.issue import Issue
 from fewclip.images import Image
 
 SIDE = 96  # of the grey copy, pixels

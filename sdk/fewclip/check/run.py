@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewclip.check.duplicates import near_duplicates
+from fewclip.check.issue import KINDS, Issue
 from fewclip.check.photos import Photo, measure, odd_photos
-from fewclip.check.report import KINDS, DataReport, Issue
+from fewclip.check.report import DataReport
 from fewclip.data import Data, Found, Split, scan
 from fewclip.errors import DataError, ImageError
 from fewclip.images import decode

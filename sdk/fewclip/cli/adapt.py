@@ -80,7 +80,8 @@ def adapt(arguments: Arguments) -> int:
 def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Card:
     """The card of the model in `out`: trained now, or found there `finished`."""
     from fewclip import artifact
-    from fewclip.training import AdaptConfig, checkpoint, describe, execute, plan
+    from fewclip.selection.auto import choose_and_execute
+    from fewclip.training import AdaptConfig, checkpoint, describe, plan
     from fewclip.training.progress import stage_to_stderr, to_stderr
 
     config = AdaptConfig(
@@ -117,7 +118,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
             file=sys.stderr,
         )
     made = dataclasses.replace(made, checkpoint=kept)
-    clf = execute(made, progress=to_stderr(), report_stage=stage_to_stderr)
+    clf = choose_and_execute(made, progress=to_stderr(), report_stage=stage_to_stderr)
     clf.save(out, overwrite=arguments.overwrite)
     checkpoint.remove(kept)
     return artifact.read_card(out, verify=False)

@@ -1,4 +1,4 @@
-"""`fewclip --help` in groups with examples, and `fewclip completion`. No subcommand's own help."""
+"""`fewclip --help` in groups with examples. No subcommand's own help."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ examples:
   fewclip serve pets-onnx                   curl -F image=@a.jpg 127.0.0.1:3000/v1/predict
 
 fewclip SUBCOMMAND --help has the rest."""
-SHELLS = ("bash", "zsh", "tcsh")
 
 
 class GroupedParser(argparse.ArgumentParser):
@@ -39,19 +38,3 @@ class GroupedParser(argparse.ArgumentParser):
                 lines = "\n".join(f"  {name:<13}{left[name]}" for name in names)
                 parts.append(f"{title}:\n{lines}\n")
         return "\n".join([*parts, EXAMPLES]) + "\n"
-
-
-def completion_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the shell's name."""
-    parser.add_argument("shell", choices=SHELLS)
-    parser.epilog = 'bash: put  eval "$(fewclip completion bash)"  into ~/.bashrc'
-
-
-def completion(arguments: argparse.Namespace) -> int:
-    """Print the script that teaches the shell our words."""
-    import shtab
-
-    from fewclip.cli.main import SUBCOMMANDS, parser
-
-    print(shtab.complete(parser(SUBCOMMANDS), arguments.shell))
-    return 0

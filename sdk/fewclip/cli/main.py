@@ -64,7 +64,7 @@ SUBCOMMANDS = {
     "methods": Subcommand("list the methods, or one's options", "fewclip.cli.listings:methods"),
     "backbones": Subcommand("list the backbones", "fewclip.cli.listings:backbones"),
     "completion": Subcommand(
-        "print a completion script for your shell", "fewclip.cli.help:completion"
+        "print a completion script for your shell", "fewclip.cli.main:completion"
     ),
 }
 
@@ -128,6 +128,20 @@ def parser(complete: Collection[str | None]) -> Parser:
         if name in complete:
             subcommand.add_arguments(sub)
     return top
+
+
+def completion_arguments(parser: Parser) -> None:
+    """Add the shell's name."""
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.epilog = 'bash: put  eval "$(fewclip completion bash)"  into ~/.bashrc'
+
+
+def completion(arguments: Arguments) -> int:
+    """Print the shell's completion script."""
+    import shtab
+
+    print(shtab.complete(parser(SUBCOMMANDS), arguments.shell))
+    return 0
 
 
 def _load(function: str) -> Callable[[Any], Any]:

@@ -5,7 +5,9 @@ training and validation images, `pixel_cache` keeps them decoded.
 """
 
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
-from fewclip.data.discovery import Data, Found, Scan, Skipped, existing, scan
+from fewclip.data.discovery import Data, scan
+from fewclip.data.found import Found, Scan, Skipped
+from fewclip.data.paths import existing
 from fewclip.data.pixel_cache import PixelStore
 from fewclip.data.pool import Item, Pool, content_hash, read, read_labelled
 from fewclip.data.split import Split, few_shot, list_images

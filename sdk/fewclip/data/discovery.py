@@ -1,11 +1,10 @@
 """Finds labelled images in each of the five forms of data. It opens no image.
 
-What it finds is a claim only ("this file is labelled cat"); `data.py` verifies it.
+What it finds is a claim only ("this file is labelled cat"); `pool.py` verifies it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any, TypeAlias
 
 from fewclip.class_set import clean_label
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
+from fewclip.data.found import SPLITS, Found, Scan, Skipped
 from fewclip.data.label_tools import chosen, described
+from fewclip.data.paths import existing, visible
 from fewclip.errors import DataError
 from fewclip.images import Image, image_suffixes, readable
 
@@ -22,51 +23,7 @@ Data: TypeAlias = (
     str | os.PathLike[str] | Mapping[str, Iterable[Image]] | Iterable[tuple[Image, str]]
 )
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _ABSENT = {"0", "0.0"}  # CVAT: a person marked it as absent
-_LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """One image as it was found.
-
-    Attributes:
-        image: what `images.load_image` reads.
-        label: the class it is labelled as.
-        source: where it stood, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
-    """
-
-    image: Image
-    label: str
-    source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Skipped:
-    """Something that was found and is not used, and why."""
-
-    source: str
-    reason: str
-
-
-@dataclasses.dataclass
-class Scan:
-    """What a data set claims to hold.
-
-    Attributes:
-        name: what to call the data set in a message.
-        splits: "train", "val", "test" -> images; what is not divided is all in "train".
-        divided: whether the data set itself is divided into splits.
-        labels: every class of "train", also one without images.
-    """
-
-    name: str
-    splits: dict[str, list[Found]]
-    divided: bool = False
-    labels: set[str] = dataclasses.field(default_factory=set)
-    skipped: list[Skipped] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def scan(data: Data) -> Scan:
@@ -100,30 +57,6 @@ def scan(data: Data) -> Scan:
         f"data is a {type(data).__name__}; give a folder, a CSV, a dict {{label: [images]}} or a "
         "list of (image, label)"
     )
-
-
-def existing(path: str | os.PathLike[str]) -> Path:
-    """The path, once something is known to be there."""
-    try:
-        os.stat(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{readable(path)} cannot be opened ({reason}); check the path, which is looked up "
-            f"from {os.getcwd()}"
-        ) from error
-    return Path(path)
-
-
-def visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, without hidden files and what desktops leave behind."""
-    try:
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        raise DataError(
-            f"{readable(folder)} cannot be listed ({error.strerror}); check its permissions"
-        ) from error
-    return [folder / e for e in entries if not e.startswith(".") and e not in _LITTER]
 
 
 def _scan_folder(folder: Path) -> Scan:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fewclip.class_set import clean_label, listed
 from fewclip.data.csv_file import csv_rows
-from fewclip.data.discovery import Found, Scan, Skipped
+from fewclip.data.found import Found, Scan, Skipped
 from fewclip.errors import DataError
 from fewclip.images import readable
 

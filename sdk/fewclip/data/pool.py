@@ -22,8 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image as PILImage
 
 from fewclip.class_set import listed, phrases_for, read_labels
-from fewclip.data.discovery import Data, Found, Skipped, scan
+from fewclip.data.discovery import Data, scan
 from fewclip.data.fixes import apply_fixes
+from fewclip.data.found import Found, Skipped
 from fewclip.errors import ClassNameError, DataError, ImageError
 from fewclip.images import Image, decode, load_image
 from fewclip.preprocess import WORKERS

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from fewclip.bulk import sources
+from fewclip.bulk.records import Record, is_url
 from fewclip.bulk.resume import Pending
-from fewclip.bulk.sources import Record, is_url
 from fewclip.class_set import clean_label
-from fewclip.data.discovery import SPLITS, Found, Scan, Skipped, visible
+from fewclip.data.found import SPLITS, Found, Scan, Skipped
+from fewclip.data.paths import visible
 from fewclip.errors import DataError
 from fewclip.images import readable
 

@@ -1,8 +1,8 @@
 """Folder, CSV, dict or list -> verified, seeded few-shot split. It trains nothing, needs no torch.
 
-`_scan.py` finds the images, `_pool.py` verifies them, this file draws the split, and `pixels.py`
-keeps it decoded. The split follows from the pictures, the class names and the seed alone: not
-from the order of a file system, not from file names, and for one class not from any other.
+`discovery.py` finds the images, `pool.py` verifies them, this file draws the split. It follows
+from the pictures, the class names and the seed alone: not from the order of a file system, not from
+file names, and for one class not from any other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fewclip.data.csv_file import csv_rows, image_beside, is_csv
-from fewclip.data.discovery import Data, Skipped, existing, visible
+from fewclip.data.discovery import Data
+from fewclip.data.found import Skipped
+from fewclip.data.paths import existing, visible
 from fewclip.data.pixel_cache import PixelStore
 from fewclip.data.pool import Item, Pool, content_hash, read, read_labelled
 from fewclip.errors import DataError, OptionError

@@ -28,7 +28,7 @@ from fewclip.contract import (
 from fewclip.errors import HubError
 from fewclip.hub.client import clear_errors, endpoint, unreachable
 from fewclip.hub.download import SCHEME
-from fewclip.readme import model_card
+from fewclip.model_folder.readme import model_card
 
 PAGE = "README.md"
 # Left over from an earlier push of another kind of model, these would be taken for the new one's.

@@ -343,17 +343,20 @@ def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
     )
 
 
-def execute_chosen(
+def choose_and_execute(
     made: Plan,
     *,
-    progress: Callable[[Progress], None] | None,
-    stop: Callable[[], bool] | None,
-    report_stage: Callable[[str], None],
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    report_stage: Callable[[str], None] = quiet_stage,
 ) -> Classifier:
-    """Choose the method and execute it; what was tried goes into the card.
+    """`training.execute`, once the method is chosen where the plan leaves it open.
 
-    A checkpoint keeps the choice, so that a resumed run trains what it had begun to train.
+    What was tried goes into the card. A checkpoint keeps the choice, so that a resumed run trains
+    what it had begun to train.
     """
+    if not made.automatic:
+        return execute(made, progress=progress, stop=stop, report_stage=report_stage)
     made = dataclasses.replace(made, automatic=False, references=False)
     found = None if made.checkpoint is None else read_choice(made.checkpoint, made.run_id)
     candidate = next((c for c in (*CHEAP, *TRAINED) if found and c.name == found["chosen"]), None)

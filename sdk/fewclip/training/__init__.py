@@ -1,8 +1,8 @@
 """Training: plan a run, the one loop, checkpoints, progress. No method is defined here."""
 
-from fewclip.training.adapt import execute
 from fewclip.training.config import AdaptConfig
 from fewclip.training.loop import Progress
 from fewclip.training.plan import Plan, describe, plan
+from fewclip.training.run import execute
 
 __all__ = ["AdaptConfig", "Plan", "Progress", "describe", "execute", "plan"]

@@ -18,7 +18,7 @@ from fewclip.cli import main
 from fewclip.contract import Card
 from fewclip.errors import ArtifactError, FewclipError
 from fewclip.model_folder import card_schema
-from fewclip.readme import model_card
+from fewclip.model_folder.readme import model_card
 
 ODD = [
     None, True, 0, -1, 2**70, 0.0, -1.5, 1e300, math.nan, math.inf, "", "x", "{}", "\ud800",

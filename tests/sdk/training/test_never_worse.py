@@ -14,8 +14,8 @@ import fewclip
 from fewclip.cli import main
 from fewclip.errors import DivergedError, OptionError, StoppedError
 from fewclip.methods import make_options
+from fewclip.model_folder.readme import model_card
 from fewclip.preprocess import AUGMENTATIONS
-from fewclip.readme import model_card
 
 HUGE: dict[str, Any] = {"image_lr": 1e9, "text_lr": 1e9, "warmup_epochs": 0}
 

@@ -1,18 +1,16 @@
-"""Images -> Classifier: the one call that ties data, backbone, method, training and calibration."""
+"""A plan -> Classifier: trained, calibrated and measured. It chooses no method."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from fewclip import artifact
-from fewclip.classifier import TEMPLATE, Classifier, new_card, zero_shot_on
+from fewclip.classifier import Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration
 from fewclip.data import Item, PixelStore
 from fewclip.heads import FeatureSample
@@ -20,109 +18,16 @@ from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.preprocess import Image
-from fewclip.training import run_lock
 from fewclip.training.calibration import calibrated, measure
-from fewclip.training.config import AdaptConfig
 from fewclip.training.features import sample_features
 from fewclip.training.loop import History, Progress, TrainingSet, train
 from fewclip.training.ood import fit_ood_score
-from fewclip.training.plan import Plan, describe, plan
-from fewclip.training.progress import quiet_stage, stage_to_stderr, to_stderr
+from fewclip.training.plan import Plan
+from fewclip.training.progress import quiet_stage
 from fewclip.training.references import measure_references
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
 VALIDATION_FILES = 1000  # at most so many are named in the card
-
-
-def adapt(
-    data: Any,
-    *,
-    method: str = "auto",
-    budget: float | None = None,
-    keep_best: bool = False,
-    backbone: str | os.PathLike[str] = "micro",
-    shots: int | Literal["all"] = 16,
-    classes: Sequence[str] | Mapping[str, str] | None = None,
-    template: str = TEMPLATE,
-    val: str | float | os.PathLike[str] = "auto",
-    epochs: int | None = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    precision: str = "auto",
-    progress: bool | Callable[[Progress], None] = True,
-    checkpoint: str | os.PathLike[str] | None = None,
-    stop: Callable[[], bool] | None = None,
-    fixes: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> Classifier:
-    """Adapt CLIP to a few labelled images per class.
-
-    Args:
-        data: a folder with one sub-folder per class, or with train/ (val/, test/) of that shape;
-            a CSV with `image_path,label`; {label: [images]}; or [(image, label)]. An image is a
-            path, bytes, a PIL image or an RGB uint8 array.
-        method: "auto" for what these images are best served by, chosen by cross-validation on the
-            training images; else see `fewclip.methods()`; "dept" is "kgcoop+dept".
-        budget: seconds that "auto" may take before the final fit; None for
-            `selection.auto.default_budget`.
-        keep_best: when "auto" is stopped (Ctrl-C, `stop`) while it chooses, take the best head on
-            frozen features so far instead of raising.
-        backbone: "micro", an open_clip NAME/TAG, or a folder; see `fewclip.backbones()`.
-        shots: training images per class, or "all".
-        classes: which labels, in which order, or {label: phrase} where a label is not what one
-            would say.
-        template: prompt with one `{}` for the phrase.
-        val: images kept out of training for calibration, the 'unknown' threshold and the
-            before/after figures: "auto" (what `shots` left over, else one in five of a class with
-            8 or more), a fraction, a folder, or 0.
-        epochs: instead of the method's own number.
-        seed: of sampling, augmentation, batches and random starts.
-        device: "auto", "cpu" or "cuda".
-        precision: "fp32", "bf16" or "auto" (by the hardware).
-        progress: True for a bar on stderr, False for silence, or a callable that takes a
-            `fewclip.training.loop.Progress` after every step.
-        checkpoint: a folder that is written after every epoch and continued from when it holds
-            this very run; it is left there for the caller to delete once the model is saved.
-        stop: asked before every step; True ends training with StoppedError.
-        fixes: a CSV of images to leave out or relabel, as `fewclip check` suggests it; no file of
-            the data is changed.
-        options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...), and `augment`:
-            "published", "gentle" (crops that keep most of an image, no mirroring) or "none".
-
-    Returns:
-        A calibrated Classifier; its card holds data summary, settings and before/after figures.
-
-    Raises:
-        DataError, OptionError, ClassNameError, BackboneError: the input is at fault.
-        CheckpointError: the checkpoint is another run's, broken, or held by a run at work.
-        DivergedError: the loss is not finite; nothing is kept.
-        StoppedError: stopped on request; the checkpoint, if any, can be continued.
-    """
-    config = AdaptConfig(
-        method=method,
-        budget=budget,
-        keep_best=keep_best,
-        backbone=backbone,
-        shots=shots,
-        classes=classes,
-        template=template,
-        val=val,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        precision=precision,
-        checkpoint=checkpoint,
-        fixes=fixes,
-        options=options,
-    )
-    held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
-    with held:
-        report_stage = stage_to_stderr if progress is True else quiet_stage
-        made = plan(data, config, report_stage=report_stage)
-        if progress is True:
-            describe(made)
-            progress = to_stderr()
-        return execute(made, progress=progress or None, stop=stop, report_stage=report_stage)
 
 
 def execute(
@@ -133,18 +38,14 @@ def execute(
     report_stage: Callable[[str], None] = quiet_stage,
     sample: FeatureSample | None = None,
 ) -> Classifier:
-    """Train, calibrate and measure what `plan` laid out.
+    """Train, calibrate and measure what `plan` laid out; its method has to be decided.
 
     Args:
         sample: the training images as the frozen backbone sees them, where somebody has passed
             them through it already in the views that the method asks for.
-        progress, stop: as `adapt` takes them.
+        progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
-    if made.automatic:
-        from fewclip.selection.auto import execute_chosen  # it executes plans in its turn
-
-        return execute_chosen(made, progress=progress, stop=stop, report_stage=report_stage)
     tower, split = made.backbone, made.split
     zero_shot = zero_shot_on(tower, made.phrases, made.template)
     frozen_val, frozen_train, before = None, None, None

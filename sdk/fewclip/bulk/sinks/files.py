@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from fewclip.artifact import sync_path
 from fewclip.bulk.row import Csv, Format, JsonLines, Parquet, Row
-from fewclip.bulk.sinks import (
+from fewclip.bulk.sinks.output import (
     RUN_FILE,
     Output,
     foreign,

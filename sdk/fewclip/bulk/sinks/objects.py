@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fewclip.bulk.row import Parquet, Row
-from fewclip.bulk.sinks import (
+from fewclip.bulk.sinks.output import (
     RUN_FILE,
     Output,
     foreign,

@@ -1,8 +1,4 @@
-"""Where rows go, in whole parts: what files and object storage share. It opens neither.
-
-`file_sink.py` writes FILE.csv, FILE.jsonl or a folder here, `object_sink.py` a folder of Parquet
-parts behind a URL. A part appears whole, so that a run may be killed at any moment.
-"""
+"""What files and object storage share as outputs of a run. It opens neither."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from fewclip.bulk.row import Row
-from fewclip.bulk.sources import is_url
 from fewclip.errors import InputError
 
 PART_ROWS = 50_000
@@ -100,17 +95,6 @@ class Output(abc.ABC):
     @abc.abstractmethod
     def _close(self) -> None:
         """Let go of what is held."""
-
-
-def open_output(out: str | os.PathLike[str], *arguments: Any, **options: Any) -> Output:
-    """The `Output` for what `out` names; the same arguments."""
-    if is_url(out):
-        from fewclip.bulk.object_sink import ObjectOutput
-
-        return ObjectOutput(out, *arguments, **options)
-    from fewclip.bulk.file_sink import FileOutput
-
-    return FileOutput(out, *arguments, **options)
 
 
 def part_name(number: int, suffix: str) -> str:

@@ -1,0 +1,167 @@
+"""What a source is read as: records, each one image, in shards. It finds none.
+
+A shard is what one worker reads in one go, and a record is one image. The order of records is the
+same every time, which resuming relies on.
+
+No URL is ever taken from inside a file: cells of a CSV or of a Parquet column are paths beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from fewclip.data.csv_file import image_beside
+from fewclip.errors import DataError
+from fewclip.images import Image, readable
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image of a source.
+
+    Attributes:
+        name: what it is called in its row.
+        load: the image, as `images.load_image` takes it; may raise DataError or OSError.
+        label: what it is said to show, where the source says it.
+    """
+
+    name: str
+    load: Callable[[], Image]
+    label: str | None = None
+
+
+class Shard(Protocol):
+    """Images that are read one after another; can be sent to another process."""
+
+    @property
+    def name(self) -> str: ...
+
+    def records(self, *, names_only: bool = False) -> Iterator[Record]:
+        """In the same order every time. With `names_only` nothing is loaded, nor can be.
+
+        Raises:
+            DataError, OSError: the shard is broken; what came before is whole.
+        """
+        ...
+
+    def count(self) -> int | None:
+        """How many records, where that costs little to know."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Some image files by path, on `fs` or on this machine where that is None."""
+
+    paths: tuple[str, ...]
+    fs: Any = None
+
+    @property
+    def name(self) -> str:
+        return called(self.paths[0], self.fs)
+
+    def records(self, *, names_only: bool = False) -> Iterator[Record]:
+        for path in self.paths:
+            yield file_record(path, self.fs)
+
+    def count(self) -> int:
+        return len(self.paths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Some image files as the cells of a table name them.
+
+    Attributes:
+        cells: each with its label, where the table has one.
+    """
+
+    table: str
+    cells: tuple[tuple[str, str | None], ...]
+    fs: Any = None
+
+    @property
+    def name(self) -> str:
+        return called(self.table, self.fs)
+
+    def records(self, *, names_only: bool = False) -> Iterator[Record]:
+        for cell, label in self.cells:
+            yield cell_record(cell, self.table, self.fs, label)
+
+    def count(self) -> int:
+        return len(self.cells)
+
+
+def file_record(path: str, fs: Any, label: str | None = None) -> Record:
+    """The record of one image file."""
+    if fs is None:
+        return Record(readable(path), lambda: path, label)
+    return Record(called(path, fs), lambda: _fetched(path, fs), label)
+
+
+def cell_record(cell: str, table: str, fs: Any, label: str | None = None) -> Record:
+    """The record of what a cell names; one that may not be followed fails when it is loaded."""
+    try:
+        return file_record(_cell_path(cell, table, fs), fs, label)
+    except DataError as error:
+        return failed(cell, error)
+
+
+def failed(name: str, error: Exception) -> Record:
+    """A record whose image cannot be had."""
+
+    def load() -> Image:
+        raise error
+
+    return Record(name, load)
+
+
+def _cell_path(cell: str, table: str, fs: Any) -> str:
+    """The path that a cell of a CSV or of a column names, from the folder of its table.
+
+    Raises:
+        DataError: the cell is a URL, or leads out of a folder that is not on this machine.
+    """
+    if is_url(cell):
+        raise DataError(
+            f"{cell} is a URL, and none is taken from inside a file; name it as a source, or "
+            "give paths beside the file"
+        )
+    if not cell:
+        raise DataError(f"an empty cell in {called(table, fs)}; give a path")
+    if fs is None:
+        return str(image_beside(Path(table), cell))
+    if cell.startswith("/") or ".." in cell.split("/"):
+        raise DataError(f"{cell} is outside the folder of {called(table, fs)}; give a path in it")
+    return f"{table.rpartition('/')[0]}/{cell}"
+
+
+def called(path: str, fs: Any) -> str:
+    """What a path is called in a row: the URL it has, or the path."""
+    return readable(path) if fs is None else str(fs.unstrip_protocol(path))
+
+
+def opened(path: str, fs: Any) -> IO[bytes]:
+    """The file, open for reading."""
+    return open(path, "rb") if fs is None else fs.open(path, "rb")
+
+
+def _fetched(path: str, fs: Any) -> bytes:
+    try:
+        return bytes(fs.cat_file(path))
+    except OSError:
+        raise
+    except Exception as error:  # each file system has exceptions of its own
+        raise DataError(f"cannot be fetched ({type(error).__name__}: {error})") from error
+
+
+def is_url(source: str | os.PathLike[str]) -> bool:
+    """Whether a source that the caller named is a URL."""
+    return isinstance(source, str) and _URL.match(source) is not None
