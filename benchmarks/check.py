@@ -1,10 +1,11 @@
 """What `check` finds, and what it is worth to take its suggestions. Prints Markdown tables.
 
-    python -m benchmarks.check [DATA] [--seeds 1 2 3]
+    python -m benchmarks.check [DATA] [--seeds 1 2 3] [--auto SECONDS]
 
 Wrong labels: of the training photos of CIFAR-10 and signs (64 a class) 5, 10 and 20 % get another
 class at random. Precision and recall of the listed labels, and the accuracy of `gda` on test
-photos, which took part in no choice, with those labels and after the suggestions are taken. Copies:
+photos, which took part in no choice, with those labels and after the suggestions are taken; with
+--auto that of "auto", given so many seconds, as a user takes the suggestions. Copies:
 200 training photos, each once more as a copy that was saved again, resized, cropped or mirrored.
 Clean sets: what is reported where nothing was done.
 """
@@ -25,9 +26,9 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 
 import fewclip
-from benchmarks.own_data import Images, read_task
+from benchmarks.own_data import Images, Task, read_task
 from fewclip.check.duplicates import near_duplicates
-from fewclip.check.labels import out_of_fold_probabilities, tower_features, wrong_labels
+from fewclip.check.labels import doubt_labels, tower_features, wrong_labels
 from fewclip.check.photos import Photo, measure
 from fewclip.heads import fit_gda
 from fewclip.images import load_image
@@ -74,15 +75,16 @@ def label_rows(task: str, train: Images, test: Images, seeds: list[int]) -> None
             given = flipped(truth, len(names), rate, np.random.default_rng(seed))
             named = zip(images, given, strict=True)
             photos = [photo(image, str(i), names[y]) for i, (image, y) in enumerate(named)]
-            proba = out_of_fold_probabilities(features, given, seed)
-            assert proba is not None
-            issues = list(wrong_labels(photos, features, proba, given, names))
+            noise = doubt_labels(features, given, seed)
+            assert noise is not None
+            issues = list(wrong_labels(photos, features, noise, given, names))
             listed = np.array([int(issue.source) for issue in issues], np.int64)
             right = given[listed] != truth[listed]
             after = given.copy()
             for issue in issues:
                 if issue.action == "relabel":
                     after[int(issue.source)] = names.index(issue.new_label)
+            removed = [int(issue.source) for issue in issues if issue.action == "remove"]
             wrong = int((given != truth).sum())
             rows.append(
                 (
@@ -91,6 +93,7 @@ def label_rows(task: str, train: Images, test: Images, seeds: list[int]) -> None
                     right.sum() / wrong,
                     accuracy(every, given),
                     accuracy(every, after),
+                    accuracy(np.setdiff1d(every, removed), after),
                     accuracy(np.setdiff1d(every, listed), given),
                     accuracy(np.flatnonzero(given == truth), truth),
                 )
@@ -98,6 +101,41 @@ def label_rows(task: str, train: Images, test: Images, seeds: list[int]) -> None
         mean = np.nanmean(rows, axis=0)
         shares = " | ".join(f"{100 * x:.1f}" for x in mean[1:])
         print(f"| {task} | {rate:.0%} | {mean[0]:.0f} | {shares} |", flush=True)
+
+
+def auto_rows(task: Task, name: str, seed: int, budget: float) -> None:
+    """One Markdown row for each rate: the accuracy of `auto` before and after `--fixes`."""
+    labels = list(task.phrases)
+    images = [image for label in labels for image in task.train[label]]
+    truth = np.array([i for i, label in enumerate(labels) for _ in task.train[label]])
+
+    def accuracy(given: Ints, fixes: Path | None = None) -> str:
+        clf = fewclip.adapt(
+            named(images, given, labels),
+            classes=task.phrases,
+            shots="all",
+            val=0,
+            budget=budget,
+            fixes=fixes,
+            progress=False,
+        )
+        return f"{100 * task.report(clf).accuracy:.1f} ({clf.card.training['selection']['chosen']})"
+
+    for rate in RATES:
+        given = flipped(truth, len(labels), rate, np.random.default_rng(seed))
+        with tempfile.TemporaryDirectory() as folder:
+            fewclip.check(named(images, given, labels)).save(folder)
+            after = accuracy(given, Path(folder) / "fixes.csv")
+        before, best = accuracy(given), accuracy(truth)
+        print(f"| {name} | {rate:.0%} | {before} | {after} | {best} |", flush=True)
+
+
+def named(images: list[Any], given: Ints, labels: list[str]) -> dict[str, list[Any]]:
+    """Images by the label that they are given."""
+    return {
+        label: [image for image, y in zip(images, given, strict=True) if y == i]
+        for i, label in enumerate(labels)
+    }
 
 
 # ---- copies --------------------------------------------------------------------------------------
@@ -161,6 +199,7 @@ def main() -> None:
     default = Path(__file__).parents[2] / "shared" / "data"
     parser.add_argument("data", nargs="?", type=Path, default=default)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--auto", type=float, metavar="SECONDS", help="only the table of `auto`")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
@@ -168,8 +207,13 @@ def main() -> None:
             task: read_task(given.data, Path(name), task)
             for task in ("cifar-10", "signs", "digits", "surfaces")
         }
+        if given.auto:
+            print("| task | wrong | before | after | all right |\n|---|---|---|---|---|")
+            for task in ("cifar-10", "signs"):
+                auto_rows(Task(*tasks[task]), task, given.seeds[0], given.auto)
+            return
         print("| task | wrong | listed | precision | recall | before | relabelled | ", end="")
-        print("left out | all right |\n|---|---|---|---|---|---|---|---|---|")
+        print("as fixes.csv | left out | all right |\n|---|---|---|---|---|---|---|---|---|---|")
         for task in ("cifar-10", "signs"):
             label_rows(task, *tasks[task][1:], given.seeds)
         print("\n| clean set | images | findings | which |\n|---|---|---|---|")

@@ -2,9 +2,10 @@
 
 Every image is judged by a model that did not learn from it: Gaussian discriminant analysis with a
 shrunk covariance on frozen features, five times five folds, its confidence brought to what the
-folds show. Which labels are wrong, confident learning says (Northcutt, Jiang, Chuang, JAIR 2021,
-arXiv 1911.00068; cleanlab). Where the model itself is weak that list is long and mostly wrong, so
-a label is only reported where another class is far likelier (`RATIO`); `thorough` lists all.
+folds show. How many labels are wrong, and which, is estimated from that (`fewclip.check.noise`),
+then again by models that leave out the labels found wrong. `thorough` lists what confident
+learning doubts instead (Northcutt, Jiang, Chuang, JAIR 2021, arXiv 1911.00068; cleanlab): more of
+the wrong labels, and where the backbone is weak far more of the right ones.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from fewclip.check.issue import Issue
+from fewclip.check.noise import LabelNoise, estimate_noise
 from fewclip.check.photos import Photo
 from fewclip.errors import MissingExtraError
 from fewclip.heads import (
@@ -32,15 +35,13 @@ from fewclip.images import Image
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
 
-# How many times likelier another class must be. Chosen on training photos with flipped labels: more
-# of the wrong labels and fewer of the right ones than by bounds on the two probabilities. With ten
-# images a class no probability is surer than this: at 20, a plain mistake is missed.
-RATIO = 12.0
-SURE = 0.7  # probability of the likelier class from which relabelling is suggested
+DOUBTED = 0.4  # probability of being wrong from which a label is reported
+SURE = 0.7  # probability of another class from which a new label is suggested: else to leave it out
 FOLDS = 5
 # Divisions into folds whose probabilities are averaged. Of clean training photos one alone reports
 # 1.5 (CIFAR-10) and 2 times (hand signs) as many, and of wrong labels 0 to 4 points more.
 DIVISIONS = 5
+ROUNDS = 2  # how often the models are fitted again without the labels found wrong
 UNLIKE = 5.0  # robust standard deviations
 OVERLAP = 0.35  # mean share of two classes' images that are taken for the other
 BATCH = 64
@@ -74,40 +75,50 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
     return np.concatenate(parts)
 
 
-def out_of_fold_probabilities(features: Floats, labels: Ints, seed: int = 0) -> Floats | None:
-    """(N, M) by models that did not see the image, the mean of several divisions into folds.
+def doubt_labels(features: Floats, labels: Ints, seed: int = 0) -> LabelNoise | None:
+    """How probably each label is wrong, by models that did not see the image.
 
     None with one image of a class.
     """
-    counts = np.bincount(labels)
-    folds = min(FOLDS, int(counts.min()))
+    folds = min(FOLDS, int(np.bincount(labels).min()))
     if folds < 2:
         return None
 
-    rng = np.random.default_rng(seed)
-    found = [_by_other_folds(features, labels, folds, rng) for _ in range(DIVISIONS)]
-    mean: Floats = np.mean(found, axis=0)
-    return mean
+    trusted = np.ones(len(labels), np.bool_)
+    for _ in range(1 + ROUNDS):
+        rng = np.random.default_rng(seed)
+        found = [_by_other_folds(features, labels, trusted, folds, rng) for _ in range(DIVISIONS)]
+        noise = estimate_noise(np.mean(found, axis=0), labels)
+        if (trusted == (noise.wrong < 0.5)).all():
+            break
+        trusted = noise.wrong < 0.5
+    return noise
 
 
-def _by_other_folds(features: Floats, labels: Ints, folds: int, rng: np.random.Generator) -> Floats:
-    """(N, M) by models of the folds that the image is not in, of one division."""
+def _by_other_folds(
+    features: Floats,
+    labels: Ints,
+    trusted: npt.NDArray[np.bool_],
+    folds: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """(N, M) by models of the trusted images in the other folds, of one division."""
     classes = int(labels.max()) + 1
 
     def fit(train: Ints) -> Head:
-        return fit_gda(features[train], labels[train], train, classes)
+        some = train[trusted[train]]
+        if len(np.unique(labels[some])) < classes:  # nobody trusts a whole class
+            some = train
+        return fit_gda(features[some], labels[some], some, classes)
 
     logits = out_of_fold(fit, features, assign_folds(labels, folds, rng), classes)
-    scaled = fit_mixture(logits, [], labels).logits(logits, [])
-    p = np.exp(scaled - scaled.max(1, keepdims=True))
-    shares: Floats = p / p.sum(1, keepdims=True)
-    return shares
+    return softmax(fit_mixture(logits, [], labels).logits(logits, []), axis=1)
 
 
 def wrong_labels(
     photos: Sequence[Photo],
     features: Floats,
-    proba: Floats,
+    noise: LabelNoise,
     labels: Ints,
     classes: Sequence[str],
     *,
@@ -116,37 +127,43 @@ def wrong_labels(
     """Photos whose label is likely wrong, the surest first.
 
     Raises:
-        MissingExtraError: cleanlab is not installed.
+        MissingExtraError: `thorough`, and cleanlab is not installed.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError as error:
-        raise MissingExtraError("finding wrong labels", "check") from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where a class has few images
-        suspects = find_label_issues(
-            labels, proba, return_indices_ranked_by="self_confidence", n_jobs=1
-        )
-    for i in map(int, suspects):
-        own, best = float(proba[i, labels[i]]), int(proba[i].argmax())
-        sure = float(proba[i, best]) > RATIO * own
-        if best == labels[i] or not (sure or thorough):
-            continue
+    doubted = np.flatnonzero(noise.wrong > DOUBTED)
+    if thorough:
+        doubted = np.union1d(doubted, _confident_learning(noise.proba, labels))
+    others = noise.proba.copy()
+    others[np.arange(len(labels)), labels] = -1.0
+    for i in map(int, doubted[np.argsort(-noise.wrong[doubted], kind="stable")]):
+        own, best = float(noise.proba[i, labels[i]]), int(others[i].argmax())
+        likely = float(noise.proba[i, best])
         near = _nearest(features, i, np.flatnonzero(labels == best))
+        action = "relabel" if likely > SURE else "remove"
         yield Issue(
             kind="label",
             source=photos[i].source,
             label=photos[i].label,
             split=photos[i].split,
-            score=float(proba[i, best]) * (1 - own),
-            reason=f"more like {classes[best]!r} ({proba[i, best]:.0%}) than "
+            score=float(noise.wrong[i]),
+            reason=f"more like {classes[best]!r} ({likely:.0%}) than "
             f"{classes[labels[i]]!r} ({own:.0%}), by a model of the other images",
             advice=f"if it shows {classes[best]!r}, move it there; if unclear, leave it out",
             neighbours=tuple(photos[j].source for j in near),
-            action="relabel" if sure and proba[i, best] > SURE else "",
+            action=action if noise.wrong[i] > DOUBTED else "",
             new_label=classes[best],
             image=photos[i].image,
         )
+
+
+def _confident_learning(proba: Floats, labels: Ints) -> Ints:
+    """Indices of the labels that confident learning doubts."""
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise MissingExtraError("listing every doubtful label", "check") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where a class has few images
+        return np.flatnonzero(find_label_issues(labels, proba, n_jobs=1))
 
 
 def unlike_their_class(photos: Sequence[Photo], features: Floats, labels: Ints) -> Iterator[Issue]:

@@ -50,12 +50,12 @@ def check(
             images of a data set that is not divided; copies are looked for in all.
         backbone: whose features judge the labels.
         seed: of the folds.
-        thorough: report every label that confident learning doubts, not only those where another
-            class is nearly certain.
+        thorough: report every label that confident learning doubts too, not only those that are
+            probably wrong.
 
     Raises:
         DataError: nothing there, or not one readable image.
-        MissingExtraError: the 'check' extra is not installed.
+        MissingExtraError: `thorough`, and the 'check' extra is not installed.
     """
     found = scan(data)
     photos, issues = _measured(found.splits)
@@ -167,7 +167,7 @@ def _doubts(
     """What features tell: wrong labels, images unlike their class, classes that overlap."""
     from fewclip.backbone import load_backbone, resolve_device
     from fewclip.check.labels import (
-        out_of_fold_probabilities,
+        doubt_labels,
         overlapping,
         tower_features,
         unlike_their_class,
@@ -179,14 +179,14 @@ def _doubts(
     features = tower_features(tower, [p.image for p in photos])
     truth = np.array([classes.index(p.label) for p in photos])
     issues = list(unlike_their_class(photos, features, truth))
-    proba = out_of_fold_probabilities(features, truth, seed)
-    if proba is None:
+    noise = doubt_labels(features, truth, seed)
+    if noise is None:
         return issues
     names = _name_features(tower, classes, TEMPLATE)
-    wrong = list(wrong_labels(photos, features, proba, truth, classes, thorough=thorough))
+    wrong = list(wrong_labels(photos, features, noise, truth, classes, thorough=thorough))
     doubted = {issue.source for issue in wrong}
     issues = [issue for issue in issues if issue.source not in doubted]
-    return [*wrong, *issues, *overlapping(proba, truth, classes, names @ names.T)]
+    return [*wrong, *issues, *overlapping(noise.proba, truth, classes, names @ names.T)]
 
 
 def _name_features(tower: object, classes: Sequence[str], template: str) -> np.ndarray:
