@@ -112,7 +112,8 @@ def _by_other_folds(
         return fit_gda(features[some], labels[some], some, classes)
 
     logits = out_of_fold(fit, features, assign_folds(labels, folds, rng), classes)
-    return softmax(fit_mixture(logits, [], labels).logits(logits, []), axis=1)
+    proba: Floats = softmax(fit_mixture(logits, [], labels).logits(logits, []), axis=1)
+    return proba
 
 
 def wrong_labels(
