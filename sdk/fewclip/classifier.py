@@ -94,7 +94,7 @@ class Classifier(BaseClassifier):
         if self.ood_score is None:
             return decide.ModelOutputs(*logits, None)
         parts = _ood_parts(features, intermediate)
-        seen = self.ood_score.score_and_bound(parts, self.card.head.trained_columns)
+        seen = self.ood_score.score_and_bound(parts, self.card.head.columns)
         return decide.ModelOutputs(*logits, *seen)
 
     def _outputs_and_parts(
@@ -240,7 +240,7 @@ def new_card(
         template=method.template,
         preprocessing=backbone.preprocess,
         method=name,
-        options=dict(options),
+        options={key: value for key, value in options.items() if method.reads(key)},
         backbone={
             "name": backbone.name,
             "hash": backbone.hash,

@@ -156,11 +156,6 @@ class HeadSpec:
         """Indices of the current classes that took part in training."""
         return tuple(i for i, column in enumerate(self.columns) if column >= 0)
 
-    @property
-    def trained_columns(self) -> tuple[int, ...]:
-        """The columns of those classes."""
-        return tuple(column for column in self.columns if column >= 0)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:

@@ -38,9 +38,9 @@ class ModelOutputs(NamedTuple):
     Attributes:
         logits_itm: (B, M) float32.
         logits_cat: (B, columns of the CAT head) float32, None without DePT.
-        ood_score: (B,) float64 of `OODScore.score`, None for a model that saw no image.
-        named_bound: (B,) float64 of `OODScore.score_and_bound`, the ITM logit that a class known by
-            name alone has to reach; None for a model that saw no image.
+        ood_score: (B,) float64 of `OODScore`, None for a model that saw no image.
+        named_bound: (B,) float64 of `OODScore`, the ITM logit that a class known by name alone has
+            to reach; None where there is no such class.
     """
 
     logits_itm: NDArray[np.float32]

@@ -35,7 +35,7 @@ class Metrics:
         )
         self.decode = Histogram(
             name="fewclip_decode_seconds",
-            documentation="Decoding and preprocessing of one image",
+            documentation="Decoding and preprocessing of one image that could be read",
             buckets=_SECONDS,
         )
         self.inference = Histogram(

@@ -17,17 +17,22 @@ def methods_arguments(parser: argparse.ArgumentParser) -> None:
 
 def methods(arguments: argparse.Namespace) -> int:
     """All methods, or one with its options."""
-    from fewclip.methods import describe, list_methods, make_options, resolve
+    from fewclip.methods import describe, list_methods, option_defaults, resolve
 
     names = [resolve(arguments.name)] if arguments.name else list_methods()
     rows: list[dict[str, Any]] = [{"name": n, "description": describe(n)} for n in names]
     if arguments.json:
-        rows = [{**row, "options": make_options(row["name"], {})} for row in rows]
+        rows = [{**row, "options": option_defaults(row["name"])} for row in rows]
         print_json(rows)
         return 0
     if arguments.name:
-        print(f"{rows[0]['name']}: {rows[0]['description']}\n\noptions and their defaults:")
-        for key, value in make_options(names[0], {}).items():
+        print(f"{rows[0]['name']}: {rows[0]['description']}")
+        options = option_defaults(names[0])
+        if not options:
+            print("\nIt has no options.")
+            return 0
+        print("\nOptions and their defaults:")
+        for key, value in options.items():
             print(f"  --set {key}={_shown(value)}")
         print("\nA backbone may bring defaults of its own; what you set wins.")
         return 0

@@ -14,10 +14,19 @@ from fewclip.methods.registry import (
     describe,
     list_methods,
     make_options,
+    option_defaults,
     resolve,
 )
 
-__all__ = ["backbone_defaults", "build", "describe", "list_methods", "make_options", "resolve"]
+__all__ = [
+    "backbone_defaults",
+    "build",
+    "describe",
+    "list_methods",
+    "make_options",
+    "option_defaults",
+    "resolve",
+]
 
 
 class _CallablePackage(types.ModuleType):

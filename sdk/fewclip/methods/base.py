@@ -23,6 +23,10 @@ from fewclip.methods.dept import DePTHead, DePTOptions
 from fewclip.preprocess import CROP_AREA
 
 Inputs = tuple[Tensor, ...]
+# Options that the training loop alone reads.
+LOOP_OPTIONS = (
+    "epochs", "batch_size", "warmup_epochs", "warmup_lr", "momentum", "weight_decay",
+)  # fmt: skip
 MAX_CTX = 256  # learned vectors per block: cards are untrusted, and they are allocated unseen
 
 
@@ -173,6 +177,15 @@ class Method(nn.Module):
         False  # training draws features together, but not their source
     )
     per_image_text: bool = False
+
+    @classmethod
+    def reads(cls, option: str) -> bool:
+        """Whether an option of `Options` changes anything for this method."""
+        if option in LOOP_OPTIONS:
+            return cls.trains
+        if option == "views":
+            return cls.frozen_images or cls.fits
+        return cls.trains or cls.fits
 
     def __init__(
         self,

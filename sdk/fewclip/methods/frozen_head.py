@@ -65,11 +65,20 @@ class FrozenHead(Method):
         """Heads on (N, L) rows; `labels` (N,), `images` (N,) says which are views of one image."""
         raise NotImplementedError
 
+    def fit_both(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+        """`fit_heads` on all features joined, and on the output features alone."""
+        width = rows.shape[1]
+        output = self.fit_heads(rows[:, : self.backbone.embed_dim], labels, images)
+        if width == self.backbone.embed_dim:
+            return output
+        joined = self.fit_heads(rows, labels, images)
+        return [*joined, *(widened(head, width) for head in output)]
+
     def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
         """Fit the head and its weight; returns its out-of-fold answers too."""
         rng = np.random.default_rng([seed, 2])
         fitted = fit_stacked(
-            sample, self.n_classes, self.fit_heads, rng, weight=self.options.dept_weight
+            sample, self.n_classes, self.fit_both, rng, weight=self.options.dept_weight
         )
         self._set(fitted.head.weight, fitted.head.bias)
         self.dept_weight = fitted.weight

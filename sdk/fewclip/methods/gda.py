@@ -9,7 +9,7 @@ from typing import ClassVar
 from fewclip.heads import Head, fit_gda_heads
 from fewclip.heads.linear import Floats, Ints
 from fewclip.methods.base import MethodOptions
-from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions, widened
+from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
 
 # Multiples of the Ledoit-Wolf amount: chosen, like the priors of the mixture, on training photos of
 # CIFAR-10, signs, digits, surfaces, Tiny ImageNet and two drawn tasks, at 4, 8 and 16 images.
@@ -35,9 +35,4 @@ class GDA(FrozenHead):
     Options: ClassVar[type[MethodOptions]] = GDAOptions
 
     def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
-        width = self.backbone.embed_dim
-        output = fit_gda_heads(rows[:, :width], labels, images, self.n_classes, SHRINKAGE)
-        if rows.shape[1] == width:
-            return output
-        joined = fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)
-        return [*joined, *(widened(head, rows.shape[1]) for head in output)]
+        return fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)

@@ -11,7 +11,7 @@ import numpy as np
 from fewclip.heads import FeatureSample, FittedHead, Head, choose_strength, fit_logistic
 from fewclip.heads.linear import Floats, Ints
 from fewclip.methods.base import MethodOptions
-from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions, widened
+from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,4 @@ class LinearProbe(FrozenHead):
         return super().fit(sample, seed)
 
     def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
-        width = self.backbone.embed_dim
-        output = fit_logistic(rows[:, :width], labels, self.n_classes, self.strength)
-        if rows.shape[1] == width:
-            return [output]
-        joined = fit_logistic(rows, labels, self.n_classes, self.strength)
-        return [joined, widened(output, rows.shape[1])]
+        return [fit_logistic(rows, labels, self.n_classes, self.strength)]

@@ -167,7 +167,7 @@ def make_options(
         options["warmup_epochs"] = min(options["warmup_epochs"], options["epochs"] - 1)
     except TypeError as error:
         raise OptionError(f"an option of {full} has the wrong type: {error}") from error
-    if options["views"] and not (cls.frozen_images or cls.fits):
+    if options["views"] and not cls.reads("views"):
         raise OptionError(
             f"option views is for methods that leave the image tower frozen, and {full} does not; "
             "leave it out"
@@ -175,6 +175,12 @@ def make_options(
     if full.endswith(DEPT):
         options |= dataclasses.asdict(DePTOptions(**dept))
     return options
+
+
+def option_defaults(name: str) -> dict[str, Any]:
+    """The options that a method reads, with their defaults."""
+    cls = method_classes()[resolve(name).removesuffix(DEPT)]
+    return {key: value for key, value in make_options(name, {}).items() if cls.reads(key)}
 
 
 def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ Data flows from `features` through `neighbours`, `gaussian` and `text` to `score
 """
 
 from fewclip.ood.arrays import from_arrays, to_arrays
-from fewclip.ood.features import NEAREST_PARTS, ood_parts, unit
+from fewclip.ood.features import NEAREST_PARTS, ood_parts
 from fewclip.ood.score import OODScore
 from fewclip.ood.text import NEGATIVE_LABELS, TextFeatures
 
@@ -17,5 +17,4 @@ __all__ = [
     "from_arrays",
     "ood_parts",
     "to_arrays",
-    "unit",
 ]

@@ -9,6 +9,7 @@ tuned tower is standardized by own images that it was not trained on.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ _KNOW_CLASSES = ("nearest_0", "nearest_1", "nearest_2", "mahalanobis", "text", "
 _OUTPUT = ("nearest_0", "mahalanobis", "density")
 _KNOW_NONE = ("principal_0", "principal_1")
 
+AnyInts = Ints | Sequence[int]
 Terms = dict[str, Floats]  # name -> (B, C) or (B, 1)
 
 
@@ -131,43 +133,47 @@ class OODScore:
             terms |= {f"principal_{k}": term for k, term in enumerate(out_of_fold)}
         return score._standardized(terms)
 
-    def score(
-        self, parts: Sequence[AnyFloats], classes: Sequence[int] | None = None
-    ) -> npt.NDArray[np.float64]:
-        """(B,) float64, higher is more like the training images.
+    def score_and_bound(
+        self, parts: Sequence[AnyFloats], columns: Sequence[int] | None = None
+    ) -> tuple[Floats, Floats | None]:
+        """How much B images are like the training images, and what a name alone has to reach.
 
         Args:
-            parts: `ood_parts` of B images.
-            classes: columns of the trained classes that are still there; None for all. With none
-                of them left every image scores -inf.
-        """
-        return self.score_and_bound(parts, classes)[0]
+            parts: `ood_parts` of the images.
+            columns: of each class its column of the head, below 0 for a typed-in one; None for the
+                trained classes and no other.
 
-    def score_and_bound(
-        self, parts: Sequence[AnyFloats], classes: Sequence[int] | None = None
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """`score`, and the ITM logit from which on an image is known as of a typed-in class.
-
-        Both (B,) float64; the bound is infinite without `texts`.
+        Returns:
+            (B,) float64, higher is more alike; -inf with no trained class left. And (B,) float64,
+            the ITM logit from which on an image is known as of a typed-in class: infinite without
+            `texts`, None where no class is typed in.
         """
-        kept = None if classes is None else np.isin(np.unique(self.labels), classes)
-        terms = self._terms(parts)
-        groups = self._standard_groups(terms)
-        worst: Floats = (groups if kept is None else self._standard_groups(terms, kept)).min(0)
+        names, _ = self._classes
+        scores = self._group_scores(self._terms(parts), names if columns is None else columns)
+        scores = (scores - self.group_center[:, None]) / self.group_spread[:, None]
+        worst = scores.min(0)
+        if columns is None or min(columns, default=0) >= 0:
+            return worst, None
         if self.texts is None:
             return worst, np.full(len(worst), np.inf)
-        knows_none = self.groups[-1] == _KNOW_NONE
-        unlikeness = -groups[-1] if knows_none else np.zeros(len(worst))
+        unlikeness = -scores[-1] if self.groups[-1] == _KNOW_NONE else np.zeros(len(worst))
         return worst, self.texts.named_bound(np.asarray(parts[0], np.float64), unlikeness)
+
+    @functools.cached_property
+    def _classes(self) -> tuple[Ints, Ints]:
+        """The trained columns in order, and each image's position among them."""
+        return np.unique(self.labels, return_inverse=True)
+
+    @functools.cached_property
+    def _rows(self) -> tuple[Floats, ...]:
+        """`images` in float64, cast once."""
+        return tuple(part.astype(np.float64) for part in self.images)
 
     def _terms(self, parts: Sequence[AnyFloats]) -> Terms:
         """Each term of B images by its name."""
-        names, index = np.unique(self.labels, return_inverse=True)
+        names, index = self._classes
         plain = [np.asarray(part, np.float64) for part in parts]
-        similar = [
-            part @ images.astype(np.float64).T
-            for part, images in zip(plain, self.images, strict=False)
-        ]
+        similar = [part @ rows.T for part, rows in zip(plain, self._rows, strict=False)]
         terms = {f"nearest_{k}": nearest(s, index, len(names)) for k, s in enumerate(similar)}
         whitened = plain[0] @ self.whiten.astype(np.float64)
         distances = squares_to(whitened, self.means.astype(np.float64))
@@ -198,29 +204,29 @@ class OODScore:
         """In the order of `center` and `spread`."""
         return list(dict.fromkeys(name for group in self.groups for name in group))
 
-    def _standard_groups(self, terms: Terms, kept: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """(G, B) `_group_scores` in deviations of own images'."""
-        scores = self._group_scores(terms, kept)
-        found: Floats = (scores - self.group_center[:, None]) / self.group_spread[:, None]
-        return found
+    def _group_scores(self, terms: Terms, columns: AnyInts) -> Floats:
+        """(G, B): in each group the standardized terms are added class by class; best class.
 
-    def _group_scores(self, terms: Terms, kept: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """(G, B): in each group the standardized terms are added class by class; best class."""
-        shape = terms["nearest_0"].shape  # (B, C)
+        Args:
+            columns: the trained classes that count.
+        """
         scales = zip(self.term_names, self.center, self.spread, strict=True)
-        standard = {name: np.broadcast_to((terms[name] - c) / s, shape) for name, c, s in scales}
-        joint = np.stack([np.sum([standard[name] for name in g], axis=0) for g in self.groups])
-        if kept is not None:
-            joint = joint[:, :, kept]
-        best: Floats = joint.max(2, initial=-np.inf)
-        return best
+        standard = {name: (terms[name] - c) / s for name, c, s in scales}
+        kept = np.isin(self._classes[0], columns)
+        scores = []
+        for group in self.groups:
+            joint = np.sum(np.broadcast_arrays(*(standard[name] for name in group)), axis=0)
+            if group != _KNOW_NONE:
+                joint = joint[:, kept]
+            scores.append(joint.max(1, initial=-np.inf))
+        return np.stack(scores)
 
     def _standardized(self, terms: Terms) -> OODScore:
         """The same with scales, and `own`, from the terms of own images that it has not seen."""
         best = [terms[name].max(1) for name in self.term_names]
         center, spread = _scales([values[np.isfinite(values)] for values in best])
         scaled = dataclasses.replace(self, center=center, spread=spread)
-        scores = scaled._group_scores(terms)
+        scores = scaled._group_scores(terms, scaled._classes[0])
         scores = scores[:, np.isfinite(scores).all(0)]
         center, spread = _scales(list(scores))
         whole = dataclasses.replace(scaled, group_center=center, group_spread=spread)

@@ -139,7 +139,7 @@ class OnnxClassifier(BaseClassifier):
         logits = found[ITM_OUTPUT], found.get(CAT_OUTPUT)
         if self._ood_score is None:
             return decide.ModelOutputs(*logits, None), parts
-        seen = self._ood_score.score_and_bound(parts, self.card.head.trained_columns)
+        seen = self._ood_score.score_and_bound(parts, self.card.head.columns)
         return decide.ModelOutputs(*logits, *seen), parts
 
     def _training_parts(self) -> tuple[npt.NDArray[np.float16], ...]:

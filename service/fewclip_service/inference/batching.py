@@ -153,19 +153,21 @@ class Engine:
 
 
 def _decode(decode: Callable[..., Decoded | None], data: bytes, spec: Preprocess) -> Inputs | None:
-    with metrics().decode.time():
-        try:
-            decoded = decode(data, crop=spec)
-        except ImageTooLargeError as error:
-            raise APIError("too_large", f"the image: {error}") from error
-        except DecoderBusyError as error:
-            raise APIError("busy", f"the image: {error}") from error
-        except ImageError as error:
-            raise APIError("not_an_image", f"the image: {error}") from error
-        if decoded is None:
-            return None
-        assert decoded.crop is not None
-        return to_input(Image.fromarray(decoded.crop), spec)
+    begin = time.monotonic()
+    try:
+        decoded = decode(data, crop=spec)
+    except ImageTooLargeError as error:
+        raise APIError("too_large", f"the image: {error}") from error
+    except DecoderBusyError as error:
+        raise APIError("busy", f"the image: {error}") from error
+    except ImageError as error:
+        raise APIError("not_an_image", f"the image: {error}") from error
+    if decoded is None:
+        return None
+    assert decoded.crop is not None
+    pixels = to_input(Image.fromarray(decoded.crop), spec)
+    metrics().decode.observe(time.monotonic() - begin)
+    return pixels
 
 
 def run_batch(jobs: Sequence[Job]) -> list[decide.Prediction | None]:

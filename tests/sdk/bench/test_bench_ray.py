@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,17 @@ CASES = {
 }
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder with a short name: Ray puts sockets into it, whose paths may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_killed_on_ray_it_goes_on_to_the_table_of_the_local_one(
     name: str,
+    home: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -114,15 +122,16 @@ def test_killed_on_ray_it_goes_on_to_the_table_of_the_local_one(
     assert main([*argv, str(whole)]) == 0
     expected = table(whole, capsys.readouterr().out)
 
-    # Ray puts sockets there, whose paths may have 107 bytes.
-    home = Path(tempfile.mkdtemp(prefix="r"))
     on_ray = [*argv, str(cut), "--engine", "ray"]
-    driver = Driver(on_ray, home)
+    first_home, second_home = home / "1", home / "2"
+    first_home.mkdir()
+    second_home.mkdir()
+    driver = Driver(on_ray, first_home)
     os.kill(driver.wait_for(driver.tasks)[0], signal.SIGKILL)  # its run is repeated
     kept = driver.wait_for(lambda: finished(cut))
     driver.kill()
 
-    monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="r"))  # sockets: 107 bytes at most
+    monkeypatch.setenv("RAY_TMPDIR", str(second_home))
     assert main(on_ray) == 0
     printed = capsys.readouterr()
     assert "kept from before" in printed.err

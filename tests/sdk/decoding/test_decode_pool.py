@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import signal
@@ -10,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import Image
 from fewclip.contract import Preprocess
 from fewclip.decoding import decode_pool
 from fewclip.decoding.decode_pool import LARGE, LARGE_PIXELS, DecodePool
-from fewclip.errors import DecoderBusyError, FewclipError, ImageError, ImageTooLargeError
+from fewclip.errors import DecoderBusyError, ImageError, ImageTooLargeError
 from fewclip.preprocess import load_image, to_input
 from tests.attacks import hostile_images as attack
 
@@ -125,30 +125,42 @@ def test_a_machine_without_time_or_memory_is_no_fault_of_the_image(number: signa
         assert pool.decode(photo(), crop=SPEC).crop is not None
 
 
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[DecodePool], None]:
+    """Start a pool whose first processes never get done, and in which all count as slow."""
+    monkeypatch.setattr(decode_pool, "_QUICK", 0.0)
+    before = set(workers_of(os.getpid()))
+
+    def start(pool: DecodePool) -> None:
+        pool.start()
+        for worker in set(workers_of(os.getpid())) - before:
+            os.kill(worker, signal.SIGSTOP)
+
+    return start
+
+
 def test_of_too_many_slow_images_the_first_is_told_to_come_again(
-    monkeypatch: pytest.MonkeyPatch,
+    stopped: Callable[[DecodePool], None],
 ) -> None:
-    monkeypatch.setattr(decode_pool, "_QUICK_LARGE", 0.05)
-    monkeypatch.setattr(decode_pool, "_QUICK_PIXEL", 0.0)
-    slow = attack.jpeg_of_many_scans(90, 2500)
-    found: list[BaseException] = []
+    with ThreadPoolExecutor(3) as threads, DecodePool(3, seconds=60) as pool:
+        stopped(pool)
+        answers = [threads.submit(pool.decode, photo(), crop=SPEC) for _ in range(3)]
+        first = next(as_completed(answers))
+        with pytest.raises(DecoderBusyError, match="try again"):
+            first.result()
+        assert sum(answer.done() for answer in answers) == 1
 
-    def ask(pool: DecodePool) -> None:
-        try:
-            pool.decode(slow, crop=SPEC)
-        except FewclipError as error:
-            found.append(error)
 
-    with DecodePool(3, seconds=60) as pool:
-        threads = [threading.Thread(target=ask, args=(pool,)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        while not found and any(thread.is_alive() for thread in threads):
-            time.sleep(0.02)
-        pool.close()
-        for thread in threads:
-            thread.join()
-    assert isinstance(found[0], DecoderBusyError)
+def test_slow_images_do_not_keep_the_others_waiting(
+    stopped: Callable[[DecodePool], None],
+) -> None:
+    with ThreadPoolExecutor(1) as thread, DecodePool(1, seconds=60) as pool:
+        stopped(pool)
+        slow = thread.submit(pool.decode, photo(), crop=SPEC)
+        while not pool._slow:
+            time.sleep(0.01)
+        assert pool.decode(photo(), crop=SPEC).crop is not None
+        assert not slow.done()
 
 
 def test_many_pixels_in_a_few_bytes_count_as_large(pool: DecodePool) -> None:
@@ -167,28 +179,8 @@ def test_what_takes_too_much_memory_is_refused() -> None:
         assert pool.decode(photo(), crop=SPEC).crop is not None
 
 
-def test_slow_images_do_not_keep_the_others_waiting() -> None:
-    slow = attack.jpeg_of_many_scans(90, 4000)
-    with DecodePool(1, max_pixels=20_000_000, seconds=60) as pool:
-
-        def ask() -> None:
-            with contextlib.suppress(FewclipError):
-                pool.decode(slow, crop=SPEC)
-
-        threads = [threading.Thread(target=ask) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.1)
-        began = time.monotonic()
-        pool.decode(photo(), crop=SPEC)
-        assert time.monotonic() - began < 20  # two moments and a start, not their time
-        pool.close()
-        for thread in threads:
-            thread.join()
-
-
 def test_large_files_have_a_lane_of_their_own() -> None:
-    """Three that take a second each and one process for them; a small image is there before."""
+    """Three of them, and one process for them that has yet to start; a small image is first."""
     large = attack.jpeg_of_many_scans(90, 1500)
     assert len(large) >= LARGE
     small = io.BytesIO()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import fewclip
 from fewclip.backbone import Backbone, load_backbone
 from fewclip.errors import ClassNameError, OptionError, StoppedError
 from fewclip.methods import registry
@@ -306,6 +307,14 @@ def test_cocoop_says_that_its_text_depends_on_the_image() -> None:
 def test_wrong_options_are_named(name: str, options: dict[str, Any], word: str) -> None:
     with pytest.raises(OptionError, match=word):
         registry.make_options(name, options)
+
+
+def test_only_options_that_a_method_reads_are_listed() -> None:
+    assert set(registry.option_defaults("gda")) == {"crop_area", "flip", "views", "dept_weight"}
+    assert {"epochs", "momentum", "views"} <= set(registry.option_defaults("coop"))
+    assert "views" not in registry.option_defaults("skip-tuning")
+    assert not registry.option_defaults("zero-shot")
+    assert not fewclip.zero_shot(["cat"]).card.options
 
 
 @pytest.mark.parametrize("name", ["coop", "maple", "promptsrc", "vpt"])

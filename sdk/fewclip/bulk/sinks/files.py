@@ -47,7 +47,7 @@ class FileOutput(Output):
         self.path = Path(out)
         self._format = _format(self.path, top_k)
         self._is_folder = isinstance(self._format, Parquet)
-        self._parts = self.path if self._is_folder else _beside(self.path, ".parts")
+        self._parts_folder = self.path if self._is_folder else _beside(self.path, ".parts")
         self._run_file = (
             self.path / RUN_FILE if self._is_folder else _beside(self.path, ".run.json")
         )
@@ -62,7 +62,6 @@ class FileOutput(Output):
         except BaseException:
             self._lock.close()
             raise
-        self._next = next_part([file.name for file in self._part_files()])
 
     def _check_target(self) -> None:
         """Refuse what no earlier run wrote; `overwrite` removes nothing else either."""
@@ -83,8 +82,8 @@ class FileOutput(Output):
             self._lock.write(json.dumps(run, indent=1) + "\n")
             _sync(self._lock)
         if self._joined():
-            shutil.rmtree(self._parts, ignore_errors=True)
-        for leftover in self._parts.glob(f"*{_UNFINISHED}"):
+            shutil.rmtree(self._parts_folder, ignore_errors=True)
+        for leftover in self._parts_folder.glob(f"*{_UNFINISHED}"):
             leftover.unlink()
 
     # ---- what is done ------------------------------------------------------------------------
@@ -103,13 +102,12 @@ class FileOutput(Output):
             raise unwritable(self.path, error.strerror or error) from error
 
     def _add_part(self, rows: Sequence[Row]) -> None:
-        self._parts.mkdir(exist_ok=True)
+        self._parts_folder.mkdir(exist_ok=True)
         if self._joined():  # a finished file grows: it becomes the first part again
             os.rename(self.path, self._part(0))
-            self._next = 1
-        with self._whole(self._part(self._next)) as file:
+        number = next_part([file.name for file in self._part_files()])
+        with self._whole(self._part(number)) as file:
             self._format.write(file, rows)
-        self._next += 1
 
     def _finish(self) -> None:
         if isinstance(self._format, Parquet) or self._joined():
@@ -121,7 +119,7 @@ class FileOutput(Output):
                     self._format.joined(parts, file)
                 else:  # a source without one image
                     self._format.write(file, [])
-            shutil.rmtree(self._parts, ignore_errors=True)
+            shutil.rmtree(self._parts_folder, ignore_errors=True)
         except OSError as error:
             raise unwritable(self.path, error.strerror or error) from error
 
@@ -134,10 +132,10 @@ class FileOutput(Output):
         return not self._is_folder and self.path.is_file()
 
     def _part(self, number: int) -> Path:
-        return self._parts / part_name(number, self._format.suffix)
+        return self._parts_folder / part_name(number, self._format.suffix)
 
     def _part_files(self) -> list[Path]:
-        return sorted(self._parts.glob(f"part-*{self._format.suffix}"))
+        return sorted(self._parts_folder.glob(f"part-*{self._format.suffix}"))
 
     def _remove_rows(self) -> None:
         if self._is_folder:
@@ -145,7 +143,7 @@ class FileOutput(Output):
                 file.unlink()
         else:
             self.path.unlink(missing_ok=True)
-            shutil.rmtree(self._parts, ignore_errors=True)
+            shutil.rmtree(self._parts_folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _whole(self, path: Path) -> Iterator[IO[bytes]]:

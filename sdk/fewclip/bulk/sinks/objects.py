@@ -47,21 +47,18 @@ class ObjectOutput(Output):
         names = self._names()
         if names and RUN_FILE not in names:
             raise foreign(self._url)
-        before = json.loads(self._fs.cat_file(self._path(RUN_FILE))) if names else None
-        if before is not None and before != run and not overwrite:
-            raise other_run(self._url, before, run)
+        if names and not overwrite:
+            before = json.loads(self._fs.cat_file(self._path(RUN_FILE)))
+            if before != run:
+                raise other_run(self._url, before, run)
         suffix = self._format.suffix
         self._parts = sorted(n for n in names if n.startswith("part-") and n.endswith(suffix))
-        if overwrite:
-            self._remove(names)
-        if overwrite or before is None:
+        if names and overwrite:
+            for name in [*self._parts, RUN_FILE]:  # at the end what says whose the parts are
+                self._fs.rm_file(self._path(name))
+            self._parts = []
+        if overwrite or not names:
             self._put(RUN_FILE, json.dumps(run, indent=1).encode() + b"\n")
-
-    def _remove(self, names: Sequence[str]) -> None:
-        """The parts, then what says whose they are."""
-        for name in [*self._parts, *(n for n in names if n == RUN_FILE)]:
-            self._fs.rm_file(self._path(name))
-        self._parts = []
 
     def images(self) -> Iterator[str]:
         for name in list(self._parts):
