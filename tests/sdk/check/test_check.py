@@ -125,3 +125,8 @@ def test_crops_and_mirror_images_are_the_same_picture_and_others_are_not() -> No
     assert len(pairs) >= 5  # weave so fine that a crop blurs it may be missed
     assert pairs <= {(i, len(whole) + i) for i in range(6)}
     assert not near_duplicates(photos[: len(whole)], crops=False)
+
+
+def test_surfaces_under_the_same_light_are_not_the_same_picture() -> None:
+    drawn = [surfaces.draw(label, i) for label in ("whole", "cracked") for i in range(15, 40)]
+    assert near_duplicates([photo(image, str(i)) for i, image in enumerate(drawn)]) == []
