@@ -57,7 +57,7 @@ def by_occlusion(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> 
 
     def answer(images: Inputs) -> Floats:
         itm, cat = clf.logits(images)
-        temperature = clf.card.calibration.temperature
+        temperature = clf.card.calibration.temperature_for(clf.card.head)
         return decide.log_probabilities(itm, cat, clf.card.head, temperature)
 
     spec = clf.card.preprocessing

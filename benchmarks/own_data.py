@@ -96,7 +96,10 @@ class Task:
         outputs = clf.outputs_of(*self.encoded)
         card = clf.card
         proba = decide.probabilities(
-            outputs.logits_itm, outputs.logits_cat, card.head, card.calibration.temperature
+            outputs.logits_itm,
+            outputs.logits_cat,
+            card.head,
+            card.calibration.temperature_for(card.head),
         )
         return Report.from_predictions(proba, self.truth(clf.classes), clf.classes)
 

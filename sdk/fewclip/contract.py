@@ -84,6 +84,7 @@ class Calibration:
 
     Attributes:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
+        text_temperature: the same where the text alone speaks, of classes known by name alone.
         threshold: an image whose `decide.in_distribution_score` lies below it is unknown;
             None accepts everything.
         named_threshold: the threshold as calibrated, where the score of an image of a class known
@@ -93,6 +94,7 @@ class Calibration:
     """
 
     temperature: float = 1.0
+    text_temperature: float = 1.0
     threshold: float | None = None
     named_threshold: float = 0.0
     ood_center: float = 0.0
@@ -101,8 +103,9 @@ class Calibration:
 
     def __post_init__(self) -> None:
         low, high = TEMPERATURES
-        within = low <= self.temperature <= high
-        _check(within, "temperature", f"from {low} to {high}", self.temperature)
+        for field in ("temperature", "text_temperature"):
+            value = getattr(self, field)
+            _check(low <= value <= high, field, f"from {low} to {high}", value)
         for field in ("threshold", "named_threshold", "ood_center"):
             value = getattr(self, field)
             _check(value is None or math.isfinite(value), field, "a finite number", value)
@@ -113,6 +116,10 @@ class Calibration:
     @property
     def calibrated(self) -> bool:
         return self.n > 0
+
+    def temperature_for(self, head: HeadSpec) -> float:
+        """The one for the current classes: without a trained one among them, the text's."""
+        return self.temperature if head.trained else self.text_temperature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,7 @@ def decide(
         CoverageError: this model cannot promise `coverage`.
     """
     check_top_k(top_k)
-    rows = probabilities(logits_itm, logits_cat, head, calibration.temperature)
+    rows = probabilities(logits_itm, logits_cat, head, calibration.temperature_for(head))
     known = _known(logits_itm, logits_cat, head, calibration, ood_score, named_bound)
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     sets: Sequence[tuple[str, ...] | None] = [None] * len(rows)
@@ -245,9 +245,11 @@ def fit_calibration(
         ood_score: (N,) of own images, these or others; None for a model that saw no image.
     """
     truth = np.asarray(labels, dtype=np.int64)
-    temperature = 1.0
+    temperature = text_temperature = 1.0
     if truth.size:
         temperature = _fit_temperature(_log_probabilities(logits_itm, logits_cat, head), truth)
+        text = _log_probabilities(logits_itm, None, head)
+        text_temperature = _fit_temperature(text, truth)
     seen = np.zeros(0) if ood_score is None else np.asarray(ood_score, dtype=np.float64)
     seen = seen[np.isfinite(seen)]
     threshold, center, spread = None, 0.0, 1.0
@@ -256,6 +258,7 @@ def fit_calibration(
         threshold = _fit_threshold((seen - center) / spread)
     return Calibration(
         temperature=temperature,
+        text_temperature=text_temperature,
         threshold=threshold,
         named_threshold=threshold or 0.0,
         ood_center=center,

@@ -186,3 +186,15 @@ def test_no_images_no_calibration() -> None:
     assert found == Calibration()
     assert not found.calibrated
     assert found.threshold is None
+
+
+def test_classes_known_by_name_alone_have_the_temperature_of_the_text() -> None:
+    """A head that is unsure of itself asks for sharper answers; the text has not asked for them."""
+    itm, labels = sample(2000, 3.0)
+    head = dataclasses.replace(PLAIN, dept_weight=1.0)
+    found = fit_calibration(itm, itm / 12, labels, head)
+    assert found.temperature == pytest.approx(0.25, rel=0.1)
+    named = HeadSpec(logit_scale=100.0, columns=(-1, -1, -1), dept_weight=1.0)
+    answer = decide(itm[:1], itm[:1] / 12, LABELS, named, found, top_k=1)[0]
+    assert answer.score == pytest.approx(softmax(itm[0] / 3).max(), rel=0.1)
+    assert found.temperature_for(head) == found.temperature
