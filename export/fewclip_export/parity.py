@@ -173,8 +173,7 @@ def refusal(precision: str, reasons: Sequence[str], findings: Findings | None) -
     return GateError(
         f"the {precision} export does not answer as the trained model does: "
         f"{'; '.join(reasons)}{on}; "
-        f"nothing was written; {remedy}"
-        + (", or --force to have it all the same" if findings else "")
+        f"nothing was written; {remedy}" + (", or --force to write it anyway" if findings else "")
     )
 
 

@@ -76,7 +76,7 @@ def gather(
     if not own:
         base = [(_write(_generate(rng), folder / f"made-{i}.png"), None) for i in range(AT_LEAST)]
         described = (
-            f"{AT_LEAST} generated pictures, for no images of yours were at hand "
+            f"{AT_LEAST} generated pictures, because none of your images were available "
             "(give some with --images DATA, in Python images=)"
         )
     odd: list[tuple[str, str | None]] = [(path, None) for path in _odd(base[0][0], folder)]

@@ -206,7 +206,7 @@ def check_top_k(top_k: object) -> None:
     """
     whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
     if not whole or top_k < 1:  # type: ignore[operator]
-        raise OptionError(f"top_k must be a whole number from 1 on, not {top_k!r}")
+        raise OptionError(f"top_k must be a whole number of at least 1, not {top_k!r}")
 
 
 def _known(

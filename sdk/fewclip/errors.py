@@ -19,7 +19,7 @@ FewclipError
 ├── MissingExtraError (ImportError)  an optional dependency is not installed; CLI exit status 2
 └── StoppedError                     a long job was stopped on request; what is kept is said
 
-A message says what was wrong, what was received, and how to mend it.
+A message says what was wrong, what was received, and how to fix it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FewclipError(Exception):
 
 
 class InputError(FewclipError, ValueError):
-    """The caller's input is at fault, and the message says how to mend it."""
+    """The caller's input is at fault, and the message says how to fix it."""
 
 
 class DataError(InputError):

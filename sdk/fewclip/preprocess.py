@@ -128,8 +128,8 @@ def listed(images: Any) -> list[Image]:
         images, Iterable
     ):
         raise ImageError(
-            f"a {type(images).__name__} is no image, nor a list of them; give paths, bytes, PIL "
-            "images or RGB uint8 arrays"
+            f"a {type(images).__name__} is neither an image nor a list of images; give paths, "
+            "bytes, PIL images or RGB uint8 arrays"
         )
     return list(images)
 

@@ -137,8 +137,8 @@ class Tokenizer:
 
 def clean(text: str) -> str:
     """Mend broken unicode and HTML entities, one space between words, lower case; as open_clip."""
-    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(mended.split()).lower()
+    fixed = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(fixed.split()).lower()
 
 
 def words(text: str) -> list[str]:

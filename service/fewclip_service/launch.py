@@ -112,7 +112,7 @@ def _wait(arbiter: Any, metrics_folder: str) -> None:
 
 
 def _replace(arbiter: Any, metrics_folder: str) -> None:
-    """Start anew what died, and take what it was busy with out of the metrics."""
+    """Restart what died, and take what it was busy with out of the metrics."""
     from circus.exc import ConflictError  # type: ignore[import-untyped]
     from prometheus_client.multiprocess import mark_process_dead
 

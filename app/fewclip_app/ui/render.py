@@ -115,7 +115,7 @@ def _possible(prediction: Prediction) -> str:
         return ""
     labels = prediction.prediction_set
     if len(labels) == 1:
-        return "<p class='fc-possible'>No other class comes into question.</p>"
+        return "<p class='fc-possible'>No other class is plausible.</p>"
     listed = ", ".join(f"<b>{escape(label)}</b>" for label in labels[:BARS])
     more = f" and {len(labels) - BARS} more" if len(labels) > BARS else ""
     return f"<p class='fc-possible'>Could be: {listed}{more}</p>"

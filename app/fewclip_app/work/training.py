@@ -204,11 +204,11 @@ def save(
 
     model = workspace.model
     if model is None:
-        raise ArtifactError("there is no model to take away yet; train one in step 2")
+        raise ArtifactError("there is no model to download yet; train one in step 2")
     if model.card.kind == "onnx":
         raise ArtifactError(
             "this model was loaded from an ONNX zip and is that zip already; "
-            "load the saved model instead to export it anew"
+            "load the saved model instead to export it again"
         )
     report = report_progress or (lambda stage, share: None)
     classifier = model.classifier

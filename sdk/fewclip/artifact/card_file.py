@@ -78,7 +78,7 @@ def _read_json(root: Path) -> Mapping[str, Any]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no JSON")
+    raise ValueError(f"it holds {name}, which is not JSON")
 
 
 def _verify(root: Path, files: Mapping[str, str]) -> None:

@@ -62,7 +62,7 @@ def missing_parts(clip: Any) -> str | None:
 
 
 def disable_patch_dropout(visual: Any) -> None:
-    """Methods that train call `train()`, and every patch is read all the same."""
+    """Methods that train call `train()`, and every patch is still read."""
     dropout = getattr(visual, "patch_dropout", None)
     if dropout is not None and not isinstance(dropout, nn.Identity):
         visual.patch_dropout = nn.Identity()

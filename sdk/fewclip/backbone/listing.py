@@ -16,7 +16,7 @@ from fewclip.contract import OPEN_CLIP_CONFIG
 
 ALL, FEATURES = "all methods", "features only"
 MICRO_IS_WEAK = (
-    "micro is for trying things out: it looks at 64-pixel images and knows some 200 things; for "
+    "micro is for trying things out: it sees 64-pixel images and knows some 200 things; for "
     "real photos name another backbone (fewclip backbones)"
 )
 # Which to take first; the sizes are those of the weights in float32.

@@ -13,10 +13,10 @@ from fewclip.contract import plain_json
 from fewclip.errors import OptionError
 
 PROTOCOLS = {
-    "base-to-new": "learn half of the classes, test both halves apart",
-    "cross-dataset": "learn one data set, test on others (--targets)",
-    "domain": "learn one data set, test on other pictures of its classes (--targets)",
-    "few-shot": "learn from 1, 2, 4, 8, 16 images per class",
+    "base-to-new": "train on half of the classes, test each half separately",
+    "cross-dataset": "train on one data set, test on others (--targets)",
+    "domain": "train on one data set, test on other pictures of its classes (--targets)",
+    "few-shot": "train on 1, 2, 4, 8, 16 images per class",
     "speed": "seconds, memory, images per second",
 }
 
@@ -93,7 +93,7 @@ def bench(arguments: argparse.Namespace) -> int:
     if arguments.protocol in ("cross-dataset", "domain"):
         if len(data) > 1:
             raise OptionError(
-                f"{arguments.protocol} learns one data set; name the others after --targets"
+                f"{arguments.protocol} trains on one data set; name the others after --targets"
             )
         if arguments.protocol == "cross-dataset" and not arguments.targets:
             raise OptionError("cross-dataset needs --targets: what to test on")

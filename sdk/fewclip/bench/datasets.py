@@ -87,8 +87,8 @@ def _hold_out(photos: list[Photo], classes: Sequence[str]) -> tuple[list[Photo],
         n = min(max(1, round(HELD_OUT * len(own))), len(own) - 1)
         if n < 1:
             raise DataError(
-                f"class {label!r} has one image, which cannot be both learned from and tested on; "
-                "add others"
+                f"class {label!r} has one image, which cannot be used for both training and "
+                "testing; add others"
             )
         order = permutation(label, 0, len(own))
         held += [own[i] for i in order[:n]]

@@ -66,8 +66,8 @@ class Store:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{readable(path)} is no result of a run ({error!r}); delete it, and that one run "
-                "is done again"
+                f"{readable(path)} is not the result of a run ({error!r}); delete it, and that "
+                "run will be repeated"
             ) from error
         if found.run != _plain(run):
             raise DataError(

@@ -93,7 +93,7 @@ def predict(
         engine: "local", or "ray" (the `scale` extra).
         ray_address: of a running cluster; None starts Ray on this machine.
         image_column: of Parquet and Arrow files.
-        overwrite: begin anew where rows of an earlier run are.
+        overwrite: start over where an earlier run left rows.
         progress: say on stderr how far it is.
         part_rows, part_seconds: rows are on disk at the latest after so many or so long.
         actors: the pool of engine "ray".

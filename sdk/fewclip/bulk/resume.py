@@ -99,6 +99,6 @@ def _compared(shard: Shard, done: Done) -> Pending | None:
     break_is_done = done.holds(shard.name)
     if len(skip) == count and break_is_done:
         return None
-    # What an interrupted run left is the beginning, and a range costs nothing.
+    # An interrupted run leaves the beginning done, and a range costs nothing.
     is_beginning = not skip or skip[-1] == len(skip) - 1
     return Pending(shard, range(len(skip)) if is_beginning else frozenset(skip), break_is_done)

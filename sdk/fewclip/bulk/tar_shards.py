@@ -60,7 +60,7 @@ class TarShard:
                 yield from self._samples(tar, names_only)
         except _BROKEN as error:
             raise DataError(
-                f"{self.name} is truncated or no tar file ({error}); copy it again"
+                f"{self.name} is truncated or not a tar file ({error}); copy it again"
             ) from error
 
     def _is_packed(self) -> bool:

@@ -222,7 +222,7 @@ def overlapping(
                 source=f"{classes[a]} / {classes[b]}",
                 score=min(1.0, float(share) * 2),
                 reason=f"{share:.0%} of their images are taken for the other class"
-                + (", and the backbone hears the same in their names" if alike else ""),
+                + (", and the backbone confuses their names" if alike else ""),
                 advice="merge them, add images that show the difference, or say it in a phrase "
                 "(classes={label: phrase})",
             )

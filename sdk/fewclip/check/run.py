@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 UNEVEN = 4  # times as many images in the largest class as in the smallest
 MOST_GLANCED = 1000  # images that the cheap part looks at
 _COPY_ADVICE = {
-    "leak": "leave it out, or what is measured is what was learned",
+    "leak": "leave it out, or you measure on what was learned",
     "conflict": "decide which class is right, and leave the other one out",
     "duplicate": "leave it out: it teaches nothing new",
 }
@@ -60,7 +60,7 @@ def check(
     found = scan(data)
     photos, issues = _measured(found.splits)
     if not photos:
-        raise DataError(f"{found.name} has not one readable image; see `fewclip check --help`")
+        raise DataError(f"{found.name} has no readable image; see `fewclip check --help`")
     issues += copies(photos)
     issues += odd_photos(photos)
     counts = Counter(p.label for p in photos if p.split == "train")

@@ -137,6 +137,6 @@ def _known(card: Card, names: Iterable[str]) -> list[str]:
     unknown = [label for label in labels if label not in classes]
     if unknown:
         raise ClassNameError(
-            f"not among the classes: {listed(unknown)}; there are: {listed(card.classes)}"
+            f"not among the classes: {listed(unknown)}; available: {listed(card.classes)}"
         )
     return labels

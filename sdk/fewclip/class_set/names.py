@@ -111,13 +111,13 @@ def distinct_labels(names: Iterable[str]) -> list[str]:
 
 def _label(name: object) -> str:
     if not isinstance(name, str):
-        raise ClassNameError(f"class name {name!r} is no text; give labels as text")
+        raise ClassNameError(f"class name {name!r} is not text; give labels as text")
     _check_length(name)
     label = clean_label(name)
     if not _shows(label):
         raise ClassNameError(f"class name {name!r} is empty or invisible; give it letters")
     if any("\ud800" <= c <= "\udfff" for c in label):
-        raise ClassNameError(f"class name {name!r} is no valid Unicode; rename it")
+        raise ClassNameError(f"class name {name!r} is not valid Unicode; rename it")
     return label
 
 

@@ -100,7 +100,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
     if arguments.resume and not finished and not checkpoint.exists(kept):
-        print(f"nothing to resume, no checkpoint in {kept}: starting afresh", file=sys.stderr)
+        print(f"nothing to resume, no checkpoint in {kept}: starting over", file=sys.stderr)
     if finished:
         card = artifact.read_card(out)
         if card.training.get("run_id") != made.run_id:
@@ -113,7 +113,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     aside = None if arguments.resume else checkpoint.set_aside(kept)
     if aside is not None:
         print(
-            f"a run was under way in {kept}: kept as {aside.name} until this one is done "
+            f"a run was in progress in {kept}: kept as {aside.name} until this one is done "
             "(--resume would have continued it)",
             file=sys.stderr,
         )

@@ -138,5 +138,5 @@ def _readable(images: Sequence[str], folder: str) -> list[str]:
         except ImageError as error:
             print(f"fewclip: left out: {one_line(str(error))}", file=sys.stderr)
     if not found:
-        raise DataError(f"{folder} has not one readable image; give a folder of photos")
+        raise DataError(f"{folder} has no readable image; give a folder of photos")
     return found

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return SUBCOMMANDS[arguments.subcommand](arguments)
     except StoppedError as error:
-        hint = "; the same command with --resume goes on from there" if error.checkpoint else ""
+        hint = "; the same command with --resume continues from there" if error.checkpoint else ""
         print(f"fewclip: {error}{hint}", file=sys.stderr)
         return 130
     except (InputError, MissingExtraError) as error:
@@ -156,7 +156,7 @@ def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _extra_of(module: str) -> str | None:
-    """The extra that brings a module; None when it is none of ours to bring."""
+    """The extra that brings a module; None when no extra of ours does."""
     homes = {
         "torch": "train",
         "open_clip": "train",

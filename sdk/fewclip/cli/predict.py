@@ -37,7 +37,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
         help="write one row per image to FILE.csv, FILE.jsonl or a folder of Parquet parts, which "
         "may be s3://...; the same command goes on where it was interrupted",
     )
-    parser.add_argument("--overwrite", action="store_true", help="with --out: begin anew")
+    parser.add_argument("--overwrite", action="store_true", help="with --out: start over")
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="with --out: what runs it"
     )

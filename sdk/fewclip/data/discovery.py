@@ -74,7 +74,7 @@ def _scan_folder(folder: Path) -> Scan:
     if not result.divided:
         if all(f.name in SPLITS for f in folders):
             result.notes.append(
-                f"{' and '.join(f.name for f in folders)} were read as classes, for they hold "
+                f"{' and '.join(f.name for f in folders)} were read as classes because they hold "
                 "images and not class folders"
             )
         _scan_classes(folder, name, "train", result)
@@ -175,7 +175,8 @@ def _scan_pairs(data: Iterable[Any]) -> Scan:
 def _checked_label(label: object, where: str) -> str:
     if not isinstance(label, str) or not clean_label(label):
         raise DataError(
-            f"{where}: {label!r} is no class name; give the words one would say for what is shown"
+            f"{where}: {label!r} is not a class name; give the words you would use for what it "
+            "shows"
         )
     try:
         label.encode()

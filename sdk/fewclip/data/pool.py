@@ -108,7 +108,9 @@ def read(
     skipped, notes = list(result.skipped), list(result.notes)
     if len(wanted) < len(result.labels):
         left = len(result.labels) - len(wanted)
-        notes.append(f"{left} of the data's classes are left out, for `classes` does not name them")
+        notes.append(
+            f"{left} of the data's classes are left out because `classes` does not name them"
+        )
     splits = {}
     for split, found in result.splits.items():
         skipped += _outside_classes(found, result.labels, f"that is in {split} and not in train")
@@ -119,7 +121,7 @@ def read(
 
     usable = {seen.found.label for seen in splits["train"]}
     for label in sorted(wanted - usable):
-        skipped.append(Skipped(f"class {label!r}", "not one usable image; the class is left out"))
+        skipped.append(Skipped(f"class {label!r}", "no usable image; the class is left out"))
     order = tuple(label for label in names or sorted(wanted) if label in usable)
     _check_enough(result.name, order, names, skipped)
     return Pool(
@@ -164,7 +166,7 @@ def read_labelled(
     outside = _outside_classes(found, wanted, "that is not among the model's")
     skipped = result.skipped + outside + unusable
     if not seen:
-        raise DataError(f"{result.name} has not one usable image{_first(skipped)}")
+        raise DataError(f"{result.name} has no usable image{_first(skipped)}")
     return _items(seen, tuple(classes)), skipped
 
 
@@ -264,7 +266,7 @@ def _check_enough(
 ) -> None:
     if asked is not None and len(order) < len(asked):
         empty = [label for label in asked if label not in order]
-        raise DataError(f"{name} has not one usable image of {listed(empty)}{_first(skipped)}")
+        raise DataError(f"{name} has no usable image of {listed(empty)}{_first(skipped)}")
     if len(order) < 2:
         have = f"only the class {order[0]!r}" if order else "no class"
         raise DataError(

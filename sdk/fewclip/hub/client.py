@@ -99,7 +99,9 @@ def clear_errors(what: str) -> Iterator[None]:
     except HubError:
         raise
     except errors.HFValidationError as error:
-        raise HubError(f"{what} names no repository of the Hub: {first_line(error)}") from error
+        raise HubError(
+            f"{what} does not name a repository on the Hub: {first_line(error)}"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{what} has no such revision; give a branch, a tag or a commit") from error
     except errors.RepositoryNotFoundError as error:  # gated ones are of this kind

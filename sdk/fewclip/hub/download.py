@@ -43,7 +43,7 @@ def _downloaded(address: str) -> Path:
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise HubError(
-            f"{address} is no address; write hf://owner/name or hf://owner/name@revision"
+            f"{address} is not an address; write hf://owner/name or hf://owner/name@revision"
         )
     repo, offline = found["repo"], unreachable() is not None
     with clear_errors(address):
@@ -77,7 +77,7 @@ def _card(address: str, repo: str, revision: str | None, offline: bool) -> Path:
         raise
     except EntryNotFoundError as error:
         raise HubError(
-            f"{address} is no fewclip model: it holds no {CARD_FILE}; give one that "
+            f"{address} is not a fewclip model: it has no {CARD_FILE}; give one that "
             "push_to_hub wrote"
         ) from error
 

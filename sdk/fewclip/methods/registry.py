@@ -91,7 +91,7 @@ def list_methods() -> list[str]:
 
 
 def needs_blocks(name: str) -> bool:
-    """Whether a method reaches into the towers' residual blocks, so features do not do."""
+    """Whether a method reaches into the towers' residual blocks, so features are not enough."""
     return _flag(_modules()[resolve(name).removesuffix(DEPT)], "needs_blocks")
 
 
@@ -113,7 +113,7 @@ def check_backbone(method: str, backbone: str, reason: str | None) -> None:
     if reason and needs_blocks(method):
         raise OptionError(
             f"{resolve(method)} changes the towers' residual blocks, and those of {backbone!r} are "
-            f"out of its reach: {reason}; with this backbone work: {', '.join(feature_methods())}"
+            f"out of its reach: {reason}; these work with it: {', '.join(feature_methods())}"
         )
 
 
@@ -125,7 +125,7 @@ def resolve(name: str) -> str:
     """
     full = ALIASES.get(name, name)
     if full not in list_methods():
-        raise OptionError(f"unknown method {name!r}; there are: {', '.join(list_methods())}")
+        raise OptionError(f"unknown method {name!r}; available: {', '.join(list_methods())}")
     return full
 
 

@@ -1,7 +1,7 @@
 """One safetensors file, written like any other file, and read as an untrusted one.
 
 The library writes it for its owner alone, whatever the umask, and its errors name no cause that
-code could act on; both are mended here. What the tensors mean is their reader's business.
+code could act on; both are fixed here. What the tensors mean is their reader's business.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(handle.metadata() or {})
     except Exception as error:  # SafetensorError, or what torch says of odd types and shapes
         raise ArtifactError(
-            f"{folder / name} is no safetensors file that can be read ({error}); copy it again, "
+            f"{folder / name} is not a readable safetensors file ({error}); copy it again, "
             "or make it again"
         ) from error
 

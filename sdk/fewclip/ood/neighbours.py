@@ -46,7 +46,7 @@ def local_distances(similar: Floats) -> Floats:
 
 
 def density(similar: Floats, local: Floats) -> Floats:
-    """How far the nearest images are against how far their own nearest are, as minus a logarithm.
+    """How far the nearest images are relative to how far their own nearest are, minus the log.
 
     Args:
         similar: (B, N) similarities to the training images.

@@ -57,7 +57,7 @@ def check_graph(path: Path, files: Collection[str] = ()) -> None:
             _Check(file, path, files).model()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ArtifactError(
-            f"cannot open {path}: it is no ONNX file ({error}); export the model again"
+            f"cannot open {path}: it is not an ONNX file ({error}); export the model again"
         ) from error
 
 

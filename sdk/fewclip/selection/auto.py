@@ -152,7 +152,7 @@ class _Selector:
         first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
         source = first.candidate.shares
         trained = next((row for row in tried if row.candidate.name == source), first)
-        # Its luck on the first fold alone must not decide for a candidate that goes no further.
+        # Luck on the first fold alone must not decide for a candidate that goes no further.
         going_on = {row.candidate.name for row in (trained, *self._sharing(trained))}
         for row in tried:
             if row.candidate.name not in going_on:

@@ -1,4 +1,4 @@
-"""Which method is best for YOUR images: cross-validation within a time budget, and one advice.
+"""Which method is best for YOUR images: cross-validation within a budget, and a recommendation.
 
 Every image is judged by models that have not seen it. `fold_runs.py` is one run, and
 `recommendation.py` puts the outcome into words; `baselines.py` holds scikit-learn's classifiers on
@@ -247,5 +247,8 @@ def _notes(pool: Pool) -> list[str]:
     if pool.skipped:
         notes.append(f"not used: {len(pool.skipped)} of the files")
     if pool.test:
-        notes.append(f"the {len(pool.test)} images of test/ were left alone, for your last check")
+        notes.append(
+            f"the {len(pool.test)} images of test/ were not used, so that you can test on them at "
+            "the end"
+        )
     return notes

@@ -71,7 +71,7 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
         OptionError: `n` is not a whole number from 1 on.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise OptionError(f"n must be a whole number from 1 on, not {n!r}")
+        raise OptionError(f"n must be a whole number of at least 1, not {n!r}")
     if not len(candidates.images):
         return []
     kept = _sample(len(candidates.images))

@@ -56,7 +56,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Header:
-    """What stands in the file besides tensors; `sha256` is over all else."""
+    """What the file holds besides tensors; `sha256` is over all else."""
 
     format: int
     run: Mapping[str, Any]
@@ -123,8 +123,7 @@ def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
         if differing == ["threads"]:
             cure = f"set OMP_NUM_THREADS={found.run['threads']} to continue it to the same result"
         raise CheckpointError(
-            f"checkpoint {folder} belongs to another run: {was}; {cure}, or delete it to start "
-            "afresh"
+            f"checkpoint {folder} belongs to another run: {was}; {cure}, or delete it to start over"
         )
     return found
 
@@ -161,7 +160,7 @@ def _read(folder: Path) -> Checkpoint | None:
     except (ArtifactError, KeyError, ValueError, RecursionError, OSError) as error:
         reason = str(error).split(";")[0]
         raise CheckpointError(
-            f"checkpoint {folder} cannot be read ({reason}); delete it to start afresh"
+            f"checkpoint {folder} cannot be read ({reason}); delete it to start over"
         ) from error
     return Checkpoint(
         run=header.run,
@@ -267,7 +266,7 @@ def restore(
         tensor_file.check_alike(checkpoint.state, method.state())
     except ValueError as error:
         raise CheckpointError(
-            f"the checkpoint does not fit this run ({error}); delete it to start afresh"
+            f"the checkpoint does not fit this run ({error}); delete it to start over"
         ) from error
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -1,4 +1,4 @@
-"""The one training loop. What is trained, and with which loss, is the method's affair."""
+"""The one training loop. What is trained, and with which loss, is up to the method."""
 
 from __future__ import annotations
 

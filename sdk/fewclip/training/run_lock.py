@@ -51,7 +51,7 @@ def _acquire(folder: Path) -> int | None:
         except BlockingIOError as error:
             os.close(handle)
             raise CheckpointError(
-                f"another run is at work on {folder}; wait until it is done, stop it, or write to "
+                f"another run is using {folder}; wait until it is done, stop it, or write to "
                 "another folder"
             ) from error
         except OSError:  # a file system without locks

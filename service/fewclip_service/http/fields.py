@@ -50,7 +50,7 @@ def known_fields(
     for name, value in [*pairs, *request.query_params.multi_items()]:
         if name not in fields:
             known = ", ".join(sorted(fields))
-            raise APIError("bad_field", f"unknown field {name[:100]!r}; there are: {known}")
+            raise APIError("bad_field", f"unknown field {name[:100]!r}; available: {known}")
         given.setdefault(name, []).append(value)
     for name, values in given.items():
         if len(values) > 1:

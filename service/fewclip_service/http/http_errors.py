@@ -48,7 +48,7 @@ class APIError(Exception):
 
     Args:
         kind: one of the types above.
-        message: for people: what was wrong, and how to mend it.
+        message: for people: what was wrong, and how to fix it.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -111,7 +111,7 @@ class Middleware:
                 await self._late(error.__cause__, notes)(scope, receive, tell)
                 return
             log_exception("failed", method=method, path=path[:200])
-            internal = APIError("internal", "an unexpected error; the log tells more")
+            internal = APIError("internal", "an unexpected error; the log has details")
             await self._late(internal, notes)(scope, receive, tell)
         finally:
             _record(method, path, notes, time.perf_counter() - began)

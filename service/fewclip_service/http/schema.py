@@ -101,7 +101,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         415: "Another media type than those above",
         422: "A field or parameter is missing, unknown or out of range",
         503: "The queue is full, there was no time for the image, its process ended, or no model "
-        "is loaded; Retry-After says when to come back",
+        "is loaded; Retry-After says when to retry",
         504: "No answer in time",
     }
     every = (401, 404, 422, 503)

@@ -113,14 +113,14 @@ class Models:
                     "unknown_model", f"model {name[:100]!r} is not loaded (see /v1/model)"
                 )
             raise APIError(
-                "unknown_model", f"no model {name[:100]!r}; there are: {_listed(models)}"
+                "unknown_model", f"no model {name[:100]!r}; available: {_listed(models)}"
             )
         if len(models) == 1:
             return next(iter(models.values()))
         if not models:
             raise APIError("not_ready", "no model is loaded")
         raise APIError(
-            "bad_field", f"name one of the models in the field model; there are: {_listed(models)}"
+            "bad_field", f"name one of the models in the field model; available: {_listed(models)}"
         )
 
     def classifiers(self) -> dict[str, OnnxClassifier]:

@@ -76,7 +76,7 @@ class Call:
         self._began = time.monotonic()
 
     async def read(self, *, images: int, bare: bool = False) -> Form:
-        """The body; the time for an answer begins anew when it is there.
+        """The body; the time for an answer starts again once it is there.
 
         Args:
             bare: the body may also be the image itself, with its media type.

@@ -244,7 +244,7 @@ def test_the_command_prints_one_table_or_one_json_document(
     [
         (["base-to-new", "nowhere"], "neither a file or folder"),
         (["cross-dataset", "imagenet"], "--targets"),
-        (["domain", "imagenet", "dtd"], "learns one data set"),
+        (["domain", "imagenet", "dtd"], "trains on one data set"),
         (["few-shot", "dtd", "--targets", "ucf101"], "--targets is for"),
         (["base-to-new", "dtd", "--shots", "1", "2"], "only few-shot"),
         (["base-to-new", "dtd", "--shots", "0"], "'0'"),

@@ -258,7 +258,7 @@ def test_labelled_images_keep_the_models_order_and_their_repeats(photos: Path) -
     assert [skip.source for skip in skipped] == ["class 'dog'"]
     with pytest.raises(ClassNameError, match=r"'cat', 'dog', 'sea_lion'.*'zebra'"):
         read_labelled(photos, ["zebra"])
-    with pytest.raises(DataError, match="not one usable image"):
+    with pytest.raises(DataError, match="no usable image"):
         read_labelled({"cat": [b"text"]}, ["cat"])
 
 

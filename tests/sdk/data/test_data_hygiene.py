@@ -202,7 +202,7 @@ def test_an_empty_class_folder(photos: Path) -> None:
     (photos / "emu").mkdir()
     pool = read(photos)
     assert pool.classes == ("cat", "dog")
-    assert "not one usable image" in reasons(pool)["class 'emu'"]
+    assert "no usable image" in reasons(pool)["class 'emu'"]
 
 
 def test_a_class_of_broken_files_only(photos: Path) -> None:
@@ -309,13 +309,13 @@ def test_a_folder_too_high_up_is_explained(photos: Path) -> None:
         (lambda p: [], "list is empty"),
         (lambda p: {"cat": "folder/"}, "'cat' holds a str"),
         (lambda p: {"cat": 3}, "'cat' holds a int"),
-        (lambda p: {1: [], "dog": []}, "1 is no class name"),
-        (lambda p: {" ": []}, "no class name"),
+        (lambda p: {1: [], "dog": []}, "1 is not a class name"),
+        (lambda p: {" ": []}, "not a class name"),
         (lambda p: {"a\udce4": []}, "UTF-8"),
         (lambda p: {"cat": [], "dog": []}, "no class with usable images"),
         (lambda p: ["a.png", "b.png"], "item 0 of the list is a str"),
         (lambda p: [("a.png", "cat", 1)], "item 0"),
-        (lambda p: [("a.png", None)], "None is no class name"),
+        (lambda p: [("a.png", None)], "None is not a class name"),
         (lambda p: 42, "data is a int"),
         (lambda p: None, "data is a NoneType"),
     ],

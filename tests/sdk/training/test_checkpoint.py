@@ -158,8 +158,8 @@ def test_a_second_run_on_the_same_output_is_refused_at_once(
 ) -> None:
     with run_lock.held(folder):
         assert main(words(photos, folder.with_suffix(""))) == 2
-        assert "another run is at work" in capsys.readouterr().err
-        with pytest.raises(CheckpointError, match="another run is at work"):
+        assert "another run is using" in capsys.readouterr().err
+        with pytest.raises(CheckpointError, match="another run is using"):
             resume(photos, folder)
     handle = os.open(folder, os.O_RDONLY)  # lifted
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -156,7 +156,7 @@ def test_a_broken_checkpoint_is_refused_with_the_way_out(
     run(untrained(), pictures, checkpoint=tmp_path / "c")
     file = tmp_path / "c" / checkpoints.STATE_FILE
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="start afresh"):
+    with pytest.raises(CheckpointError, match="start over"):
         run(untrained(), pictures, checkpoint=tmp_path / "c")
 
 

@@ -72,7 +72,7 @@ def build(sessions: Sessions) -> Adapt:
                 value=16,
                 step=1,
                 label="Images per class to learn from",
-                info="What is left over is used to measure.",
+                info="The rest is used to measure accuracy.",
             )
             epochs = gr.Number(
                 value=0, precision=0, minimum=0, label="Epochs", info="0: as the method's paper."
@@ -143,7 +143,7 @@ def begin(workspace: Workspace, jobs: JobQueue, **choices: Any) -> Job:
     """
     with workspace.lock:
         if workspace.job is not None and not workspace.job.finished:
-            raise DataError("a training of yours is under way; wait for it, or cancel it")
+            raise DataError("your training is still running; wait for it, or cancel it")
         shots, epochs = choices["shots"], choices["epochs"] or 0
         if not 1 <= shots <= 1000:
             raise OptionError(f"images per class must be from 1 to 1000, not {shots}")
@@ -177,7 +177,7 @@ def draw_job(job: Job, jobs: JobQueue) -> str:
         people = "one training is" if ahead == 1 else f"{ahead} trainings are"
         return render.note(
             f"You are number {ahead} in the queue: {people} ahead of yours. "
-            "It begins by itself; you may leave the page open."
+            "It starts by itself; you can leave the page open."
         )
     at = job.progress
     through = 0.0 if at is None else at.epoch - 1 + at.step / at.steps
@@ -218,7 +218,7 @@ def clock(seconds: float) -> str:
 _ON = render.links(("Try it now", "classify"), ("How good is it?", "results"))
 _MICRO = render.note(
     "fewclip's own backbone, micro, is made for trying things out: it is small, looks at images of "
-    "64 pixels, and knows some 200 everyday things. For work that counts choose one of the others "
+    "64 pixels, and knows some 200 everyday things. For real work, choose one of the others "
     "under Advanced."
 )
 _MEANING = (

@@ -33,7 +33,7 @@ def build(sessions: Sessions) -> Downloads:
     """Lay the step out in the current Blocks."""
     gr.HTML(
         render.step(
-            "Download", "The saved model goes on in Python; the ONNX folder is what gets served."
+            "Download", "The saved model is for Python; the ONNX folder is what you serve."
         ),
         elem_classes="fc-lead",
     )

@@ -40,7 +40,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return model_cfg, dict(config.get("preprocess_cfg", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise BackboneError(
-            f"{folder / OPEN_CLIP_CONFIG} is no open_clip config ({error})"
+            f"{folder / OPEN_CLIP_CONFIG} is not an open_clip config ({error})"
         ) from error
 
 
@@ -114,7 +114,7 @@ def _built(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         if (cfg["text_cfg"].get("hf_model_name")) and find_spec("transformers") is None:
             raise MissingExtraError(
-                f"backbone {name!r} has a text tower of Hugging Face, which", "transformers"
+                f"backbone {name!r} has a Hugging Face text tower, which", "transformers"
             ) from error
         raise BackboneError(
             f"backbone {name!r} cannot be built from {folder / OPEN_CLIP_CONFIG}: "

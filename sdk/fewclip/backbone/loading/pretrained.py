@@ -39,7 +39,7 @@ def load_pretrained(name: str, allow_download: bool) -> Backbone:
         if not allow_download:
             raise BackboneError(
                 f"the weights of {name!r}, which the model was made with, are not in the local "
-                "cache, and a model that is loaded downloads nothing unasked; allow it with "
+                "cache, and loading a model downloads nothing unless asked; allow it with "
                 "--allow-download (in Python: load(..., allow_download=True))"
             )
         _check_reachable(name, config)

@@ -165,7 +165,7 @@ def _format(path: Path, top_k: int) -> Format:
     if suffix and not path.is_dir():
         raise InputError(
             f"--out {path}: rows are written to FILE.csv, FILE.jsonl or a folder of Parquet parts "
-            f"(a name without an ending), not to {suffix}"
+            f"(a name without an extension), not to {suffix}"
         )
     return Parquet()
 
