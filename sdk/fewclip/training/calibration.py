@@ -81,7 +81,7 @@ def calibrated(
             if remark := references.warning(card.method, proba.argmax(1) == truth):
                 remarks.append(remark)
         for remark in remarks:
-            warnings.warn(remark, stacklevel=4)
+            warnings.warn(remark, stacklevel=5)  # the caller of `adapt`
     # Before the temperature, which these images may just have taught: see `conformal`.
     plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
     kind = "split"

@@ -138,7 +138,7 @@ def test_methods_that_need_blocks_refuse_before_any_work(
         fewclip.adapt("no/such/folder", method=method, backbone=folders["resnet"], progress=False)
     text = str(caught.value)
     assert "\n" not in text
-    assert "work: clip-adapter, clip-adapter+dept, gda, linear-probe, zero-shot" in text
+    assert "work with it: clip-adapter, clip-adapter+dept, gda, linear-probe, zero-shot" in text
     with pytest.raises(OptionError, match=r"skip-tuning .*RN50/openai"):
         fewclip.adapt("no/such/folder", method="skip-tuning", backbone="RN50/openai")
 

@@ -160,7 +160,7 @@ def test_what_was_changed_on_the_way_is_refused(hub: Hub, exported: Path, name: 
         (f"hf://{REPO}@no-branch", "no such revision"),
         ("hf://digits", "write hf://owner/name"),
         ("hf://a/b/c", "write hf://owner/name"),
-        ("hf://someone/page", "holds no card.json"),
+        ("hf://someone/page", "has no card.json"),
     ],
 )
 def test_a_wrong_address_is_one_line(
