@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fewclip.system.allocator import ask_for_huge_pages
 from fewclip.system.cores import wait_asleep
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from fewclip.selection.recommendation import Comparison
 
 wait_asleep()
+ask_for_huge_pages()
 
 __version__ = "0.1.0"
 
