@@ -44,8 +44,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
 
 def finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
     """Residual, MLP, residual: x (B, T, w), mixed (B, heads, T, w / heads) from attention."""
-    attended = block.attn.out_proj(mixed.transpose(1, 2).reshape(x.shape))
-    x = x + block.ls_1(attended)
+    return finish_rows(block, x, mixed.transpose(1, 2).reshape(x.shape))
+
+
+def finish_rows(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    """`finish` with the heads of `mixed` side by side, as x has its width."""
+    x = x + block.ls_1(block.attn.out_proj(mixed))
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out
 
@@ -74,6 +78,31 @@ def suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
     """(t, p + t) bool: a suffix row sees the whole prefix and the suffix up to itself."""
     rows = torch.arange(t, device=device)[:, None] + p
     return torch.arange(p + t, device=device)[None] <= rows
+
+
+def run_after_prefix(block: Any, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
+    """A causal block on a prefix (G, p, w) and on what follows it, M suffixes each (G*M, t, w).
+
+    The rows of both pass each product together: a prefix alone has so few that reading the
+    weights takes longer than multiplying by them.
+    """
+    attn, parts = block.attn, (prefix, suffix)
+    sizes = [x.shape[0] * x.shape[1] for x in parts]
+    rows = torch.cat([x.reshape(-1, x.shape[2]) for x in parts])
+    projected = F.linear(block.ln_1(rows), attn.in_proj_weight, attn.in_proj_bias)
+    (q, k, v), (q_s, k_s, v_s) = (
+        [heads(y, attn) for y in p.view(*x.shape[:2], -1).chunk(3, dim=-1)]
+        for p, x in zip(torch.split(projected, sizes), parts, strict=True)
+    )
+    m = suffix.shape[0] // prefix.shape[0]
+    mask = suffix_mask(suffix.shape[1], prefix.shape[1], prefix.device)
+    mixed = (
+        attend(q, k, v, is_causal=True),
+        attend(q_s, join(k, k_s, m), join(v, v_s, m), attn_mask=mask),
+    )
+    joined = torch.cat([y.transpose(1, 2).reshape(-1, rows.shape[1]) for y in mixed])
+    new_prefix, new_suffix = torch.split(finish_rows(block, rows, joined), sizes)
+    return new_prefix.view(prefix.shape), new_suffix.view(suffix.shape)
 
 
 def overwrite_context(x: Tensor, context: Tensor) -> Tensor:

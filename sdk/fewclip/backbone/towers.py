@@ -31,12 +31,11 @@ from fewclip.backbone.blocks import (
     join,
     overwrite_context,
     overwrite_last,
-    project,
     project_keys,
     project_queries,
+    run_after_prefix,
     run_one_row,
     run_rows,
-    suffix_mask,
 )
 from fewclip.contract import Preprocess
 from fewclip.tokenizer import Tokenizer
@@ -335,19 +334,9 @@ class Backbone(nn.Module):
             block = self.clip.transformer.resblocks[k]
             prefix = deep_context(hidden.prefix, k, deep)
             g, m, t, w = hidden.suffix.shape
-            normed_prefix, normed_suffix = block.ln_1(prefix), block.ln_1(hidden.suffix)
-            q, keys, values = project(block.attn, normed_prefix)
-            mixed_prefix = attend(q, keys, values, is_causal=True)
-            q, k_s, v_s = project(block.attn, normed_suffix.reshape(g * m, t, w))
-            k_all, v_all = join(keys, k_s, m), join(values, v_s, m)
-            mask = suffix_mask(t, prefix.shape[1], prefix.device)
-            mixed = attend(q, k_all, v_all, attn_mask=mask)
-            suffix = finish(block, hidden.suffix.reshape(g * m, t, w), mixed)
-            hidden = dataclasses.replace(
-                hidden,
-                prefix=finish(block, prefix, mixed_prefix),
-                suffix=suffix.reshape(g, m, t, w),
-            )
+            suffix = hidden.suffix.reshape(g * m, t, w)
+            prefix, suffix = run_after_prefix(block, prefix, suffix)
+            hidden = dataclasses.replace(hidden, prefix=prefix, suffix=suffix.view(g, m, t, w))
         return hidden
 
     def text_features(

@@ -2,10 +2,10 @@
 
 The loss needs the features of all classes at once, but not what led to them. So features are
 computed without a graph, a block of classes at a time, and backward computes each block once more
-and passes its rows of the gradient through. One block keeps its graph: backward starts with it, and
-needs the room for one at a time anyway. Classes are sorted by length first: a block ends at
-its own longest EOT, and nothing is computed for padding. A class set that fits into one block takes
-the plain path.
+and passes its rows of the gradient through. The first `KEPT` blocks keep their graphs, and backward
+starts with them: fifty classes of a ViT-B/16 are two blocks, of which nothing is computed twice.
+Classes are sorted by length first: a block ends at its own longest EOT, and nothing is computed for
+padding. A class set that fits into one block takes the plain path.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fewclip.backbone import ClassPrompts, TextHidden
 
 Classes = TypeVar("Classes", ClassPrompts, TextHidden)
+KEPT = 2
 
 
 def text_in_blocks(
@@ -66,7 +67,7 @@ def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
 
 
 class _Blocks(torch.autograd.Function):
-    """Features with the graph of the first block; backward makes those of the others in turn."""
+    """Features with the graphs of the first blocks; backward makes those of the others in turn."""
 
     @staticmethod
     def forward(
@@ -82,8 +83,9 @@ class _Blocks(torch.autograd.Function):
         # First, because autocast keeps its bf16 copies of parameters, and a copy made without a
         # graph would pass no gradient.
         with torch.enable_grad():
-            ctx.kept = compute(parts[0])
-        return torch.cat([ctx.kept.detach(), *(compute(part) for part in parts[1:])], -2)
+            ctx.kept = [compute(part) for part in parts[:KEPT]]
+        others = [compute(part) for part in parts[KEPT:]]
+        return torch.cat([*(features.detach() for features in ctx.kept), *others], -2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -92,10 +94,8 @@ class _Blocks(torch.autograd.Function):
         with torch.autocast(**ctx.autocast):  # around all blocks: parameters are converted once
             for part in ctx.parts:
                 stop = first + len(part.eot)
-                features, ctx.kept = ctx.kept, None
-                if features is None:
-                    with torch.enable_grad():
-                        features = ctx.compute(part)
+                with torch.enable_grad():
+                    features = ctx.kept.pop(0) if ctx.kept else ctx.compute(part)
                 rows = gradient[..., first:stop, :]
                 with torch.autocast(ctx.autocast["device_type"], enabled=False):
                     found = torch.autograd.grad(features, ctx.parameters, rows, allow_unused=True)

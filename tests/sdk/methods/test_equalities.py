@@ -283,7 +283,7 @@ def test_last_block_runs_one_row(tower: Backbone, rows_through: dict[str, list[i
         tower.text_features(tower.text_embed(prompts))
     assert rows_through["image"] == [4 * 17] * 3 + [4]
     prefix, suffix = len(prompts.prefix), prompts.suffix.numel()
-    assert rows_through["text"] == [suffix, prefix] * 3 + [len(NAMES)]
+    assert rows_through["text"] == [prefix + suffix] * 3 + [len(NAMES)]
     assert prefix + suffix < len(NAMES) * ARCH["ctx"]
 
 
