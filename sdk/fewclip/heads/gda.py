@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
+from fewclip.heads.linear import BLOCK, AnyFloats, Floats, Head, Ints, row_blocks
 
 
 def fit_gda(features: AnyFloats, labels: Ints, images: Ints, classes: int) -> Head:
@@ -35,18 +35,20 @@ def fit_gda_heads(
     features: AnyFloats, labels: Ints, images: Ints, classes: int, multiples: Sequence[float]
 ) -> list[Head]:
     """`fit_gda` under several multiples of the Ledoit-Wolf shrinkage, one head for each."""
-    x = np.asarray(features, np.float64)
     _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
     weight = 1.0 / counts[index]
-    means = np.zeros((classes, x.shape[1]))
-    np.add.at(means, labels, x * weight[:, None])
+    means = np.zeros((classes, features.shape[1]))
+    for some in row_blocks(len(features)):
+        np.add.at(means, labels[some], features[some] * weight[some, None])
     means /= np.bincount(labels, weight, minlength=classes)[:, None]
     centre = means.mean(0)
     # One view of one image per class leaves no residual at all: spread around the centre instead.
-    alone = len(x) == len(counts) and len(counts) <= classes
-    residuals = x - (centre if alone else means[labels])
-    covariance, amount = covariance_and_shrinkage(residuals, images, len(counts) - classes)
-    means -= centre
+    alone = len(features) == len(counts) and len(counts) <= classes
+    centres = np.broadcast_to(centre, means.shape) if alone else means
+    covariance, amount = covariance_and_shrinkage(
+        features, images, len(counts) - classes, centres, labels
+    )
+    means = means - centre
     heads = []
     for multiple in multiples:
         solved = cho_solve(cho_factor(shrunk(covariance, multiple * amount)), means.T).T
@@ -54,28 +56,34 @@ def fit_gda_heads(
     return heads
 
 
-def covariance_and_shrinkage(residuals: Floats, images: Ints, freedom: int) -> tuple[Floats, float]:
+def covariance_and_shrinkage(
+    features: AnyFloats, images: Ints, freedom: int, means: Floats, labels: Ints
+) -> tuple[Floats, float]:
     """The covariance and its Ledoit-Wolf shrinkage, with images as the independent samples.
 
     Args:
-        residuals: (N, L) of each view from its class mean.
+        features: (N, L), one row per view.
         images: (N,) which image each row is a view of.
-        freedom: images less the class means that were subtracted.
+        freedom: images less the class means that are subtracted.
+        means, labels: (M, L) of the classes and (N,): each row counts as it is apart from its mean.
 
     Returns:
         (L, L), and how much of it equal variances should replace, 0..1.
     """
     _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
     order = np.argsort(index, kind="stable")
-    x, n, size = residuals[order], len(counts), residuals.shape[1]
-    weight = 1.0 / (n * counts[index[order]])  # every image weighs 1 / n
-    covariance: Floats = (x * weight[:, None]).T @ x
-    mean, square = float(np.trace(covariance)) / size, float((covariance**2).sum())
-    ends = np.cumsum(counts)
+    ends, n, size = np.cumsum(counts), len(counts), features.shape[1]
+    covariance = np.zeros((size, size))
     own = 0.0  # mean over images of the squared norm of their own second moment
-    for start, end, count in zip(ends - counts, ends, counts, strict=True):
-        gram = x[start:end] @ x[start:end].T
-        own += float((gram**2).sum()) / count**2 / n
+    for some in row_blocks(n, max(1, BLOCK // int(counts.max()))):
+        count = counts[some]
+        rows = order[ends[some][0] - count[0] : ends[some][-1]]
+        x = features[rows] - means[labels[rows]]
+        weight = np.repeat(1.0 / (n * count), count)  # every image weighs 1 / n
+        covariance += (x * weight[:, None]).T @ x
+        for image in np.split(x, np.cumsum(count)[:-1]):
+            own += float(((image @ image.T) ** 2).sum()) / len(image) ** 2 / n
+    mean, square = float(np.trace(covariance)) / size, float((covariance**2).sum())
     distance = square - size * mean**2
     noise = max(own - square, 0.0) / max(freedom, 1)
     return covariance, min(1.0, noise / distance) if distance > 1e-12 * square else 1.0

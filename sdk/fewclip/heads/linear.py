@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 AnyFloats = NDArray[np.floating[Any]]
+BLOCK = 4096
+
+
+def row_blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+    """Slices of `size` rows: what many rows need in float64 is held for a few of them at a time."""
+    return (slice(first, first + size) for first in range(0, n, size))
 
 
 @dataclasses.dataclass(frozen=True)

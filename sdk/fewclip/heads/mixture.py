@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
-from fewclip.heads.linear import Floats, Head, Ints
+from fewclip.heads.linear import AnyFloats, Floats, Head, Ints, row_blocks
 from fewclip.heads.loss import mean_and_gradient
 
 _RIDGE = 0.02  # images' worth of prior on the text alone: on separable data it would run off
@@ -25,6 +25,7 @@ _HEADS = (
     2.0  # strength of the gamma prior of the heads, in images; its mode is a sum of factors of 1
 )
 _TEXT = 4.0  # rate of the exponential prior of the text
+NUMBERS = 2**20  # logits of each part that are held in float64 at a time
 _TRACE = 1e-3  # of the text always counts: where no head tells, its order is still the answer
 
 
@@ -41,11 +42,9 @@ class Mixture:
     heads: tuple[float, ...]
     weight: float
 
-    def logits(self, itm: Floats, heads: Sequence[Floats]) -> Floats:
+    def logits(self, itm: AnyFloats, heads: Sequence[AnyFloats]) -> Floats:
         """(B, M) text logits and (B, M) of each head -> (B, M) calibrated logits."""
-        parts = zip(self.heads, heads, strict=True)
-        total: Floats = self.text * itm + np.sum([f * part for f, part in parts], axis=0)
-        return total
+        return _weighted((self.text, *self.heads), (itm, *heads))
 
     def absorb(self, heads: Sequence[Head]) -> Head:
         """One head in the text's scale.
@@ -59,11 +58,9 @@ class Mixture:
             np.sum([head.bias for head in scaled], axis=0),
         )
 
-    def absorb_logits(self, heads: Sequence[Floats]) -> Floats:
+    def absorb_logits(self, heads: Sequence[AnyFloats]) -> Floats:
         """What `absorb` would say, from (B, M) logits of each head."""
-        parts = zip(self._factors, heads, strict=True)
-        total: Floats = np.sum([factor * part for factor, part in parts], axis=0)
-        return total
+        return _weighted(self._factors, heads)
 
     @property
     def _factors(self) -> list[float]:
@@ -75,7 +72,16 @@ class Mixture:
         return self.text / (1 - self.weight)
 
 
-def fit_mixture(itm: Floats, heads: Sequence[Floats], labels: Ints) -> Mixture:
+def _weighted(factors: Sequence[float], parts: Sequence[AnyFloats]) -> Floats:
+    """The sum of (B, M) parts, each times its factor."""
+    total = np.zeros(parts[0].shape)
+    for some in row_blocks(len(total)):
+        for factor, part in zip(factors, parts, strict=True):
+            total[some] += factor * part[some].astype(np.float64)
+    return total
+
+
+def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mixture:
     """The factors of least out-of-fold log-loss.
 
     Args:
@@ -83,23 +89,31 @@ def fit_mixture(itm: Floats, heads: Sequence[Floats], labels: Ints) -> Mixture:
         heads: (n, M) each, out of fold; none: the text's temperature alone.
         labels: (n,) true classes, n >= 1.
     """
-    parts = np.stack([itm, *heads])  # (K, n, M)
-    spread = parts.std(2).mean(1)
+    parts, n = (itm, *heads), len(labels)
+    spread = np.array([mean_spread(part) for part in parts])
     spread[spread < 1e-9] = 1.0
-    parts = parts / spread[:, None, None]
-    n = len(labels)
 
     def loss(factors: Floats) -> tuple[float, Floats]:
-        fit, by_logits = mean_and_gradient(np.tensordot(factors, parts, 1), labels)
-        prior, slope = _prior(factors)
-        return fit + prior / n, np.tensordot(parts, by_logits, 2) + slope / n
+        fit, slope = _prior(factors)
+        for some in row_blocks(n, max(1, NUMBERS // itm.shape[1])):
+            block = np.stack([part[some] for part in parts]) / spread[:, None, None]  # (K, b, M)
+            mean, by_logits = mean_and_gradient(np.tensordot(factors, block, 1), labels[some])
+            fit += mean * block.shape[1]
+            slope = slope + np.tensordot(block, by_logits, 2) * block.shape[1]
+        return fit / n, slope / n
 
     bounds = [(_TRACE, None)] + [(0.0, None)] * len(heads)
-    start = np.full(len(parts), 1.0 / len(parts))
+    start = np.full(len(spread), 1.0 / len(spread))
     factors = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     weight = float(factors[1:].sum() / factors.sum())
     scaled = factors / spread
     return Mixture(float(scaled[0]), tuple(map(float, scaled[1:])), weight)
+
+
+def mean_spread(logits: AnyFloats) -> float:
+    """Standard deviation over the classes, as it is on average: (n, M) logits, n >= 1."""
+    blocks = row_blocks(len(logits), max(1, NUMBERS // logits.shape[1]))
+    return float(np.concatenate([logits[b].std(1, dtype=np.float64) for b in blocks]).mean())
 
 
 def _prior(factors: Floats) -> tuple[float, Floats]:

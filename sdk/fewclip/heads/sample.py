@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewclip.heads.linear import AnyFloats, Floats, Ints
+from fewclip.heads.linear import AnyFloats, Floats, Ints, row_blocks
 
 
 def head_features(features: AnyFloats, intermediate: AnyFloats | None) -> Floats:
@@ -45,9 +45,25 @@ class FeatureSample:
     labels: Ints
     logits_itm: NDArray[np.float32]
 
-    def joined(self) -> Floats:
-        """(n, V, L) of `head_features`."""
-        return head_features(self.features, self.intermediate)
+    def joined(
+        self, images: NDArray[Any] | None = None, dtype: type[np.floating[Any]] = np.float64
+    ) -> AnyFloats:
+        """(n, V, L) of `head_features`; float32 is as precise as the features are.
+
+        Args:
+            images: indices of those wanted; None for all.
+        """
+        wanted = np.arange(len(self.labels)) if images is None else images
+
+        def rows(some: NDArray[Any]) -> Floats:
+            middle = None if self.intermediate is None else self.intermediate[some]
+            return head_features(self.features[some], middle)
+
+        width = rows(wanted[:0]).shape[-1]
+        joined = np.empty((len(wanted), self.features.shape[1], width), dtype)
+        for some in row_blocks(len(wanted)):
+            joined[some] = rows(wanted[some])
+        return joined
 
     def take(self, images: NDArray[Any]) -> FeatureSample:
         """Some of the images only: indices or a mask."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewclip.heads.blas import one_blas_thread
 from fewclip.heads.folds import assign_folds
-from fewclip.heads.linear import Floats, Head, Ints
-from fewclip.heads.mixture import Mixture, fit_mixture
+from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
+from fewclip.heads.mixture import Mixture, fit_mixture, mean_spread
 from fewclip.heads.sample import FeatureSample
 
 # (N, L) rows, (N,) labels, (N,) image of each row -> heads on the same columns.
-FitHeads = Callable[[Floats, Ints, Ints], Sequence[Head]]
+FitHeads = Callable[[AnyFloats, Ints, Ints], Sequence[Head]]
 MANY_CLASSES = 100
 
 
@@ -48,37 +50,58 @@ def fit_stacked(
     fit: FitHeads,
     rng: np.random.Generator,
     weight: float | None = None,
+    dtype: type[np.floating[Any]] = np.float64,
 ) -> FittedHead:
     """Fit heads, choose their factors out of fold, and make one head of them.
 
     Args:
         weight: lambda where the caller fixes it; None chooses it.
+        dtype: of the rows that `fit` gets.
     """
-    x, labels = sample.joined(), sample.labels
-
-    def heads_of(train: Ints) -> Sequence[Head]:
-        views = x.shape[1]
-        rows = x[train].reshape(-1, x.shape[2])
-        return fit(rows, np.repeat(labels[train], views), np.repeat(train, views))
-
+    labels, itm = sample.labels, sample.logits_itm
     fold = assign_folds(labels, fold_count(labels, classes), rng)
     held = np.flatnonzero(fold >= 0)
-    final = heads_of(np.arange(len(labels)))
-    logits = np.zeros((len(final), len(labels), classes))
-    for k in np.unique(fold[held]):
-        own = fold == k
-        for row, head in zip(logits, heads_of(np.flatnonzero(~own)), strict=True):
-            row[own] = head(x[own, 0])
-    itm = np.asarray(sample.logits_itm, np.float64)
+    final, logits = _final_and_unseen(sample, fold, classes, fit, dtype)
     if not len(held):
-        mixture = _even(itm, [head(x[:, 0]) for head in final])
+        mixture = _even(itm, logits)
         chosen = mixture.weight if weight is None else weight
         return FittedHead(mixture.absorb(final), chosen, held, np.zeros((0, classes)))
-    unseen = [row[held] for row in logits]
-    mixture = fit_mixture(itm[held], unseen, labels[held])
+    if len(held) < len(labels):
+        itm, labels, logits = itm[held], labels[held], [part[held] for part in logits]
+    mixture = fit_mixture(itm, logits, labels)
     chosen = mixture.weight if weight is None else weight
     head = mixture.absorb(final).scaled(_growth(fold))
-    return FittedHead(head, chosen, held, mixture.absorb_logits(unseen))
+    return FittedHead(head, chosen, held, mixture.absorb_logits(logits))
+
+
+def _final_and_unseen(
+    sample: FeatureSample,
+    fold: Ints,
+    classes: int,
+    fit: FitHeads,
+    dtype: type[np.floating[Any]],
+) -> tuple[Sequence[Head], list[NDArray[np.float32]]]:
+    """Heads fitted on all images, and (n, M) logits of each kind of head, out of fold.
+
+    An image in no fold has logits of the final heads. Rows are made anew for each fit: held for
+    all images as well, they would be what takes most memory.
+    """
+    labels = sample.labels
+
+    def heads_of(train: Ints) -> Sequence[Head]:
+        x = sample.joined(train, dtype)
+        rows, views = x.reshape(-1, x.shape[2]), x.shape[1]
+        return fit(rows, np.repeat(labels[train], views), np.repeat(train, views))
+
+    final = heads_of(np.arange(len(labels)))
+    logits = [np.empty((len(labels), classes), np.float32) for _ in final]
+    for k in np.unique(fold):
+        own = np.flatnonzero(fold == k)
+        heads = final if k < 0 else heads_of(np.flatnonzero(fold != k))
+        plain = sample.joined(own, dtype)[:, 0]
+        for part, head in zip(logits, heads, strict=True):
+            part[own] = head(plain)
+    return final, logits
 
 
 def _growth(fold: Ints) -> float:
@@ -91,8 +114,8 @@ def _growth(fold: Ints) -> float:
     return folds / (folds - 1)
 
 
-def _even(itm: Floats, heads: Sequence[Floats]) -> Mixture:
+def _even(itm: AnyFloats, heads: Sequence[AnyFloats]) -> Mixture:
     """Text and heads with one half of the answer each, brought to one spread."""
-    spread = [max(float(part.std(1).mean()), 1e-9) for part in (itm, *heads)]
+    spread = [max(mean_spread(part), 1e-9) for part in (itm, *heads)]
     share = 1.0 / len(heads)
     return Mixture(1.0, tuple(share * spread[0] / s for s in spread[1:]), 0.5)

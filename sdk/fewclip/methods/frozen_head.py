@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewclip.heads import FeatureSample, FittedHead, Head, fit_stacked
-from fewclip.heads.linear import Floats, Ints
+from fewclip.heads.linear import AnyFloats, Floats, Ints
 from fewclip.methods.base import Method, MethodOptions
 from fewclip.preprocess import AUGMENTATIONS
 
@@ -56,16 +56,17 @@ class FrozenHead(Method):
     fits: ClassVar[bool] = True
     dept_ready: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = False
+    row_dtype: ClassVar[type[np.floating[Any]]] = np.float64
 
     def build(self, generator: torch.Generator) -> None:
         width = self.backbone.embed_dim + 3 * self.backbone.intermediate_width
         self._set(torch.zeros(self.n_classes, width), torch.zeros(self.n_classes))
 
-    def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_heads(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
         """Heads on (N, L) rows; `labels` (N,), `images` (N,) says which are views of one image."""
         raise NotImplementedError
 
-    def fit_both(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_both(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
         """`fit_heads` on all features joined, and on the output features alone."""
         width = rows.shape[1]
         output = self.fit_heads(rows[:, : self.backbone.embed_dim], labels, images)
@@ -78,7 +79,12 @@ class FrozenHead(Method):
         """Fit the head and its weight; returns its out-of-fold answers too."""
         rng = np.random.default_rng([seed, 2])
         fitted = fit_stacked(
-            sample, self.n_classes, self.fit_both, rng, weight=self.options.dept_weight
+            sample,
+            self.n_classes,
+            self.fit_both,
+            rng,
+            weight=self.options.dept_weight,
+            dtype=self.row_dtype,
         )
         self._set(fitted.head.weight, fitted.head.bias)
         self.dept_weight = fitted.weight

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from fewclip.heads import Head, fit_gda_heads
-from fewclip.heads.linear import Floats, Ints
+from fewclip.heads.linear import AnyFloats, Ints
 from fewclip.methods.base import MethodOptions
 from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
 
@@ -33,6 +35,7 @@ class GDA(FrozenHead):
 
     name: ClassVar[str] = "gda"
     Options: ClassVar[type[MethodOptions]] = GDAOptions
+    row_dtype: ClassVar[type[np.floating[Any]]] = np.float32  # moments are summed in float64
 
-    def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_heads(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
         return fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from fewclip.heads import FeatureSample, FittedHead, Head, choose_strength, fit_logistic
-from fewclip.heads.linear import Floats, Ints
+from fewclip.heads.linear import AnyFloats, Ints
 from fewclip.methods.base import MethodOptions
 from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
 
@@ -46,5 +46,5 @@ class LinearProbe(FrozenHead):
             self.strength = choose_strength(plain, sample.labels, self.n_classes, rng)
         return super().fit(sample, seed)
 
-    def fit_heads(self, rows: Floats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_heads(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
         return [fit_logistic(rows, labels, self.n_classes, self.strength)]

@@ -20,6 +20,7 @@ from fewclip.heads import (
     log_loss,
 )
 from fewclip.heads.gda import covariance_and_shrinkage, shrunk
+from fewclip.heads.linear import BLOCK
 
 
 def draw(n: int = 20, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +34,8 @@ def draw(n: int = 20, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 def test_gda_is_linear_discriminant_analysis_with_the_same_covariance() -> None:
     x, labels = draw()
-    residuals = x - np.stack([x[labels == c].mean(0) for c in range(3)])[labels]
-    covariance = shrunk(*covariance_and_shrinkage(residuals, np.arange(60), 57))
+    means = np.stack([x[labels == c].mean(0) for c in range(3)])
+    covariance = shrunk(*covariance_and_shrinkage(x, np.arange(60), 57, means, labels))
 
     class Same:
         def fit(self, _: np.ndarray) -> Same:
@@ -50,11 +51,12 @@ def test_gda_is_linear_discriminant_analysis_with_the_same_covariance() -> None:
     np.testing.assert_allclose(centred, wanted - wanted.mean(1, keepdims=True), rtol=1e-6)
 
 
-def test_shrinkage_is_ledoit_wolfs() -> None:
-    x, _ = draw(n=30)
-    x -= x.mean(0)
-    wanted, _ = ledoit_wolf(x, assume_centered=True)
-    found = shrunk(*covariance_and_shrinkage(x, np.arange(90), 90))
+@pytest.mark.parametrize("n", [30, BLOCK], ids=["one block", "blocks"])
+def test_shrinkage_is_ledoit_wolfs(n: int) -> None:
+    x, _ = draw(n)
+    wanted, _ = ledoit_wolf(x - x.mean(0), assume_centered=True)
+    mean, same = x.mean(0, keepdims=True), np.zeros(3 * n, np.int64)
+    found = shrunk(*covariance_and_shrinkage(x, np.arange(3 * n), 3 * n, mean, same))
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
@@ -66,10 +68,12 @@ def test_full_shrinkage_is_the_nearest_mean() -> None:
     assert (nearest(x).argmax(1) == distances.argmin(1)).all()
 
 
-def test_views_of_an_image_count_as_one_image() -> None:
-    x, labels = draw(n=6)
-    once = fit_gda(x, labels, np.arange(18), 3)
-    thrice = fit_gda(np.repeat(x, 3, 0), np.repeat(labels, 3), np.repeat(np.arange(18), 3), 3)
+@pytest.mark.parametrize("n", [6, BLOCK // 6], ids=["one block", "blocks"])
+def test_views_of_an_image_count_as_one_image(n: int) -> None:
+    x, labels = draw(n)
+    once = fit_gda(x, labels, np.arange(3 * n), 3)
+    images = np.repeat(np.arange(3 * n), 3)
+    thrice = fit_gda(np.repeat(x, 3, 0), np.repeat(labels, 3), images, 3)
     np.testing.assert_allclose(thrice.weight, once.weight, rtol=1e-9)
 
 
@@ -96,6 +100,16 @@ def test_with_many_images_the_mixture_is_the_best_of_its_factors() -> None:
         moved = text * mixture.text * itm + factor * mixture.heads[0] * head
         assert best <= log_loss(moved, labels).mean() + 1e-4
     assert 0.5 < mixture.weight < 1
+
+
+def test_the_mixture_is_fitted_in_blocks_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = draw()
+    itm = np.random.default_rng(1).standard_normal((60, 3))
+    logits = [fit_gda(x, labels, np.arange(60), 3)(x)]
+    whole = fit_mixture(itm, logits, labels)
+    monkeypatch.setattr("fewclip.heads.mixture.NUMBERS", 21)  # 7 images
+    blocks = fit_mixture(itm, logits, labels)
+    np.testing.assert_allclose([blocks.text, *blocks.heads], [whole.text, *whole.heads], rtol=1e-5)
 
 
 def test_one_absorbed_head_answers_as_the_mixture() -> None:
