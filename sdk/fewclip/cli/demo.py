@@ -36,7 +36,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "dept": {"augment": "gentle"},
 }
 TEMPLATE = "a photo of {}."  # the phrases bring their own article
-BUDGET = 30.0  # seconds that each choice may take; its first round takes some 20
+BUDGET = 40.0  # seconds that each choice may take; its first round takes some 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
