@@ -11,7 +11,7 @@ import torch
 
 from fewclip import artifact
 from fewclip.classifier import Classifier, new_card, zero_shot_on
-from fewclip.contract import Calibration
+from fewclip.contract import Calibration, Card
 from fewclip.data import Item, PixelStore
 from fewclip.heads import FeatureSample
 from fewclip.methods import registry
@@ -46,50 +46,31 @@ def execute(
         progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
-    tower, split = made.backbone, made.split
-    zero_shot = zero_shot_on(tower, made.phrases, made.template)
-    frozen_val, frozen_train, before = None, None, None
+    split, phrases = made.split, list(made.phrases.values())
+    zero_shot = zero_shot_on(made.backbone, made.phrases, made.template)
+    frozen_val, frozen_train, before, references = None, None, None, None
     if split.val:
         report_stage(f"measuring zero-shot on {len(split.val)} images")
-        images = [item.image for item in split.val]
-        frozen_val = features_of(made, zero_shot.method, split.val, images)
+        frozen_val = _validation_features(made, zero_shot.method)
         before = measure(zero_shot, frozen_val)
     tuned = registry.build(
         made.method,
-        tower,
+        made.backbone,
         made.options,
         template=made.template,
-        phrases=list(made.phrases.values()),
+        phrases=phrases,
         generator=torch.Generator().manual_seed(made.seed),
     )
-    history = History((), ())
-    store = PixelStore(split.train, tower.preprocess, PIXEL_BUDGET)
-    references = None
+    store = PixelStore(split.train, made.backbone.preprocess, PIXEL_BUDGET)
     if made.references and tuned.trains:
         frozen_train = features_of(made, zero_shot.method, split.train, store.images())
         references = measure_references(made, frozen_train, frozen_val)
         report_stage(references.describe())
+    history = History((), ())
     if tuned.trains:
-        report_stage(f"preparing {len(made.phrases)} classes")
-        tuned.setup(list(made.phrases.values()))
-        labels = [item.label for item in split.train]
-        history = train(
-            tuned,
-            TrainingSet(
-                store.get,
-                labels,
-                tower.preprocess,
-                made.options["crop_area"],
-                made.options["flip"],
-            ),
-            epochs=made.options["epochs"],
-            seed=made.seed,
-            precision=made.precision,
-            run=made.run,
-            checkpoint=made.checkpoint,
-            progress=progress,
-            stop=stop,
-        )
+        report_stage(f"preparing {len(phrases)} classes")
+        tuned.setup(phrases)
+        history = _trained(made, tuned, store, progress, stop)
     if sample is None and not tuned.trains_images:
         sample = frozen_train
     if sample is None:
@@ -97,7 +78,50 @@ def execute(
         views = made.options["views"] if isinstance(tuned, FrozenHead) else 0
         sample = features_of(made, tuned, split.train, store.images(), views)
     fitted = tuned.fit(sample, made.seed) if isinstance(tuned, FrozenHead) else None
-    card = new_card(
+    held = frozen_val
+    if split.val and tuned.trains_images:
+        held = _validation_features(made, tuned)
+    clf = Classifier(
+        tuned,
+        _uncalibrated_card(made, tuned, history),
+        ood_score=fit_ood_score(tuned, zero_shot.method, phrases, sample, held),
+        validation=[(item.image, split.classes[item.label]) for item in split.val],
+    )
+    held = sample.take(np.arange(0)) if held is None else held
+    return calibrated(clf, before, sample, held, fitted, references)
+
+
+def _trained(
+    made: Plan,
+    tuned: Method,
+    store: PixelStore,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> History:
+    """What happened while the method was trained, or resumed, as the plan says."""
+    images = TrainingSet(
+        store.get,
+        [item.label for item in made.split.train],
+        made.backbone.preprocess,
+        made.options["crop_area"],
+        made.options["flip"],
+    )
+    return train(
+        tuned,
+        images,
+        epochs=made.options["epochs"],
+        seed=made.seed,
+        precision=made.precision,
+        run=made.run,
+        checkpoint=made.checkpoint,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def _uncalibrated_card(made: Plan, tuned: Method, history: History) -> Card:
+    """What the model says about itself before anything is measured."""
+    return new_card(
         tuned,
         made.method,
         made.options,
@@ -108,32 +132,22 @@ def execute(
         data={
             "source": made.source,
             "validation_files": _files(made),
-            **split.summary(),
+            **made.split.summary(),
         },
         training={
             "run_id": made.run_id,
             "phrases": dict(made.phrases),
             "losses": list(history.losses),
             "resumed_from_epochs": list(history.resumed_from),
-            "device": tower.device.type,
+            "device": made.backbone.device.type,
         },
     )
-    held = sample.take(np.arange(0)) if frozen_val is None else frozen_val
-    if split.val and tuned.trains_images:
-        held = features_of(made, tuned, split.val, [item.image for item in split.val])
-    clf = Classifier(
-        tuned,
-        card,
-        ood_score=fit_ood_score(
-            tuned,
-            zero_shot.method,
-            list(made.phrases.values()),
-            sample,
-            held if split.val else None,
-        ),
-        validation=[(item.image, split.classes[item.label]) for item in split.val],
-    )
-    return calibrated(clf, before, sample, held, fitted, references)
+
+
+def _validation_features(made: Plan, method: Method) -> FeatureSample:
+    """The plan's validation images as the method's image tower sees them."""
+    val = made.split.val
+    return features_of(made, method, val, [item.image for item in val])
 
 
 def features_of(
