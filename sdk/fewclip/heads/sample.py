@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewclip.heads.linear import AnyFloats, Floats, Ints, row_blocks
+from fewclip.heads.linear import BLOCK, AnyFloats, Floats, Ints, row_blocks
 
 
 def head_features(features: AnyFloats, intermediate: AnyFloats | None) -> Floats:
@@ -59,9 +59,9 @@ class FeatureSample:
             middle = None if self.intermediate is None else self.intermediate[some]
             return head_features(self.features[some], middle)
 
-        width = rows(wanted[:0]).shape[-1]
-        joined = np.empty((len(wanted), self.features.shape[1], width), dtype)
-        for some in row_blocks(len(wanted)):
+        width, views = rows(wanted[:0]).shape[-1], self.features.shape[1]
+        joined = np.empty((len(wanted), views, width), dtype)
+        for some in row_blocks(len(wanted), max(1, BLOCK // views)):
             joined[some] = rows(wanted[some])
         return joined
 
