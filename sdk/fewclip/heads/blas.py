@@ -1,7 +1,7 @@
-"""Linear algebra of heads on one thread of BLAS.
+"""Linear algebra of heads, calibration and OOD scores on one thread of BLAS.
 
-Heads are fitted by thousands of small products. BLAS shares each among all cores, and its threads
-spin while they wait: on two cores that took five times the CPU time of one thread, and longer.
+It is thousands of small products. BLAS shares each among all cores, and its threads spin while they
+wait: on two cores that took five times the CPU time of one thread, and longer. Torch has its own.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from fewclip import decide
 from fewclip.classifier import Classifier
 from fewclip.data import Split
 from fewclip.errors import StoppedError
-from fewclip.heads import FeatureSample, assign_folds, fit_mixture, log_loss
+from fewclip.heads import FeatureSample, assign_folds, fit_mixture, log_loss, one_blas_thread
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
@@ -343,6 +343,7 @@ def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
     )
 
 
+@one_blas_thread
 def choose_and_execute(
     made: Plan,
     *,

@@ -21,6 +21,7 @@ from fewclip.bench.published import PLAIN
 from fewclip.bench.results import Result, Store
 from fewclip.data import Data, Pool, read
 from fewclip.errors import OptionError
+from fewclip.heads import one_blas_thread
 from fewclip.selection.baselines import REFERENCES, require_sklearn
 from fewclip.selection.candidates import CHEAP, TRAINED, named
 from fewclip.selection.fold_runs import FoldRuns, Settings
@@ -71,6 +72,7 @@ class Engine:
             raise OptionError(f"unknown engine {self.name!r}; use local or ray")
 
 
+@one_blas_thread
 def compare(
     data: Data,
     *,
