@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from fewclip import decide
+from fewclip.cli.arguments import Arguments, Parser
 from fewclip.report import Report
 from fewclip.samples import digits, surfaces
 
@@ -59,6 +60,17 @@ SETS = (
     DemoSet(name="digits", shots=4, phrases=digits.PHRASES, draw=digits.draw),
     DemoSet(name="surfaces", shots=12, phrases=surfaces.PHRASES, draw=surfaces.draw),
 )
+
+
+def demo_arguments(parser: Parser) -> None:
+    """Add where it writes."""
+    parser.add_argument("--out", default="fewclip-demo", help="where data and models go")
+
+
+def demo(arguments: Arguments) -> int:
+    """The whole of it."""
+    run(Path(arguments.out))
+    return 0
 
 
 def run(

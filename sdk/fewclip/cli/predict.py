@@ -49,7 +49,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """Exit status 2 where images could not be read; with --out, where none could."""
     if arguments.allow_download:
-        from fewclip.cli.commands import fetch_backbone
+        from fewclip.cli.saved_model import fetch_backbone
 
         fetch_backbone(arguments.model)
     if arguments.out is not None:

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 import fewclip
 from fewclip.cli import main
-from fewclip.cli.main import SUBCOMMANDS
+from fewclip.cli.subcommands import SUBCOMMANDS
 
 FEWCLIP = [sys.executable, "-m", "fewclip.cli"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fewclip.cli import main
-from fewclip.cli.main import SUBCOMMANDS
+from fewclip.cli.subcommands import SUBCOMMANDS
 
 
 def ran(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

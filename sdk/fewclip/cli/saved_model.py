@@ -1,9 +1,6 @@
-"""The SDK's short subcommands: arguments in, text and files out. No torch at import."""
+"""Subcommands that take a saved model: evaluate, info, add-classes, export, push. No torch."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fewclip.cli.arguments import (
     Arguments,
@@ -13,9 +10,6 @@ from fewclip.cli.arguments import (
     model_arguments,
     print_json,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def fetch_backbone(path: str) -> None:
@@ -148,15 +142,4 @@ def push(arguments: Arguments) -> int:
         return 0
     print(f"pushed: {commit}")
     print(f"next:   fewclip predict hf://{repo} IMAGE ...")
-    return 0
-
-
-def demo_arguments(parser: Parser) -> None:
-    parser.add_argument("--out", default="fewclip-demo", help="where data and models go")
-
-
-def demo(arguments: Arguments) -> int:
-    from fewclip.cli import demo
-
-    demo.run(Path(arguments.out))
     return 0
