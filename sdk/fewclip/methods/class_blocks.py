@@ -4,7 +4,8 @@ The loss needs the features of all classes at once, but not what led to them. So
 computed without a graph, a block of classes at a time, and backward computes each block once more
 and passes its rows of the gradient through. The first `KEPT` blocks keep their graphs, and backward
 starts with them: fifty classes of a ViT-B/16 are two blocks, of which nothing is computed twice.
-The others are as large as those together, because only one of them has a graph at a time.
+The others may be as large as those together, because only one of them has a graph at a time; they
+are where all their classes are of one length, else what is saved goes into padding.
 Classes are sorted by length first: a block ends at its own longest EOT, and nothing is computed for
 padding. A class set that fits into one block takes the plain path.
 """
@@ -55,13 +56,14 @@ def text_in_blocks(
 def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
     """(first, stop, longest) over ascending lengths; a block has `tokens`, or a single class.
 
-    Those after the first `KEPT` have `KEPT` times as many. The last one may have an eighth more: a
-    block of one long name would read all weights for it.
+    Those after the first `KEPT` have `KEPT` times as many if they are all of one length. The last
+    one may have an eighth more: a block of one long name would read all weights for it.
     """
     found: list[tuple[int, int, int]] = []
     first, end = 0, len(lengths)
     for stop in range(1, end + 1):
-        limit = tokens if len(found) < KEPT else KEPT * tokens
+        alike = stop < end and lengths[stop] == lengths[first]
+        limit = KEPT * tokens if alike and len(found) >= KEPT else tokens
         if stop < end and (end - first) * lengths[-1] <= limit + limit // 8:
             continue
         if stop == end or (stop + 1 - first) * lengths[stop] > limit:
