@@ -18,7 +18,7 @@ from fewclip.errors import ArtifactError, FormatVersionError
 from fewclip.model_folder import card_schema
 from fewclip.model_folder.card_facts import BackboneFacts, DataFacts, MetricFacts, TrainingFacts
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"
@@ -84,7 +84,8 @@ class Calibration:
 
     Attributes:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
-        text_temperature: the same where the text alone speaks, of classes known by name alone.
+        text_temperature: the same of a model with a head, where it knows none of the current
+            classes and the text alone speaks.
         threshold: an image whose `decide.in_distribution_score` lies below it is unknown;
             None accepts everything.
         named_threshold: the threshold as calibrated, where the score of an image of a class known
@@ -118,8 +119,9 @@ class Calibration:
         return self.n > 0
 
     def temperature_for(self, head: HeadSpec) -> float:
-        """The one for the current classes: without a trained one among them, the text's."""
-        return self.temperature if head.trained else self.text_temperature
+        """The one for the current classes: the text's where a head knows none of them."""
+        text_alone = head.dept_weight is not None and not head.trained
+        return self.text_temperature if text_alone else self.temperature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

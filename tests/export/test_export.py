@@ -104,7 +104,7 @@ def test_inputs_and_outputs_are_the_contracts(folder: Path) -> None:
 def test_the_metadata_stands_without_the_card(graph: onnx.ModelProto, folder: Path) -> None:
     told = {p.key: p.value for p in graph.metadata_props}
     assert json.loads(told["classes"]) == list(LABELS)
-    assert told["format_version"] == "4"
+    assert told["format_version"] == "5"
     card = json.loads((folder / "card.json").read_text("utf-8"))
     assert json.loads(told["preprocessing"]) == card["preprocessing"]
     (default,) = (i for i in graph.graph.initializer if i.name == "classes")

@@ -198,3 +198,5 @@ def test_classes_known_by_name_alone_have_the_temperature_of_the_text() -> None:
     answer = decide(itm[:1], itm[:1] / 12, LABELS, named, found, top_k=1)[0]
     assert answer.score == pytest.approx(softmax(itm[0] / 3).max(), rel=0.1)
     assert found.temperature_for(head) == found.temperature
+    no_head = dataclasses.replace(named, dept_weight=None)
+    assert found.temperature_for(no_head) == found.temperature

@@ -242,7 +242,7 @@ def test_an_unknown_format_version_is_refused(model: Path, version: object) -> N
         '"card"',
         "\xff\xfe",
         "[" * 100_000,
-        '{"format_version": 4}',
+        '{"format_version": 5}',
         "1" * 5000,
     ],
 )
