@@ -5,7 +5,7 @@
     clf = fewclip.adapt("photos/", method="skip-tuning", shots=16)
     clf.predict(["a.jpg"])
 
-Every name is looked up when it is first used, so that `import fewclip` costs milliseconds and
+Every name is looked up when it is first used, so `import fewclip` takes milliseconds and
 serving an exported model never loads torch.
 """
 
@@ -83,7 +83,7 @@ __all__ = [
     "zero_shot",
 ]
 
-# Name -> (module, attribute there). What is not listed is an error class.
+# Name -> (module, attribute there). Names not listed are error classes.
 _HOMES = {
     "DataReport": ("fewclip.check.report", "DataReport"),
     "Classifier": ("fewclip.classifier", "Classifier"),

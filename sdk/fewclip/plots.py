@@ -1,4 +1,4 @@
-"""Pictures of a report, as PNG bytes. No numbers are made here; matplotlib loads on first use."""
+"""Plots of a report, as PNG bytes. Computes no numbers; matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from fewclip.report import Report
 
 LONGEST_LABEL = 24
-MOST_NUMBERS = 25  # classes up to which a cell shows its count; smaller cells can't hold one
+MOST_NUMBERS = 25  # classes; with more, cells are too small to show their counts
 MOST_LABELS = 80
 
 
 def confusion(report: Report) -> bytes:
-    """The confusion matrix: rows are the truth and sum to 1 in colour, cells show counts."""
+    """The confusion matrix as PNG: rows are the truth and sum to 1 in colour, cells show counts.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     counts = np.asarray(report.confusion, dtype=np.float64)  # (M, M)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     m = len(report.classes)
@@ -30,7 +34,7 @@ def confusion(report: Report) -> bytes:
     figure.colorbar(image, ax=axes, fraction=0.046, label="share of the class's images")
     axes.set(xlabel="answer", ylabel="truth", title=f"{report.accuracy:.1%} of {report.n} right")
     if m <= MOST_LABELS:
-        # Labels are people's text: a dollar sign in one must not start a formula.
+        # Labels are user text: a dollar sign in one must not start a formula.
         names = [_short(label) for label in report.classes]
         axes.set_xticks(range(m), names, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(m), names, fontsize=8, parse_math=False)
@@ -42,7 +46,11 @@ def confusion(report: Report) -> bytes:
 
 
 def reliability(report: Report) -> bytes:
-    """Accuracy against confidence; on the diagonal a score of 0.8 is right 8 times in 10."""
+    """Accuracy against confidence as PNG; on the diagonal, a score of 0.8 is right 8 times in 10.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     figure = new_figure(5.0, 5.0)
     axes = figure.add_subplot()
     x = [b["confidence"] for b in report.reliability]
@@ -58,12 +66,12 @@ def reliability(report: Report) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib Figure, sides in inches.
+    """An empty matplotlib Figure, `width` x `height` inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    # Not pyplot: it keeps global state and may open a display; a service has neither to spare.
+    # Not pyplot: it keeps global state and may open a display; a service can afford neither.
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

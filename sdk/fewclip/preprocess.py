@@ -2,9 +2,9 @@
 
 No torch. An image is read upright and as RGB (`images`), then resized, centre-cropped and
 normalised as CLIP does. For an upright 8-bit RGB image the result equals open_clip's own inference
-transform to the bit. It deviates on purpose where that transform shows the model something that a
-person does not see: `images` lists where, and colours are converted before resizing, not
-after, so the entries of a palette are not interpolated as if they were numbers.
+transform bit for bit. It deviates on purpose where that transform shows the model something that a
+person does not see: `images` lists the cases, and colours are converted before resizing rather than
+after, so palette indices are not interpolated as if they were intensities.
 """
 
 from __future__ import annotations
@@ -92,15 +92,15 @@ def preprocess(
 def batches(
     images: Images, spec: Preprocess, *, size: int, workers: int = WORKERS
 ) -> Iterator[Inputs]:
-    """(n, 3, size, size) float32 with n up to `size`: what every classifier takes, refused alike.
+    """(n, 3, S, S) float32, n <= `size`, S = `spec.size`: how every classifier reads its input.
 
-    The next images are decoded while the caller computes with these.
+    The next batch is decoded while the caller works on this one.
 
     Args:
         images: one image or several, RGB uint8 (N, H, W, 3), or preprocessed float32.
 
     Raises:
-        ImageError: an image cannot be read, or is none; or a float array does not fit `spec`.
+        ImageError: an image cannot be read, is not an image, or is a float array unfit for `spec`.
     """
     if isinstance(images, np.ndarray) and images.ndim == 4 and images.dtype != np.uint8:
         yield from _preprocessed(images, spec, size)
@@ -135,7 +135,7 @@ def listed(images: Any) -> list[Image]:
 
 
 def _preprocessed(array: npt.NDArray[Any], spec: Preprocess, size: int) -> Iterator[Inputs]:
-    """A preprocessed array in parts, once it is known to be one."""
+    """A preprocessed array in batches, after a check that it is one."""
     expected = (3, spec.size, spec.size)
     if array.dtype != np.float32 or array.shape[1:] != expected:
         raise ImageError(
@@ -160,13 +160,13 @@ def to_input(image: PILImage.Image, spec: Preprocess) -> Inputs:
 def resize_and_crop(
     image: PILImage.Image, *, size: int, interpolation: str, resize_mode: str
 ) -> PILImage.Image:
-    """RGB image -> RGB image (size, size), what the model sees; a second time changes nothing."""
+    """RGB image -> RGB image (size, size), what the model sees; idempotent."""
     if resize_mode == "squash":
         return _resize(image, (size, size), interpolation)
     if resize_mode != "shortest":
         raise OptionError(f"resize_mode {resize_mode!r} is not known; use shortest or squash")
     image = _resize(image, _shorter_side_to(size, image), interpolation)
-    # round() takes halves to the even neighbour, as torchvision's CenterCrop does.
+    # round() rounds halves to even, as torchvision's CenterCrop does.
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
 
@@ -174,7 +174,7 @@ def resize_and_crop(
 def reduce_for_training(image: PILImage.Image, spec: Preprocess) -> Pixels:
     """RGB image -> (H, W, 3) uint8 to keep in memory and crop from.
 
-    An image whose shorter side exceeds four times the input is reduced to that: the smallest
+    An image whose shorter side exceeds four times the input size is reduced to that: the smallest
     crop, 8 % of the area, still has more pixels than the input.
     """
     limit = 4 * spec.size
@@ -194,7 +194,7 @@ def augment(
     """Random resized crop and horizontal flip, (H, W, 3) uint8 -> (3, size, size) float32.
 
     The distribution is that of torchvision's `RandomResizedCrop` (area `crop_area` to 1, ratio 3/4
-    to 4/3) and `RandomHorizontalFlip`; the same box and flip give the same bits.
+    to 4/3) and `RandomHorizontalFlip`; for the same box and flip, results are equal bit for bit.
     """
     top, left, height, width = random_box(pixels.shape[0], pixels.shape[1], rng, crop_area)
     image = PILImage.fromarray(pixels[top : top + height, left : left + width])
@@ -207,7 +207,7 @@ def augment(
 def random_box(
     height: int, width: int, rng: np.random.Generator, crop_area: float = CROP_AREA
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop, pixels; central when ten tries do not fit."""
+    """(top, left, height, width) of a random crop in pixels; centred if ten tries do not fit."""
     narrowest, widest = 3 / 4, 4 / 3
     for _ in range(10):
         area = height * width * rng.uniform(crop_area, 1.0)
@@ -240,7 +240,7 @@ def _resize(image: PILImage.Image, size: tuple[int, int], interpolation: str) ->
 
 
 def _shorter_side_to(size: int, image: PILImage.Image) -> tuple[int, int]:
-    """(width, height) with the shorter one `size`; the longer is cut to an integer."""
+    """(width, height) with the shorter one `size` and the longer one truncated to an integer."""
     if image.width <= image.height:
         return size, int(size * image.height / image.width)
     return int(size * image.width / image.height), size

@@ -1,6 +1,6 @@
-"""What a classifier is worth on labelled images: numbers and tables. No model, no torch.
+"""How good a classifier is on labelled images: numbers and tables. No model, no torch.
 
-The pictures that `Report.save` writes are drawn in `fewclip.plots`.
+The plots that `Report.save` writes are drawn in `fewclip.plots`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fewclip.contract import plain_json
 from fewclip.errors import DataError
 
-BINS = 15  # of confidence, equally wide; the number of Guo et al. 2017 (arXiv 1706.04599)
+BINS = 15  # equally wide confidence bins, as many as in Guo et al. 2017 (arXiv 1706.04599)
 TABLE_ROWS = 25
 
 
@@ -29,14 +29,14 @@ class Report:
 
     Attributes:
         accuracy: share of images whose best class is the right one, 0..1.
-        macro_f1: F1 averaged over the classes that occur in the truth or in the answers, as
-            scikit-learn does; a class that never occurs says nothing.
-        per_class: label -> {"precision", "recall", "f1" in 0..1, "n" images}; a quotient without
-            a denominator is 0.
-        confusion: `confusion[i][j]` images of class i were taken for class j.
-        ece: expected calibration error, 0..1: how far confidence and accuracy lie apart, averaged
-            over 15 equally wide bins of confidence, weighted by their images.
-        reliability: the bins that hold images, {"confidence", "accuracy", "n"}, rising.
+        macro_f1: F1 averaged over the classes that occur in the truth or the predictions, as in
+            scikit-learn; a class that occurs in neither is left out.
+        per_class: label -> {"precision", "recall", "f1" in 0..1, "n" images}; a ratio with
+            denominator 0 is 0.
+        confusion: `confusion[i][j]` images of class i were predicted as class j.
+        ece: expected calibration error, 0..1: the gap between confidence and accuracy, averaged
+            over 15 equally wide confidence bins, weighted by their number of images.
+        reliability: the non-empty bins, {"confidence", "accuracy", "n"}, by rising confidence.
         n: images evaluated.
         classes: labels in the order of `confusion`.
         skipped: {"source", "reason"} of each file that was not evaluated.
@@ -60,10 +60,10 @@ class Report:
         classes: Sequence[str],
         skipped: Sequence[Mapping[str, str]] = (),
     ) -> Report:
-        """Judge `probabilities` (N, M), rows summing to 1, by `labels` (N,), indices into classes.
+        """Compare `probabilities` (N, M), rows summing to 1, with `labels` (N,), class indices.
 
         Raises:
-            DataError: there is no image to judge.
+            DataError: there are no images.
         """
         given = np.asarray(probabilities, dtype=np.float64)
         truth = np.asarray(labels, dtype=np.int64)
@@ -93,7 +93,7 @@ class Report:
         )
 
     def accuracy_interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % Wilson interval, (low, high) in 0..1: what so few images can tell."""
+        """The accuracy's 95 % Wilson interval, (low, high) in 0..1; the fewer images, the wider."""
         return wilson(self.accuracy, self.n)
 
     def confused(self, most: int = 3) -> list[tuple[str, str, int]]:
@@ -123,10 +123,10 @@ class Report:
         }
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write report.json, confusion.png and reliability.png into `folder`, made when missing.
+        """Write report.json, confusion.png and reliability.png into `folder`, created if missing.
 
         Raises:
-            MissingExtraError: matplotlib is not installed; nothing is written then.
+            MissingExtraError: matplotlib is not installed; nothing is written.
         """
         from fewclip import plots
 
@@ -195,7 +195,7 @@ def _per_class(
 def _reliability(
     confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]
 ) -> list[dict[str, float]]:
-    """Bins (low, high] of confidence (N,), the first one closed; `right` (N,) says which hit."""
+    """Bins (low, high] of confidence (N,), the first closed; `right` (N,): which were correct."""
     index = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return [
         {

@@ -1,8 +1,8 @@
-"""`CLIPClassifier`: `fewclip.adapt` as a scikit-learn estimator, to cross-validate, to pipe.
+"""`CLIPClassifier`: `fewclip.adapt` as a scikit-learn estimator, to cross-validate or pipeline.
 
 Images are what `adapt` takes: paths, PIL images or RGB uint8 arrays, as a list or as (N, H, W, 3).
-Tables of numbers are no images: what scikit-learn's checks ask of tables (a number of features,
-NaN, sparse matrices) does not apply, and all other checks pass, on tables drawn as images.
+Tables of numbers are not images: scikit-learn's estimator checks for tables (number of features,
+NaN, sparse matrices) do not apply, and all others pass, on tables drawn as images.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """CLIP adapted to labelled images.
 
     Args:
-        method, backbone, shots, template, val, epochs, seed, device: as of `fewclip.adapt`; but the
-            method is one that fits in seconds, for it is fitted once per fold, all images are used
-            unless `shots` says otherwise, and none is kept out.
-        phrases: label -> what one would say, where a label is not that.
-        options: of the method, `{"omega": 4}`.
+        method, backbone, shots, template, val, epochs, seed, device: as for `fewclip.adapt`, but by
+            default the method is one that fits in seconds, because each fold fits it anew, all
+            images are used, and none are kept out for validation.
+        phrases: label -> phrase, for labels that are not what one would say.
+        options: the method's, such as `{"omega": 4}`.
 
     Attributes:
         classes_: the labels, sorted, in the order of `predict_proba`'s columns.
-        classifier_: the `fewclip.Classifier`, with all that this one has not.
+        classifier_: the `fewclip.Classifier`, for all that scikit-learn's interface lacks.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: no labels, or not as many as images.
-            ValueError: labels are not finite, continuous or a table, in scikit-learn's words.
+            ValueError: labels that are infinite, NaN, continuous or a table; scikit-learn's own.
         """
         if y is None:
             raise DataError("CLIPClassifier requires y to be passed, but the target y is None")
@@ -108,5 +108,5 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _listed(images: Any) -> list[Any]:
-    """Whatever holds them; what only turns into an array, as that."""
+    """A list of the images in any container, or in anything that converts to an array."""
     return list(images if hasattr(images, "__len__") else np.asarray(images))

@@ -1,8 +1,8 @@
 """CLIP's byte-pair tokenizer: class prompts -> token ids. The only copy, and no torch.
 
 Equal to `open_clip.get_tokenizer` with two deliberate deviations: a text that is too long is
-refused by name (there: cut in silence), and "<end_of_text>" inside a text is ordinary text
-(there: a control token, so that a class name could move the position that is read).
+refused by name (open_clip truncates it silently), and "<end_of_text>" inside a text is ordinary
+text (in open_clip a control token, with which a class name could move the position that is read).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ END = "<end_of_text>"
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY_SIZE = 49408
 MERGES_DIGEST = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"  # sha256
-MAX_FILE = 8 << 20  # bytes of tokenizer.json, four times what it takes
+MAX_FILE = 8 << 20  # bytes of tokenizer.json, four times its actual size
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 _SPLIT = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
@@ -47,7 +47,7 @@ class Tokenizer:
 
     Attributes:
         start, end: ids of the tokens around every text; `end` is the largest id, and where a text
-            tower reads its answer.
+            tower reads its output.
     """
 
     def __init__(self, bpe: tokenizers.Tokenizer) -> None:
@@ -76,9 +76,9 @@ class Tokenizer:
     def from_file(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read `save`'s output (the `tokenizer.json` format of the tokenizers library).
 
-        All CLIP models share one tokenizer, so that of a file only the merges are read, and they
-        must be CLIP's. The library itself is never given an untrusted file: a padding of 2^33
-        tokens in one ends the process.
+        All CLIP models share one tokenizer, so only the merges are read from a file, and they
+        must be CLIP's. The library itself is never given an untrusted file: one that asks for
+        padding to 2^33 tokens kills the process.
 
         Raises:
             ArtifactError: no such file, or not CLIP's tokenizer.
@@ -106,7 +106,7 @@ class Tokenizer:
             (n, context_length) int64.
 
         Raises:
-            ClassNameError: a text takes more tokens than fit; none is ever cut.
+            ClassNameError: a text has more tokens than fit; none is ever truncated.
         """
         rows = np.zeros((len(texts), context_length), dtype=np.int64)
         for row, text in zip(rows, texts, strict=True):
@@ -122,7 +122,7 @@ class Tokenizer:
         return rows
 
     def frequent_words(self, count: int) -> list[str]:
-        """The vocabulary's first words and endings of four or more letters, the commonest first."""
+        """The vocabulary's first words and endings of four or more letters, most common first."""
         vocabulary = self._bpe.get_vocab()
         ranked = sorted(vocabulary, key=vocabulary.__getitem__)
         ends = (t.removesuffix(_WORD_END) for t in ranked if t.endswith(_WORD_END))
@@ -136,13 +136,13 @@ class Tokenizer:
 
 
 def clean(text: str) -> str:
-    """Mend broken unicode and HTML entities, one space between words, lower case; as open_clip."""
+    """Fix broken Unicode and HTML entities, collapse spaces, lowercase; as open_clip does."""
     fixed = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(fixed.split()).lower()
 
 
 def words(text: str) -> list[str]:
-    """The pieces of a text that are turned into ids each on its own: equal pieces, equal ids."""
+    """The pieces of a text that are encoded independently: equal pieces, equal ids."""
     return [piece for piece, _ in _SPLIT.pre_tokenize_str(clean(text))]
 
 
@@ -158,7 +158,7 @@ def _vocabulary_merges(vocabulary: str) -> Merges:
 
 
 def _merges(plain: Any) -> Merges:
-    """Of `tokenizer.json`: pairs, or as older versions of the library wrote them, "a b"."""
+    """The merges of `tokenizer.json`: pairs, or "a b" as older versions of the library wrote."""
     given = plain["model"]["merges"]
     parts = (each.split(" ") if isinstance(each, str) else each for each in given)
     return [(str(first), str(second)) for first, second in parts]
@@ -176,7 +176,7 @@ def _build(merges: Merges) -> tokenizers.Tokenizer:
     bpe = tokenizers.Tokenizer(
         models.BPE(vocab=ids, merges=merges, end_of_word_suffix=_WORD_END, fuse_unk=False)
     )
-    # `clean` has done this and more; it is for other readers of tokenizer.json.
+    # `clean` has done this and more already; this is for other readers of tokenizer.json.
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,6 +1,6 @@
-"""Which parts of an image spoke for a class: a heat map, by attention relevance or by occlusion.
+"""Which parts of an image support a class: a heat map, by attention relevance or by occlusion.
 
-`explanation` is what a caller gets, `occlusion` needs nothing but answers, `relevance` (torch) the
+`explanation` is what a caller gets, `occlusion` needs only model outputs, `relevance` (torch) the
 attention of a ViT's blocks.
 """
 

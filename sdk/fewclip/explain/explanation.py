@@ -13,15 +13,15 @@ from fewclip.contract import Preprocess
 
 Heat = npt.NDArray[np.float32]
 
-# From cold to hot: dark violet, magenta, orange, light yellow. Brightness rises all the way, so
-# that it can be read without telling colours apart.
+# From cold to hot: dark violet, magenta, orange, light yellow. Brightness rises throughout, so
+# it can be read without distinguishing colours.
 _RAMP = np.array([(30, 12, 70), (150, 35, 105), (240, 110, 30), (252, 250, 160)], np.float32)
-_COVER = 0.65  # of the photo, by the hottest place
+_COVER = 0.65  # opacity of the heat map where it is hottest
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is explained: the log-probability of a class, less that of another one.
+    """What is explained: the log-probability of a class, minus that of another one.
 
     Attributes:
         label: index of the class.
@@ -34,11 +34,11 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Which parts of a photo spoke for a class.
+    """Which parts of a photo support a class.
 
     Attributes:
-        heatmap: (H, W) float32, 0..1, over the upright photo: 1 where the most spoke for `label`,
-            0 where nothing did, or against it, and outside of what the model sees.
+        heatmap: (H, W) float32, 0..1, over the upright photo: 1 where support for `label` is
+            strongest, 0 where it is absent or negative, and outside of what the model sees.
         label: the class that is explained.
         score: its calibrated probability, 0..1.
         contrast: the class it was contrasted with; None for none.
@@ -54,7 +54,7 @@ class Explanation:
     image: PILImage.Image = dataclasses.field(repr=False)
 
     def overlay(self) -> PILImage.Image:
-        """The photo in grey under the heat map in colours, as large as the photo."""
+        """The photo in grey under the heat map in colour, RGB, at the photo's size."""
         grey = np.asarray(self.image.convert("L"), np.float32)[..., None]
         anchors = np.linspace(0, 1, len(_RAMP))
         colour = np.stack([np.interp(self.heatmap, anchors, c) for c in _RAMP.T], -1)
@@ -97,7 +97,7 @@ def over_photo(heat: Heat, photo: PILImage.Image, spec: Preprocess) -> Heat:
 
 
 def _seen(photo: PILImage.Image, spec: Preprocess) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what the model sees of a photo, pixels."""
+    """(left, top, right, bottom) of the part of a photo that the model sees, in pixels."""
     if spec.resize_mode == "squash":
         return 0, 0, photo.width, photo.height
     side = min(photo.size)

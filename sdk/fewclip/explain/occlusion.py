@@ -1,8 +1,8 @@
-"""Occlusion: how much less sure a model is with a part of the image covered. Needs answers alone.
+"""Occlusion: how much less sure a model is with a part of the image covered. Needs outputs alone.
 
 Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, arXiv 1311.2901.
-Deviation: a part is not covered with grey but with the mean colour around it: a grey square is a
-mark of its own, which a model of defects has an opinion of.
+Deviation: a part is not covered with grey but with the mean colour around it: a grey square is
+itself a mark, which a defect classifier would react to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def occlusion(answer: Answer, inputs: Inputs, question: Question) -> Heat:
 def question_score(
     log_probabilities: npt.NDArray[np.float64], question: Question
 ) -> npt.NDArray[np.float64]:
-    """(n, M) -> (n,): the log-probability asked about, less that of the contrast."""
+    """(n, M) -> (n,): the log-probability asked about, minus that of the contrast."""
     values: npt.NDArray[np.float64] = log_probabilities[:, question.label]
     if question.contrast is not None:
         values = values - log_probabilities[:, question.contrast]

@@ -68,7 +68,7 @@ def log_probabilities(
 
 
 def _own_copy(embeddings: ClassEmbeddings) -> ClassEmbeddings:
-    """The same as tensors that a graph may hold."""
+    """A copy whose tensors autograd may record."""
     prompts, features = embeddings.prompts, embeddings.features
     copied = ClassPrompts(prompts.prefix.clone(), prompts.suffix.clone(), prompts.eot.clone())
     return dataclasses.replace(

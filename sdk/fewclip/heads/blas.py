@@ -1,7 +1,8 @@
 """Linear algebra of heads, calibration and OOD scores on one thread of BLAS.
 
-It is thousands of small products. BLAS shares each among all cores, and its threads spin while they
-wait: on two cores that took five times the CPU time of one thread, and longer. Torch has its own.
+It is thousands of small products. BLAS splits each across all cores, and its threads spin while
+they wait: on two cores that took five times the CPU time of one thread, and longer. Torch has its
+own threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cross-validation of heads: which image is held out when, and what a head says of it."""
+"""Cross-validation of heads: which images each fold holds out, and their out-of-fold logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
 def assign_folds(labels: Ints, folds: int, rng: np.random.Generator) -> Ints:
     """(n,) labels of images -> (n,) fold, 0..folds-1, each class spread evenly.
 
-    A class's only image is in no fold (-1): held out, its class would be unknown.
+    A class's only image is in no fold (-1): if it were held out, its class would be unknown.
     """
     fold = np.full(len(labels), -1, np.int64)
     for label in np.unique(labels):
@@ -27,7 +27,7 @@ def assign_folds(labels: Ints, folds: int, rng: np.random.Generator) -> Ints:
 def out_of_fold(
     fit: Callable[[Ints], Head], features: AnyFloats, fold: Ints, classes: int
 ) -> Floats:
-    """Logits of heads that have not seen the image.
+    """Each image's logits, from a head that has not seen it.
 
     Args:
         fit: (n_train,) indices of training images -> the head fitted on them.

@@ -3,8 +3,8 @@
 Wang, Liang, Sheng, He, Wang, Tan, "A Hard-to-Beat Baseline for Training-free CLIP-based
 Adaptation", ICLR 2024, arXiv 2402.04087. It shrinks by the dimension; here the amount of shrinkage
 is estimated from the data: Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
-covariance matrices", Journal of Multivariate Analysis 2004. That amount suits the covariance; what
-suits the classes may be more of it, so heads under several multiples of it can be had at once.
+covariance matrices", Journal of Multivariate Analysis 2004. That amount suits the covariance; the
+classes may need more, so heads with several multiples of it can be fitted at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def fit_gda(features: AnyFloats, labels: Ints, images: Ints, classes: int) -> He
 def fit_gda_heads(
     features: AnyFloats, labels: Ints, images: Ints, classes: int, multiples: Sequence[float]
 ) -> list[Head]:
-    """`fit_gda` under several multiples of the Ledoit-Wolf shrinkage, one head for each."""
+    """`fit_gda` with several multiples of the Ledoit-Wolf shrinkage, one head for each."""
     _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
     weight = 1.0 / counts[index]
     means = np.zeros((classes, features.shape[1]))
@@ -42,7 +42,7 @@ def fit_gda_heads(
         np.add.at(means, labels[some], features[some] * weight[some, None])
     means /= np.bincount(labels, weight, minlength=classes)[:, None]
     centre = means.mean(0)
-    # One view of one image per class leaves no residual at all: spread around the centre instead.
+    # One view of one image per class leaves no residuals: use the spread around the centre instead.
     alone = len(features) == len(counts) and len(counts) <= classes
     centres = np.broadcast_to(centre, means.shape) if alone else means
     covariance, amount = covariance_and_shrinkage(
@@ -64,11 +64,11 @@ def covariance_and_shrinkage(
     Args:
         features: (N, L), one row per view.
         images: (N,) which image each row is a view of.
-        freedom: images less the class means that are subtracted.
-        means, labels: (M, L) of the classes and (N,): each row counts as it is apart from its mean.
+        freedom: degrees of freedom, images minus class means.
+        means, labels: class means (M, L), subtracted from rows, and the class (N,) of each row.
 
     Returns:
-        (L, L), and how much of it equal variances should replace, 0..1.
+        The covariance (L, L), and the share of it to replace by equal variances, 0..1.
     """
     _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
     order = np.argsort(index, kind="stable")
@@ -90,12 +90,12 @@ def covariance_and_shrinkage(
 
 
 def shrunk(covariance: Floats, amount: float) -> Floats:
-    """(L, L) -> (L, L), positive definite: `amount` of it, at most 1, is equal variances."""
+    """(L, L) -> (L, L), positive definite: `amount`, at most 1, replaced by equal variances."""
     size = len(covariance)
     mean = float(np.trace(covariance)) / size
     if mean <= 0:
         return np.eye(size)
     result: Floats = (1 - min(amount, 1.0)) * covariance
-    # A trace of the identity also where nothing asks to shrink: fewer rows than columns.
+    # A little of the identity even at amount 0: with fewer rows than columns it is singular.
     result[np.diag_indices(size)] += min(max(amount, 1e-6), 1.0) * mean
     return result

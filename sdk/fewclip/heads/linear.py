@@ -16,7 +16,7 @@ BLOCK = 4096
 
 
 def row_blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
-    """Slices of `size` rows: what many rows need in float64 is held for a few of them at a time."""
+    """Slices of `size` rows, so that float64 copies of only a few rows exist at a time."""
     return (slice(first, first + size) for first in range(0, n, size))
 
 

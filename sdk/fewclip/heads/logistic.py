@@ -17,8 +17,8 @@ STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 def fit_logistic(features: AnyFloats, labels: Ints, classes: int, strength: float) -> Head:
     """Minimise mean log-loss + |W|^2 / (2 * strength * N): scikit-learn's `C` is `strength`.
 
-    Where there are fewer rows than columns it is solved in the span of the rows, which is exact:
-    the optimum is there.
+    With fewer rows than columns it is solved in the span of the rows, which is exact: the optimum
+    lies there.
 
     Args:
         features: (N, L).
@@ -57,7 +57,7 @@ def choose_strength(
     rng: np.random.Generator,
     strengths: Sequence[float] = STRENGTHS,
 ) -> float:
-    """The strength of least log-loss in three folds, one row per image; 10 where none can be made.
+    """The strength of least log-loss over three folds, one row per image; 10 without folds.
 
     Args:
         features: (N, L) plain views.

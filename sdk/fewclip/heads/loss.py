@@ -15,7 +15,7 @@ def log_loss(logits: Floats, labels: Ints) -> Floats:
 
 
 def mean_and_gradient(logits: Floats, labels: Ints) -> tuple[float, Floats]:
-    """The mean of `log_loss`, and its gradient by the logits, (n, M)."""
+    """The mean of `log_loss`, and its gradient with respect to the logits, (n, M)."""
     rows = np.arange(len(labels))
     shifted = logits - logits.max(1, keepdims=True)
     p = np.exp(shifted)

@@ -1,12 +1,12 @@
-"""How much the text counts and how much each head, by stacking their out-of-fold logits.
+"""How much the text and each head count, by stacking their out-of-fold logits.
 
-A head fitted on a few images per fold speaks in the wrong scale, and log-loss alone would then
-trust the text too much: so each part gets a factor of its own, which is weight and temperature in
-one. Wolpert, "Stacked generalization", Neural Networks 1992. The problem is convex.
+The logits of a head fitted on a few images per fold have the wrong scale, and log-loss alone would
+then trust the text too much, so each part gets its own factor, weight and temperature in one.
+Wolpert, "Stacked generalization", Neural Networks 1992. The problem is convex.
 
-With a dozen images chance alone can make any head look useless and the text useful, so factors have
-priors: the heads' together a gamma distribution, which expects them to tell something, and the
-text's an exponential one, which wants evidence. Both fade as images are added.
+With a dozen images, chance alone can make any head look useless and the text useful, so factors
+have priors: a gamma distribution for the sum of the heads', which expects them to be useful, and an
+exponential one for the text's, which needs evidence to grow. Both fade as images are added.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from scipy.optimize import minimize
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints, row_blocks
 from fewclip.heads.loss import mean_and_gradient
 
-_RIDGE = 0.02  # images' worth of prior on the text alone: on separable data it would run off
-_HEADS = (
-    2.0  # strength of the gamma prior of the heads, in images; its mode is a sum of factors of 1
-)
+_RIDGE = 0.02  # images' worth of prior on text alone: on separable data its factor would diverge
+_HEADS = 2.0  # strength, in images, of the heads' gamma prior; its mode: factors summing to 1
 _TEXT = 4.0  # rate of the exponential prior of the text
 NUMBERS = 2**20  # logits of each part that are held in float64 at a time
-_TRACE = 1e-3  # of the text always counts: where no head tells, its order is still the answer
+_TRACE = 1e-3  # least factor of the text: where heads cannot decide, its ranking does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Mixture:
 
     Attributes:
         text, heads: the factors, >= 0.
-        weight: share of the heads in the answer, 0..1, with logits brought to one spread.
+        weight: share of the heads in the answer, 0..1, with all logits scaled to the same spread.
     """
 
     text: float
@@ -59,7 +57,7 @@ class Mixture:
         )
 
     def absorb_logits(self, heads: Sequence[AnyFloats]) -> Floats:
-        """What `absorb` would say, from (B, M) logits of each head."""
+        """The logits of `absorb`'s head, from (B, M) logits of each head."""
         return _weighted(self._factors, heads)
 
     @property
@@ -68,7 +66,7 @@ class Mixture:
 
     @property
     def sharpness(self) -> float:
-        """Inverse temperature of the absorbed answer."""
+        """Inverse temperature of the absorbed mixture."""
         return self.text / (1 - self.weight)
 
 
@@ -86,7 +84,7 @@ def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mix
 
     Args:
         itm: (n, M) logits of the text.
-        heads: (n, M) each, out of fold; none: the text's temperature alone.
+        heads: (n, M) each, out of fold; empty to fit the text's temperature alone.
         labels: (n,) true classes, n >= 1.
     """
     parts, n = (itm, *heads), len(labels)
@@ -111,7 +109,7 @@ def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mix
 
 
 def mean_spread(logits: AnyFloats) -> float:
-    """Standard deviation over the classes, as it is on average: (n, M) logits, n >= 1."""
+    """Mean over images of the standard deviation over classes: (n, M) logits, n >= 1."""
     blocks = row_blocks(len(logits), max(1, NUMBERS // logits.shape[1]))
     return float(np.concatenate([logits[b].std(1, dtype=np.float64) for b in blocks]).mean())
 

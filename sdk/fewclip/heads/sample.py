@@ -12,7 +12,7 @@ from fewclip.heads.linear import BLOCK, AnyFloats, Floats, Ints, row_blocks
 
 
 def head_features(features: AnyFloats, intermediate: AnyFloats | None) -> Floats:
-    """Output features joined with what the patch tokens look like on the way up.
+    """Output features joined with mean patch tokens of intermediate blocks.
 
     Args:
         features: (..., D).

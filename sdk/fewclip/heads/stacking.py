@@ -28,7 +28,7 @@ class FittedHead:
         head: in the scale of the text's logits.
         weight: lambda, its share in the answer.
         images: (m,) indices of the sample's images that were held out once.
-        logits: (m, M) what heads fitted without these images say of them, in the same scale.
+        logits: (m, M) of those images, from heads fitted without them, in the same scale.
     """
 
     head: Head
@@ -38,7 +38,7 @@ class FittedHead:
 
 
 def fold_count(labels: Ints, classes: int) -> int:
-    """As many folds as a class has images, up to 8; 4 from 100 classes on."""
+    """As many folds as the largest class has images, 2 to 8; at most 4 from 100 classes on."""
     most = int(np.bincount(labels, minlength=classes).max())
     return max(2, min(most, 4 if classes >= MANY_CLASSES else 8))
 
@@ -83,8 +83,8 @@ def _final_and_unseen(
 ) -> tuple[Sequence[Head], list[NDArray[np.float32]]]:
     """Heads fitted on all images, and (n, M) logits of each kind of head, out of fold.
 
-    An image in no fold has logits of the final heads. Rows are made anew for each fit: held for
-    all images as well, they would be what takes most memory.
+    An image in no fold gets logits of the final heads. Rows are rebuilt for each fit: kept for all
+    images as well, they would take most of the memory.
     """
     labels = sample.labels
 
@@ -107,15 +107,15 @@ def _final_and_unseen(
 def _growth(fold: Ints) -> float:
     """Images that the final head has for each one that a fold's head had.
 
-    It is surer of itself by about as much: without this factor scores at 4 images a class are too
-    low.
+    The final head deserves about that much more confidence: without this factor, scores at 4 images
+    per class are too low.
     """
     folds = len(np.unique(fold[fold >= 0]))
     return folds / (folds - 1)
 
 
 def _even(itm: AnyFloats, heads: Sequence[AnyFloats]) -> Mixture:
-    """Text and heads with one half of the answer each, brought to one spread."""
+    """Text and heads with half the weight each, scaled to the same spread."""
     spread = [max(mean_spread(part), 1e-9) for part in (itm, *heads)]
     share = 1.0 / len(heads)
     return Mixture(1.0, tuple(share * spread[0] / s for s in spread[1:]), 0.5)

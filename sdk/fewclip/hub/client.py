@@ -21,7 +21,7 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def endpoint() -> str:
-    """The Hub that is asked: the user's HF_ENDPOINT, else the public one."""
+    """Address of the Hub in use: the user's HF_ENDPOINT, else the public one."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
@@ -51,7 +51,7 @@ def _offline_mode() -> bool:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """The Hub's client asks its server even about files that it has, except within this."""
+    """Keep the Hub's client from asking its server about files that are already cached."""
     from huggingface_hub import constants
 
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
@@ -72,7 +72,7 @@ def weights_cached(config: Mapping[str, Any]) -> bool:
     """Whether the client's cache holds the weights of an open_clip pretrained tag.
 
     Args:
-        config: of the tag, by open_clip.
+        config: open_clip's, of the tag.
     """
     repo = str(config.get("hf_hub", "")).split("/")
     if len(repo) < 2:
@@ -104,7 +104,7 @@ def clear_errors(what: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{what} has no such revision; give a branch, a tag or a commit") from error
-    except errors.RepositoryNotFoundError as error:  # gated ones are of this kind
+    except errors.RepositoryNotFoundError as error:  # raised for gated ones too
         raise HubError(
             f"{what} is not on {endpoint()}, or it is private or gated and you may not see it; "
             f"check the name, or {LOG_IN}"
@@ -119,7 +119,7 @@ def clear_errors(what: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         hint = f"; {LOG_IN}" if status in (401, 403) else ""
         raise HubError(f"{endpoint()} refused {what}: {first_line(error)}{hint}") from error
-    except (_network_error(), OSError, RuntimeError) as error:  # the last of a failed upload
+    except (_network_error(), OSError, RuntimeError) as error:  # RuntimeError: a failed upload
         raise HubError(
             f"{endpoint()} cannot be reached for {what}: {first_line(error)}; "
             "check the connection and try again"

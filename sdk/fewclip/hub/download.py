@@ -1,7 +1,7 @@
 """`hf://owner/name[@revision]` -> a model folder on this disk. What is in it is checked elsewhere.
 
-The card comes first and names the files that are fetched; whatever else a repository holds stays
-there. Where the Hub cannot be reached, what its client's cache holds is taken.
+The card comes first and names the files to fetch; anything else in a repository is left there.
+Where the Hub cannot be reached, its client's cache is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"hf://(?P<repo>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^@\s]+
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether a model is asked for by its place on the Hub."""
+    """Whether a path is the address of a model on the Hub."""
     return isinstance(path, str) and path.startswith(SCHEME)
 
 
@@ -85,7 +85,7 @@ def _card(address: str, repo: str, revision: str | None, offline: bool) -> Path:
 def _fetch(repo: str, commit: str, names: Sequence[str], offline: bool) -> None:
     from huggingface_hub import snapshot_download
 
-    patterns = [glob.escape(name) for name in names]  # a name of a card is no pattern
+    patterns = [glob.escape(name) for name in names]  # names in a card are not patterns
     snapshot_download(
         repo,
         revision=commit,
@@ -104,12 +104,12 @@ def _own_folder(repo: str, commit: str) -> Path:
 
 
 def _link(snapshot: Path, folder: Path, names: Sequence[str]) -> None:
-    """The same files under `folder`, as themselves: a snapshot holds symbolic links that lead out
-    of it, which no model folder may."""
+    """Link or copy the files themselves into `folder`: a snapshot holds symbolic links that lead
+    out of it, which no model folder may."""
     for name in names:
         source = Path(os.path.realpath(snapshot / name))
         if not source.is_file():
-            continue  # what is missing, the check of the folder says
+            continue  # checking the folder reports what is missing
         fresh = folder / f".{secrets.token_hex(4)}.tmp"
         try:
             os.link(source, fresh)
@@ -119,4 +119,4 @@ def _link(snapshot: Path, folder: Path, names: Sequence[str]) -> None:
             os.replace(fresh, folder / name)
         finally:
             with contextlib.suppress(FileNotFoundError):
-                fresh.unlink()  # a link to the file that is there already is not moved
+                fresh.unlink()  # still there: replacing a link to the same file is a no-op

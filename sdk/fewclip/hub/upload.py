@@ -51,17 +51,17 @@ def push(
     token: str | None = None,
     beside: Mapping[str, Path] | None = None,
 ) -> str:
-    """Upload a saved model or an exported folder; the repository is made where it is missing.
+    """Upload a saved model or an exported folder; the repository is created if missing.
 
     Args:
-        folder: it is checked first, as when it is loaded.
+        folder: checked first, as on loading.
         repo: "owner/name".
-        private: of a repository that is made now; one that exists stays as it is.
-        token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
-        beside: more files for others to read, {name there: file}.
+        private: for a repository created now; an existing one stays as it is.
+        token: the Hub's; None for the one of `hf auth login` or HF_TOKEN.
+        beside: more files to upload, {name in the repository: file}.
 
     Returns:
-        The commit's address.
+        The commit's URL.
 
     Raises:
         ArtifactError: the folder is broken, or was changed since it was written.
@@ -85,7 +85,7 @@ def push(
 
 
 def _stage(folder: Path, card: Card, staged: Path) -> None:
-    """The folder as it is published: without its page, which no hash covers there."""
+    """The folder as it is published: without its page, so that no hash covers that."""
 
     def fill(target: Path) -> Card:
         for name in card.files:
@@ -106,7 +106,7 @@ def _committed(repo: str, files: Mapping[str, Path], *, private: bool, token: st
 
     api = HfApi(endpoint=endpoint(), token=token)
     held: set[str] = set()
-    with contextlib.suppress(RepositoryNotFoundError):  # it is made now
+    with contextlib.suppress(RepositoryNotFoundError):  # created below
         held = set(api.list_repo_files(repo))
     api.create_repo(repo, private=private, exist_ok=True)
     commit = api.create_commit(

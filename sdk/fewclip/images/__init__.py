@@ -1,6 +1,6 @@
 """Reading one image as a person sees it: upright and RGB. Not its size or scale; no torch.
 
-What Pillow's own `convert("RGB")` would show the model otherwise:
+Where this differs from Pillow's own `convert("RGB")`:
 
 - EXIF orientation is applied; open_clip ignores it.
 - Transparent pixels become white; dropping the alpha channel would show the colour beneath.

@@ -1,4 +1,4 @@
-"""Which image formats are read, and what a file of another one is called in a message."""
+"""Which image formats are read, and how a message describes a file of any other."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fewclip.errors import OptionError
 
 # What cameras, browsers and scanners write, as Pillow names it. MPO (two pictures in one JPEG)
 # comes with JPEG, HEIF with pillow-heif. FEWCLIP_FORMATS (comma-separated) names others, such as
-# JPEG2000: a decoder that nobody needs is one more that an untrusted file may break.
+# JPEG2000: every extra decoder is one more that an untrusted file may exploit.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 FORMATS_VARIABLE = "FEWCLIP_FORMATS"
-# They run a program, read other files, or are known by their name alone.
+# They run a program, read other files, or are recognised by file name alone.
 _NEVER = {"EPS", "WMF", "FPX", "MIC", "TGA"}
 _HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 
@@ -43,7 +43,7 @@ def unidentified(file: IO[bytes]) -> str:
     file.seek(0)
     if file.read(12)[4:] in _HEIC:
         return "a HEIC photo; save it as JPEG, or pip install pillow-heif to have it read"
-    # HEIF also where no photo has asked for it yet: every process says the same.
+    # List HEIF even before a photo asks for it, so that every process says the same.
     read = {*PILImage.OPEN, *(["HEIF"] if _has_heif() else [])}
     return f"not an image ({', '.join(name for name in _allowed() if name in read)} are read)"
 

@@ -23,7 +23,7 @@ Image: TypeAlias = str | os.PathLike[str] | bytes | PILImage.Image | npt.NDArray
 
 # Where Pillow itself begins to warn of a decompression bomb: 89 megapixels, 256 MiB as RGB.
 MAX_PIXELS = 89_478_485
-# A longer strip would grow without bound when its short side is brought to the input's size.
+# A longer strip would grow without bound when its short side is scaled to the input size.
 MAX_ASPECT = 200
 
 _TOO_MUCH_MEMORY = "takes more memory to decode than there is; reduce the image"
@@ -38,12 +38,12 @@ def load_image(
 
     Args:
         image: a path, encoded bytes, a PIL image, or RGB uint8 (H, W, 3).
-        max_pixels: an image of more is refused before it is decoded.
+        max_pixels: a larger image is refused before it is decoded.
         name: what to call it in an error; the path where there is one.
 
     Raises:
         ImageTooLargeError: more than `max_pixels`.
-        ImageError: it is missing, unreadable, broken, or no image.
+        ImageError: it is missing, unreadable, broken, or not an image.
     """
     try:
         return decode(image, max_pixels=max_pixels)
@@ -52,7 +52,7 @@ def load_image(
 
 
 def decode(image: Image, *, max_pixels: int = MAX_PIXELS) -> PILImage.Image:
-    """`load_image` whose ImageError gives the reason only, for callers that list names apart."""
+    """`load_image` whose ImageError gives only the reason, for callers that list names apart."""
     if isinstance(image, PILImage.Image):
         with _SHARED_IMAGE:
             return _as_seen(image, max_pixels)
@@ -87,7 +87,7 @@ def _from_path(path: str | os.PathLike[str], max_pixels: int) -> PILImage.Image:
 def _from_file(file: IO[bytes], size: int, max_pixels: int) -> PILImage.Image:
     if size == 0 and not file.read(1):
         raise ImageError("an empty file, not an image; copy it again")
-    # A plugin meets broken bytes with anything: OSError, SyntaxError, struct.error, zlib.error,
+    # A plugin may raise anything on broken bytes: OSError, SyntaxError, struct.error, zlib.error,
     # or a warning turned into an error. The file is at fault, and the cause is kept.
     try:
         check_headers(file)
@@ -157,5 +157,5 @@ def _name(image: Any) -> str:
 
 
 def readable(path: str | os.PathLike[str]) -> str:
-    """A path that can be printed and stored, even where its bytes are no valid text."""
+    """A path that can be printed and stored, even where its bytes are not valid text."""
     return os.fsencode(path).decode("utf-8", "replace")

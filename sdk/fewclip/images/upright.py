@@ -1,4 +1,4 @@
-"""A decoded image as a person sees it: EXIF orientation applied, on white, 8 bits, RGB."""
+"""A decoded image as a person sees it: EXIF orientation applied, 8-bit RGB on white."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fewclip.decoding.image_headers import check_exif
 from fewclip.errors import ImageError
 
 _ORIENTATION = 0x0112
-# `ImageOps.exif_transpose` would copy images that are upright already, and write the EXIF and XMP
-# blocks of an untrusted file anew.
+# `ImageOps.exif_transpose` would copy images that are upright already, and rewrite the EXIF and XMP
+# blocks of an untrusted file.
 _UPRIGHT = {
     2: PILImage.Transpose.FLIP_LEFT_RIGHT,
     3: PILImage.Transpose.ROTATE_180,
@@ -26,7 +26,7 @@ _UPRIGHT = {
 
 
 def upright(image: PILImage.Image) -> PILImage.Image:
-    """The image turned as its EXIF orientation says.
+    """The image rotated or mirrored as its EXIF orientation says.
 
     Raises:
         ImageError: an EXIF block that is not safe to parse.
@@ -38,14 +38,14 @@ def upright(image: PILImage.Image) -> PILImage.Image:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except ImageError:
         raise
-    except Exception:  # a broken EXIF block: the pixels are whole, and shown as they are stored
+    except Exception:  # a broken EXIF block: the pixels are intact, and shown as stored
         return image
     method = _UPRIGHT.get(orientation)
     return image if method is None else image.transpose(method)
 
 
 def rgb(image: PILImage.Image) -> PILImage.Image:
-    """RGB of 8 bits, transparent pixels on white.
+    """8-bit RGB, transparent pixels on white.
 
     Raises:
         ImageError: grey values out of range.
@@ -60,11 +60,11 @@ def rgb(image: PILImage.Image) -> PILImage.Image:
 
 
 def _from_deep(values: npt.NDArray[Any]) -> PILImage.Image:
-    """Grey of 16 bits (0..65535) or float (0..1), (H, W) -> 8-bit grey."""
+    """16-bit (0..65535) or float (0..1) grey, (H, W) -> 8-bit grey."""
     is_float = values.dtype.kind == "f"
     full = 1.0 if is_float else 65535.0
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= full):  # in this order, NaN is refused too
+    if not (low >= 0 and high <= full):  # written this way, it refuses NaN too
         expected = "floats from 0 to 1" if is_float else "16-bit values from 0 to 65535"
         raise ImageError(
             f"grey values from {low:g} to {high:g}, not {expected}; save it with 8 or 16 bits"

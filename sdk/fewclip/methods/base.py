@@ -27,10 +27,10 @@ Inputs = tuple[Tensor, ...]
 LOOP_OPTIONS = (
     "epochs", "batch_size", "warmup_epochs", "warmup_lr", "momentum", "weight_decay",
 )  # fmt: skip
-MAX_CTX = 256  # learned vectors per block: cards are untrusted, and they are allocated unseen
+MAX_CTX = 256  # learned vectors per block at most: untrusted cards say how many to allocate
 
 
-# Annotation of an option -> what it may be. Others check themselves.
+# Annotation of an option -> types it accepts, and their name. Other options check themselves.
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
@@ -51,8 +51,8 @@ class MethodOptions:
         crop_area: smallest share of an image that a training crop keeps; the published 0.08 suits
             photos of things, not marks that fill the picture or sit in a corner of it.
         flip: whether training images are mirrored half of the time; not for letters.
-        views: augmentations per image that the epochs take turns on, each passed through a frozen
-            image tower once; 0, as published, for a fresh one in every epoch.
+        views: augmentations per image that epochs cycle through, each encoded once by a frozen
+            image tower; 0, as published, for a fresh one in every epoch.
     """
 
     epochs: int = 10
@@ -91,7 +91,7 @@ class MethodOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ParamGroup:
-    """Parameters that share a learning rate; names are stable, saved models use them."""
+    """Parameters that share a learning rate; names are stable because saved models use them."""
 
     params: Mapping[str, nn.Parameter]
     lr: float
@@ -156,10 +156,10 @@ class Method(nn.Module):
         template: prompt with one `{}`.
         n_classes: classes of the training set.
         generator: the only source of randomness for initial values.
-        dept: for a head of DePT's beside the method; None for none.
+        dept: options of a DePT head beside the method; None for none.
 
     Attributes:
-        dept: that head, whose parameters are trained along.
+        dept: that head, trained along with the method.
         dept_weight: a head's share of the answer; None without one.
     """
 
@@ -168,10 +168,10 @@ class Method(nn.Module):
     trains: ClassVar[bool] = True
     fits: ClassVar[bool] = False  # has a head that `FrozenHead.fit` computes without training
     trains_images: bool = False  # image features move away from the frozen tower's
-    # `frozen_inputs` are features, so that `views` of an image can be kept.
+    # `frozen_inputs` are features, so those of an image's `views` can be cached.
     frozen_images: bool = False
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
-    tunes_towers_only: ClassVar[bool] = False  # what it learns is a CLIP that others can load
+    tunes_towers_only: ClassVar[bool] = False  # the result is a plain CLIP that others can load
     needs_blocks: ClassVar[bool] = True  # reaches into the towers; False where features are enough
     uses_intermediate: ClassVar[bool] = (
         False  # training draws features together, but not their source
@@ -216,15 +216,15 @@ class Method(nn.Module):
         self.build_state()
 
     def build(self, generator: torch.Generator) -> None:
-        """Make the method's own parameters, `generator` being the only source of their start."""
+        """Create the method's own parameters, with initial values from `generator` alone."""
 
     def build_state(self) -> None:
-        """Make what training keeps besides parameters; all of these, DePT's too, are there."""
+        """Create what training keeps besides parameters, all of which, DePT's too, exist by now."""
 
     # ---- training ----------------------------------------------------------------------------
 
     def setup(self, phrases: Sequence[str]) -> None:
-        """Compute once what training needs of the class set: prompts, frozen text features."""
+        """Compute once what training needs from the class set: prompts, frozen text features."""
         self.prompts = self.tokenize(phrases)
 
     def param_groups(self) -> list[ParamGroup]:
@@ -279,7 +279,7 @@ class Method(nn.Module):
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take `state`'s tensors back."""
+        """Restore `state`'s tensors."""
 
     # ---- inference ---------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ class Method(nn.Module):
         )
 
     def frozen_text_features(self, prompts: ClassPrompts) -> Tensor:
-        """(M, D) of the backbone as it came, for any number of classes; without gradient."""
+        """(M, D) of the backbone before tuning, for any number of classes; without gradient."""
         with torch.no_grad():
             return text_in_blocks(
                 functools.partial(Method.text_features, self),
@@ -367,7 +367,7 @@ class Method(nn.Module):
         return logits if bias is None else logits + bias
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
-        """What is outside the backbone, by attribute; saved models use these names."""
+        """Parameters outside the backbone, by attribute; saved models use these names."""
         own = self.named_parameters()
         return {name: p for name, p in own if not name.startswith("backbone.")}
 

@@ -1,11 +1,11 @@
 """Text features of many classes, block by block: memory stays flat, the numbers stay the same.
 
-The loss needs the features of all classes at once, but not what led to them. So features are
+The loss needs the features of all classes at once, but not the graph behind them. So features are
 computed without a graph, a block of classes at a time, and backward computes each block once more
 and passes its rows of the gradient through. The first `KEPT` blocks keep their graphs, and backward
-starts with them: fifty classes of a ViT-B/16 are two blocks, of which nothing is computed twice.
-The others may be as large as those together, because only one of them has a graph at a time; they
-are where all their classes are of one length, else what is saved goes into padding.
+starts with them: fifty classes at ViT-B/16 are two blocks, and nothing is computed twice.
+The others may be as large as those together, because only one of them has a graph at a time, but
+are so only if all their classes have the same length: otherwise padding eats up the saving.
 Classes are sorted by length first: a block ends at its own longest EOT, and nothing is computed for
 padding. A class set that fits into one block takes the plain path.
 """
@@ -33,9 +33,9 @@ def text_in_blocks(
     """`compute(classes)`, exactly, whatever the number of classes.
 
     Args:
-        compute: (.., M, D) of a class set or of a part of it.
+        compute: a class set or part of it -> (.., M, D).
         classes: in the order of the result.
-        parameters: all that `compute` may pass a gradient to.
+        parameters: every one that `compute` may pass a gradient to.
         tokens_at_once: class tokens in a block (`Backbone.class_tokens_at_once`).
     """
     if len(classes.eot) * classes.length <= tokens_at_once:
@@ -56,8 +56,8 @@ def text_in_blocks(
 def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
     """(first, stop, longest) over ascending lengths; a block has `tokens`, or a single class.
 
-    Those after the first `KEPT` have `KEPT` times as many if they are all of one length. The last
-    one may have an eighth more: a block of one long name would read all weights for it.
+    Those after the first `KEPT` have `KEPT` times as many if all names have the same length. The
+    last one may have an eighth more: an extra block for one long name would read all weights again.
     """
     found: list[tuple[int, int, int]] = []
     first, end = 0, len(lengths)
@@ -73,7 +73,7 @@ def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
 
 
 class _Blocks(torch.autograd.Function):
-    """Features with the graphs of the first blocks; backward makes those of the others in turn."""
+    """Features with the graphs of the first blocks; backward rebuilds the others' one by one."""
 
     @staticmethod
     def forward(

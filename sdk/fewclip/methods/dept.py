@@ -39,7 +39,7 @@ class DePTOptions:
 class DePTHead(nn.Module):
     """Zhang, Wu, Gao, Shen, Song, "DePT: Decoupled Prompt Tuning", CVPR 2024, arXiv 2309.07439.
 
-    A channel-wise adjusted linear classifier (CAT head) takes up what is specific to the base
+    A channel-wise adjusted linear classifier (CAT head) absorbs what is specific to the base
     classes, so the prompts (ITM head) keep what new classes share. Loss
     `(1 - lambda) * L_ITM + lambda * L_CAT` plus the method's regularization_loss, unscaled.
 
@@ -47,7 +47,7 @@ class DePTHead(nn.Module):
         options: lambda and the head's learning rate.
         width: D, of image and text features before L2 normalisation.
         n_classes: M, the classes of the training set.
-        generator: for the linear classifier's start (uniform in +-1/sqrt(D)).
+        generator: for the linear classifier's initial values (uniform in +-1/sqrt(D)).
         device: of the parameters.
     """
 

@@ -25,7 +25,7 @@ class FineTuneOptions(TunedTowerOptions):
 
 
 class FineTune(TunedTower):
-    """Both towers but the embeddings, the patch convolution, `ln_pre` and `logit_scale`.
+    """Both towers except the embeddings, the patch convolution, `ln_pre` and `logit_scale`.
 
     The FT baseline of Wu et al., "Skip Tuning", CVPR 2025, arXiv 2412.11509.
     """

@@ -1,4 +1,4 @@
-"""What `gda` and `linear-probe` share: both towers frozen, a linear head beside the text's answer.
+"""What `gda` and `linear-probe` share: both towers frozen, a linear head beside the text's logits.
 
 Not a method itself. The head reads output features joined with intermediate ones; its numerics are
 in `fewclip.heads`.
@@ -26,8 +26,8 @@ class FrozenHeadOptions(MethodOptions):
     """Chosen on training photos of five tasks (`docs/concepts/heads.md`).
 
     Attributes:
-        views: augmented views of each training image beside the plain one.
-        dept_weight: share of the head in the answer, 0..1; None lets out-of-fold answers choose it.
+        views: augmented views of each training image besides the plain one.
+        dept_weight: share of the head in the answer, 0..1; None to choose it out of fold.
     """
 
     epochs: int = 1
@@ -46,7 +46,7 @@ class FrozenHeadOptions(MethodOptions):
 
 
 class FrozenHead(Method):
-    """A linear head on frozen features, fitted by `fit` and not by the training loop.
+    """A linear head on frozen features, fitted by `fit` rather than by the training loop.
 
     Attributes:
         dept_weight: lambda, the head's share; chosen by `fit`.
@@ -76,7 +76,7 @@ class FrozenHead(Method):
         return [*joined, *(widened(head, width) for head in output)]
 
     def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
-        """Fit the head and its weight; returns its out-of-fold answers too."""
+        """Fit the head and its weight; returns its out-of-fold logits too."""
         rng = np.random.default_rng([seed, 2])
         fitted = fit_stacked(
             sample,
@@ -113,6 +113,6 @@ class FrozenHead(Method):
 
 
 def widened(head: Head, width: int) -> Head:
-    """A head on the first columns as one on (N, `width`) rows."""
+    """A head on the first columns, with zero weights added so that it takes (N, `width`) rows."""
     missing = width - head.weight.shape[1]
     return Head(np.pad(head.weight, ((0, 0), (0, missing))), head.bias)

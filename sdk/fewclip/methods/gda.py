@@ -28,9 +28,9 @@ class GDA(FrozenHead):
     Adaptation", ICLR 2024, arXiv 2402.04087.
 
     Deviations from the paper: the shrinkage is estimated from the data (Ledoit-Wolf), and a head
-    with four times as much counts beside it; intermediate features are joined to the output
-    features, and the discriminants on the output features alone count beside those; the weights of
-    all four and of the text are chosen out of fold.
+    with four times as much is added; intermediate features are joined to the output features, and
+    the discriminants on the output features alone are kept beside those; the weights of all four
+    and of the text are chosen out of fold.
     """
 
     name: ClassVar[str] = "gda"

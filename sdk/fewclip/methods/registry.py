@@ -62,7 +62,7 @@ def _modules() -> dict[str, str]:
 
 
 def _flag(module: str, field: str) -> bool:
-    """What a method's class, or the nearest class above it, says of `dept_ready` or the like."""
+    """A class flag, such as `dept_ready`, of a method's class or its nearest base class."""
     source = _source(module)
     for node in ast.walk(source):
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == field:
@@ -105,7 +105,7 @@ def check_backbone(method: str, backbone: str, reason: str | None) -> None:
 
     Args:
         backbone: its name.
-        reason: why it has none; None or empty where it has.
+        reason: why it has no blocks; None or empty if it has them.
 
     Raises:
         OptionError: says which methods work.
@@ -163,7 +163,7 @@ def make_options(
     dept = _taken(merged, DEPT_FIELDS) if full.endswith(DEPT) else {}
     try:
         options = dataclasses.asdict(cls.Options(**merged))
-        # A warm-up that lasts as long as the run would be no training.
+        # A warm-up as long as the run would leave no training.
         options["warmup_epochs"] = min(options["warmup_epochs"], options["epochs"] - 1)
     except TypeError as error:
         raise OptionError(f"an option of {full} has the wrong type: {error}") from error
@@ -184,7 +184,7 @@ def option_defaults(name: str) -> dict[str, Any]:
 
 
 def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options that `augment` stands for; named ones go before it.
+    """The options that `augment` stands for; those given by name override it.
 
     Raises:
         OptionError: no such augmentation.
@@ -198,7 +198,7 @@ def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def backbone_defaults(name: str, backbone: Backbone) -> Mapping[str, Any]:
-    """Options that the backbone brings for a method, measured to suit it; "" holds for all."""
+    """The backbone's own defaults for a method, chosen by measurement; "" holds for all."""
     full, found = resolve(name), backbone.method_defaults
     plain = found.get(full.removesuffix(DEPT), {})
     return {**found.get("", {}), **plain, **found.get(full, {})}
@@ -232,5 +232,5 @@ def build(
 
 
 def _taken(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Those of `options` that have these names; they are gone from there afterwards."""
+    """Pop the options of these names, as far as there are any."""
     return {name: options.pop(name) for name in names if name in options}

@@ -33,11 +33,11 @@ class SkipTuningOptions(TunedTowerOptions):
         omega: first trained block; one number for both towers, or (image, text) where they differ
             in depth; None for half of each tower.
         top_ratio: share of the classes that CSkip always keeps; 1 keeps all, whatever `max_top`.
-        max_top: at most so many are always kept.
-        lam: scale of the exponential density that the others are kept by.
+        max_top: at most this many are always kept.
+        lam: scale of the exponential density with which the others are kept.
         image_lr, text_lr: base learning rates of the towers.
         same_class: batches hold images of one class. On a backbone that cannot yet tell a user's
-            classes apart such batches cancel each other out; mixed ones then still learn.
+            classes apart, such batches cancel each other out, while mixed ones still learn.
     """
 
     epochs: int = 20

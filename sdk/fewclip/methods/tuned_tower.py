@@ -18,7 +18,7 @@ class TunedTowerOptions(MethodOptions):
     """
     Attributes:
         interpolation: share of the tuned weights in the final ones; the rest is the pre-trained
-            weights'. 1, as published, keeps what training arrived at. Less is WiSE-FT (Wortsman et
+            weights'. 1, as published, keeps the trained weights. Less is WiSE-FT (Wortsman et
             al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903).
     """
 
@@ -31,7 +31,7 @@ class TunedTowerOptions(MethodOptions):
 
 
 class TunedTower(Method):
-    """Trains blocks of both towers in place, and may go back part of the way afterwards."""
+    """Trains blocks of both towers in place, and may interpolate back towards the start."""
 
     trains_images = True
     _start: Mapping[str, Tensor] = MappingProxyType({})
@@ -51,6 +51,6 @@ class TunedTower(Method):
 
     @torch.no_grad()
     def interpolate(self, start: Mapping[str, Tensor], share: float) -> None:
-        """WiSE-FT: `share` of the present weights, the rest of `start`'s of the same names."""
+        """WiSE-FT: `share` of the current weights, the rest from `start`, by name."""
         for name, parameter in self.trained_parameters().items():
             parameter.lerp_(start[name].to(parameter), 1 - share)

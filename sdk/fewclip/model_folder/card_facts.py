@@ -1,8 +1,8 @@
-"""What is certain about the open parts of a card. Types only; `card_schema` checks them.
+"""The known keys of a card's open parts. Types only; `card_schema` checks them.
 
 `data`, `metrics`, `training` and `backbone` are free to grow, and other code reads a few of their
-keys. Those are named here, so a card whose `training.phrases` is null is refused at the edge
-and not by whoever looks into it later. Keys that are optional are in a class with `total=False`.
+keys. Those are named here, so a card whose `training.phrases` is null is refused on reading
+and not by the code that uses it later. Keys that are optional are in a class with `total=False`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class BackboneFacts(TypedDict):
 
 
 class ValidationFile(TypedDict):
-    """An image kept out of training: where it was found, and what it held."""
+    """An image kept out of training: its path, its class and a hash of its content."""
 
     path: str
     label: str
@@ -28,7 +28,7 @@ class ValidationFile(TypedDict):
 
 
 class DataFacts(TypedDict, total=False):
-    """`source`: where the images came from, when that was a place."""
+    """`source`: the path that the images came from; null if they came from none."""
 
     source: str | None
     validation_files: Sequence[ValidationFile]
@@ -44,7 +44,7 @@ class Figures(TypedDict):
 
 
 class Accuracy(TypedDict):
-    """Right answers among `n` images."""
+    """The share of `n` images that were answered right."""
 
     accuracy: float
     n: int
@@ -53,7 +53,7 @@ class Accuracy(TypedDict):
 class MetricFacts(TypedDict, total=False):
     """Zero-shot's figures and the model's own, and gda's accuracy, on the same images.
 
-    `out_of_fold`: a head's figures on its training images, each answered by a head that had not
+    `out_of_fold`: a head's figures on its training images, each classified by a head that had not
     seen it.
     """
 

@@ -1,10 +1,10 @@
-"""Plain JSON -> typed dataclasses, or one refusal that names the field. No files, no card's fields.
+"""Plain JSON -> typed dataclasses, or one error that names the field. No files, no card's fields.
 
 The schema is the dataclasses themselves: their annotations say the types, their `__post_init__`
 the ranges, so a new field of the card is checked without being listed a second time. An open
-mapping may say what is certain about it in its annotation:
-`Annotated[Mapping[str, Any], SomeTypedDict]` checks the keys that the TypedDict names, and lets
-others be any JSON.
+mapping may declare its known keys in its annotation:
+`Annotated[Mapping[str, Any], SomeTypedDict]` checks the keys that the TypedDict names, and allows
+any JSON in others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read(kind: Any, value: Any, where: str) -> Any:
     Args:
         kind: a dataclass, a TypedDict, or a type made of int, float, str, bool, None, Any, Literal,
             tuple, Sequence and Mapping.
-        where: the value's name in the refusal.
+        where: the value's name in the error.
 
     Raises:
         ArtifactError: it does not fit; says which field, what is wanted and what was found.

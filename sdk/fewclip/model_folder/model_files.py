@@ -1,8 +1,8 @@
 """Opening untrusted files: regular, inside their folder, bounded. No parsing.
 
 A FIFO or a device as a model's file would keep its reader waiting, or reading, for ever; a link out
-of the folder would have it read what the folder's owner cannot. Whoever may still change the folder
-while it is being opened is not guarded against: serve from where only the owner writes.
+of the folder would have it read what the folder's owner cannot. There is no protection against
+someone who changes the folder while it is being opened: serve from where only the owner can write.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def open_inside(folder: Path, name: str) -> BufferedReader:
             f"{folder / name} is a link that leads out of the folder; copy the model with the "
             "files themselves (cp -rL; from the Hub, snapshot_download(..., local_dir=...))"
         )
-    # The status first: opening some devices does something already. O_NONBLOCK for what the name
-    # may have become since.
+    # Status first: merely opening some devices has an effect. O_NONBLOCK in case the name has
+    # become something else since.
     _refuse_irregular(folder, name, path.stat().st_mode)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -66,7 +66,7 @@ def read_inside(folder: Path, name: str, limit: int) -> bytes:
 
 
 def sha256_inside(folder: Path, name: str) -> str:
-    """Hex sha256 of a regular file of a folder; raises as `open_inside`."""
+    """Hex sha256 of a regular file of a folder; raises what `open_inside` does."""
     with open_inside(folder, name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""A saved model or an exported folder -> its classifier. What is in either is not known here."""
+"""A saved model or an exported folder -> its classifier. It does not know what is in either."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def open_model(path: str | os.PathLike[str], *, allow_download: bool = False) -> BaseClassifier:
-    """The classifier of a folder of either kind; torch is imported for a saved model alone.
+    """The classifier of a folder of either kind; torch is imported for a saved model only.
 
     Args:
         path, allow_download: as for `fewclip.load`.
 
     Raises:
-        ArtifactError: no model folder, or one that was changed since it was written.
+        ArtifactError: not a model folder, or one that was changed since it was written.
     """
     folder = local_folder(path)
     if artifact.read_card(folder, verify=False).kind == "onnx":

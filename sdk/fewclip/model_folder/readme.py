@@ -1,4 +1,4 @@
-"""A saved model's README for people, with the Hub's front matter. Words only; no torch."""
+"""A saved model's README for people, with the Hub's front matter. Text only; no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A tuned method <-> `model.safetensors`. What the card says is taken as it is; folders elsewhere.
+"""A tuned method <-> `model.safetensors`. The card is taken as it is; folders elsewhere.
 
-Names within the file: `trained/...` what training changed, `state/...` what the method keeps
-besides, `ood/...` what the training images looked like, and the backbone's `logit_scale`.
+Names within the file: `trained/...` what training changed, `state/...` what else the method
+keeps, `ood/...` the OOD score, and the backbone's `logit_scale`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def write(folder: Path, method: Method, ood_score: OODScore | None) -> None:
     """Write the file into a folder.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     tensors |= {f"trained/{k}": v for k, v in method.trained_parameters().items()}
@@ -42,7 +42,7 @@ def read(folder: Path, card: Card, backbone: Backbone) -> tuple[Method, OODScore
 
     Raises:
         ArtifactError: the file does not hold what the card says.
-        OptionError: the card's options are none of its method's.
+        OptionError: the card's options do not suit its method.
     """
     tensors = _read_tensors(folder, card)
     options = registry.make_options(card.method, card.options)

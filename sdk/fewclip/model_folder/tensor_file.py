@@ -1,7 +1,7 @@
 """One safetensors file, written like any other file, and read as an untrusted one.
 
-The library writes it for its owner alone, whatever the umask, and its errors name no cause that
-code could act on; both are fixed here. What the tensors mean is their reader's business.
+The library makes it readable by its owner alone, whatever the umask, and its errors give no cause
+that code could act on; both are fixed here. What the tensors mean is up to whoever reads them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ArtifactError: not a regular file of the folder, truncated, or no safetensors at all.
+        ArtifactError: not a regular file of the folder, truncated, or not safetensors at all.
     """
     from safetensors import safe_open
 
@@ -62,7 +62,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as handle:
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
             return tensors, dict(handle.metadata() or {})
-    except Exception as error:  # SafetensorError, or what torch says of odd types and shapes
+    except Exception as error:  # SafetensorError, or what torch raises on odd types and shapes
         raise ArtifactError(
             f"{folder / name} is not a readable safetensors file ({error}); copy it again, "
             "or make it again"
@@ -70,7 +70,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def check_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Names, shapes and types must agree: torch's `copy_` spreads one number over a whole matrix.
+    """Names, shapes and types must agree: torch's `copy_` would broadcast one number over a matrix.
 
     Raises:
         ValueError: says what differs.
@@ -86,7 +86,7 @@ def check_alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
 
 
 def _check_header(folder: Path, name: str) -> None:
-    """The header is parsed whole before anything of it is known: bound it first."""
+    """The library parses the whole header before it checks anything, so bound its size first."""
     with open_inside(folder, name) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:

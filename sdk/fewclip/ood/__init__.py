@@ -1,7 +1,7 @@
-"""How much an image resembles the training images, and what a class's name has to beat. No torch.
+"""How much an image resembles the training images, and the logit a name must reach. No torch.
 
 Data flows from `features` through `neighbours`, `gaussian` and `text` to `score`, and is stored by
-`arrays`. Answers are `fewclip.decide`'s.
+`arrays`. Decisions are `fewclip.decide`'s.
 """
 
 from fewclip.ood.arrays import from_arrays, to_arrays

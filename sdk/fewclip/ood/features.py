@@ -28,9 +28,9 @@ def ood_parts(features: AnyFloats, intermediate: AnyFloats | None) -> tuple[Floa
 
     Args:
         features: (B, D) output features.
-        intermediate: (B, 5 w) of `Backbone.image_features_and_intermediate`: mean patch tokens at a
-            quarter, half and three quarters of the tower, then their standard deviation and
-            maximum at half. None for a tower without residual blocks.
+        intermediate: (B, 5 w) of `Backbone.intermediate`: mean patch tokens at a quarter, half and
+            three quarters of the tower, then their standard deviation and maximum at half. None for
+            a tower without residual blocks.
 
     Returns:
         (B, D); with intermediate also (B, 2 w) mean and deviation and (B, w) maximum at half, and

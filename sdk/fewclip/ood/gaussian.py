@@ -3,8 +3,8 @@
 - Mahalanobis distance to the class mean under one shrunk covariance: Lee, Lee, Lee, Shin, "A Simple
   Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS
   2018, arXiv 1807.03888.
-- Mahalanobis distance along the few principal directions: no class, but how strokes, colours and
-  textures vary. Along all directions a few dozen images say little; along ten they say it exactly.
+- Mahalanobis distance along the few principal directions: no classes, but how strokes, colours and
+  textures vary. A few dozen images say little about all directions, but enough about ten.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fewclip.ood.features import AnyFloats, Floats, Ints
 
 SHRINKAGE = 0.1  # of the covariance, towards equal variance in all directions
 MOST_DIRECTIONS = 10  # principal directions
-IMAGES_A_DIRECTION = 8  # at least, or the spread along it is a guess
+IMAGES_A_DIRECTION = 8  # with fewer, the spread along it is a guess
 FOLDS = 16
 MANY_IMAGES = 1024  # from here on ten directions fit an image no better for having seen it
 
 
 def similarity(squares: Floats) -> Floats:
-    """Squared distances -> minus their logarithm: a far image's must not drown the other terms."""
+    """Squared distances -> minus their logarithm: far images must not drown the other terms."""
     return -np.log(squares + 1e-9)
 
 
@@ -35,11 +35,11 @@ def squares_to(a: Floats, b: Floats) -> Floats:
 def mahalanobis_leave_one_out(
     x: Floats, index: Ints
 ) -> tuple[Floats, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mahalanobis distances (N, C) of each image to the classes without it, whitening, means.
+    """Mahalanobis distances (N, C) of images to classes fitted without them, whitening, means.
 
     Without the image the covariance changes by one rank (Sherman-Morrison) and its own class's
-    mean moves; the level that it is shrunk to is held fixed. A class's only image has no distance
-    to its own class: inf.
+    mean moves; the variance that it is shrunk to is held fixed. A class's only image has no
+    distance to its own class: inf.
     """
     n, d = x.shape
     counts = np.bincount(index)
@@ -67,7 +67,7 @@ def mahalanobis_leave_one_out(
 
 
 def principal(x: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(N, w) -> mean (w,) and principal directions (K, w) over the deviation along them."""
+    """(N, w) -> mean (w,) and principal directions (K, w), divided by the deviation along them."""
     n, mean = len(x), x.mean(0)
     gaps = x - mean
     if n > x.shape[1]:  # the same directions, from the smaller matrix
@@ -77,13 +77,13 @@ def principal(x: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float3
         _, lengths, directions = np.linalg.svd(gaps, full_matrices=False)
     count = min(max(n // IMAGES_A_DIRECTION, 1), MOST_DIRECTIONS, len(lengths))
     deviation = lengths[:count, None] / np.sqrt(n)
-    flat = deviation < 1e-6  # one image, or copies of one: nothing to measure by
+    flat = deviation < 1e-6  # one image, or copies of one: no spread
     axes = np.where(flat, 0.0, directions[:count] / np.maximum(deviation, 1e-6))
     return mean.astype(np.float32), axes.astype(np.float32)
 
 
 def along(x: Floats, mean: AnyFloats, axes: AnyFloats) -> Floats:
-    """(B, w) -> (B, 1), higher is nearer to the mean along the axes."""
+    """(B, w) -> (B, 1), higher is closer to the mean along the axes."""
     places = (x - mean.astype(np.float64)) @ axes.astype(np.float64).T
     return similarity((places**2).mean(1, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""How near the nearest training images are, class by class and against how near they lie together.
+"""How near the nearest training images are, class by class and relative to their own spacing.
 
 - Similarity to the nearest training images of a class: Sun, Ming, Zhu, Li, "Out-of-Distribution
   Detection with Deep Nearest Neighbors", ICML 2022, arXiv 2204.06507.
@@ -16,11 +16,11 @@ import numpy.typing as npt
 from fewclip.ood.features import Floats, Ints
 
 NEIGHBOURS = 5
-_LEAST_DISTANCE = 1e-4  # cosine; copies of one image are no denser than that
+_LEAST_DISTANCE = 1e-4  # cosine; copies of one image count as no denser than that
 
 
 def nearest(similar: Floats, index: Ints, classes: int) -> Floats:
-    """(B, N) similarities -> (B, C): mean of the NEIGHBOURS best of each class, without -inf."""
+    """(B, N) similarities -> (B, C): mean of each class's NEIGHBOURS best, ignoring -inf."""
     columns = []
     for k in range(classes):
         own = similar[:, index == k]
@@ -46,14 +46,14 @@ def local_distances(similar: Floats) -> Floats:
 
 
 def density(similar: Floats, local: Floats) -> Floats:
-    """How far the nearest images are relative to how far their own nearest are, minus the log.
+    """Minus the log of how far the nearest images are, relative to how far their own nearest are.
 
     Args:
         similar: (B, N) similarities to the training images.
         local: (N,) `local_distances` of those.
 
     Returns:
-        (B, 1), higher is denser; 0 where an image lies as densely as its neighbours.
+        (B, 1), higher is denser; 0 where it is as dense around an image as around its neighbours.
     """
     near, values = _most_similar(similar, NEIGHBOURS)
     return _ratio(values.mean(1), local[near].mean(1))
@@ -61,7 +61,7 @@ def density(similar: Floats, local: Floats) -> Floats:
 
 def density_leave_one_out(similar: Floats) -> Floats:
     """(N, N) of `similarities_of_others`, N > NEIGHBOURS + 1 -> (N, 1): `density` of each image
-    against the others, which know it neither as a neighbour of theirs."""
+    against the others, none of which counts it as a neighbour either."""
     near, values = _most_similar(similar, NEIGHBOURS + 1)
     own, rows = near[:, :-1], np.arange(len(similar))
     is_it = near[own] == rows[:, None, None]  # (N, k, k + 1)

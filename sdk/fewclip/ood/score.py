@@ -1,9 +1,10 @@
-"""One OOD score from scores that fail on different images. No answer: that is `fewclip.decide`'s.
+"""One OOD score from scores that fail on different images. The decision is `fewclip.decide`'s.
 
-Terms, each standardized by its values on own images left out of the fit, are added class by class
-in groups; the best class counts, and of the standardized groups the worst: an image must pass every
-one. Nothing is fitted on out-of-distribution images. Training draws a tower's features together: a
-tuned tower is standardized by own images that it was not trained on.
+Each term is standardized by its values on in-distribution images left out of the fit. Terms are
+added class by class in groups; a group scores what its best class does, and the worst standardized
+group decides, so an image must pass every one. Nothing is fitted on out-of-distribution images.
+Training pulls features of the training images together, so a tuned tower is standardized by
+in-distribution images that it was not trained on.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from fewclip.ood.neighbours import (
 )
 from fewclip.ood.text import TextFeatures
 
-MOST_IMAGES = 8192  # training images kept; of more, every class keeps its share
+MOST_IMAGES = 8192  # training images kept; of more, equally many of each class
 
 # Terms of each group; the text counts twice beside four that look at the image alone.
 _KNOW_CLASSES = ("nearest_0", "nearest_1", "nearest_2", "mahalanobis", "text", "text")
@@ -65,11 +66,11 @@ class OODScore:
         local: (N,) float32 `local_distances` in the part with a density; empty without
             intermediate features or with too few images.
         principal_mean, principal_axes: per part with principal directions (w,) and (K, w) float32,
-            axes over the deviation along them; none where `local` is empty.
-        texts: what the text tower says; None for no term of its own, and no typed-in class known.
-        center, spread: (T,) mean and deviation of each term over own images.
-        group_center, group_spread: (G,) of each group's score over own images.
-        own: scores of own images that the score has not seen; empty where none are to be had.
+            axes divided by the deviation along them; none where `local` is empty.
+        texts: the text tower's term; None for none, and then no typed-in class is ever known.
+        center, spread: (T,) mean and deviation of each term over in-distribution images.
+        group_center, group_spread: (G,) of each group's score over in-distribution images.
+        own: scores of in-distribution images that the fit has not seen; empty if there are none.
     """
 
     images: tuple[npt.NDArray[np.float16], ...]
@@ -99,9 +100,9 @@ class OODScore:
 
         Args:
             texts: of the same towers, one row of `classes` for each column of the head.
-            tuned: for an image tower that was trained on those images: `ood_parts` of own images
-                that it was not trained on. It has drawn its own images together, so that only
-                others show how far own images spread.
+            tuned: for an image tower that was trained on those images: `ood_parts` of
+                in-distribution images that it was not trained on. Training pulled its own images
+                together, so only others show how far such images really spread.
         """
         kept = _share(np.asarray(labels, np.int64))
         own_labels = np.asarray(labels, np.int64)[kept]
@@ -136,17 +137,17 @@ class OODScore:
     def score_and_bound(
         self, parts: Sequence[AnyFloats], columns: Sequence[int] | None = None
     ) -> tuple[Floats, Floats | None]:
-        """How much B images are like the training images, and what a name alone has to reach.
+        """How much B images resemble the training images, and the logit a name alone must reach.
 
         Args:
             parts: `ood_parts` of the images.
-            columns: of each class its column of the head, below 0 for a typed-in one; None for the
-                trained classes and no other.
+            columns: each class's column of the head, negative for a typed-in one; None for the
+                trained classes and no others.
 
         Returns:
             (B,) float64, higher is more alike; -inf with no trained class left. And (B,) float64,
-            the ITM logit from which on an image is known as of a typed-in class: infinite without
-            `texts`, None where no class is typed in.
+            the ITM logit from which an image is known as one of a typed-in class: infinite without
+            `texts`, None if no class is typed in.
         """
         names, _ = self._classes
         scores = self._group_scores(self._terms(parts), names if columns is None else columns)
@@ -188,7 +189,7 @@ class OODScore:
 
     @property
     def groups(self) -> list[tuple[str, ...]]:
-        """The names of each group's terms, as far as there are such."""
+        """The names of each group's terms, of those that this score has."""
         names = {f"nearest_{k}" for k in range(len(self.images))} | {"mahalanobis"}
         names |= {"text"} if self.texts is not None else set()
         names |= {"density"} if len(self.local) else set()
@@ -205,7 +206,7 @@ class OODScore:
         return list(dict.fromkeys(name for group in self.groups for name in group))
 
     def _group_scores(self, terms: Terms, columns: AnyInts) -> Floats:
-        """(G, B): in each group the standardized terms are added class by class; best class.
+        """(G, B): the sum of each group's standardized terms for its best class.
 
         Args:
             columns: the trained classes that count.
@@ -222,7 +223,7 @@ class OODScore:
         return np.stack(scores)
 
     def _standardized(self, terms: Terms) -> OODScore:
-        """The same with scales, and `own`, from the terms of own images that it has not seen."""
+        """A copy with scales and `own`, from the terms of unseen in-distribution images."""
         best = [terms[name].max(1) for name in self.term_names]
         center, spread = _scales([values[np.isfinite(values)] for values in best])
         scaled = dataclasses.replace(self, center=center, spread=spread)

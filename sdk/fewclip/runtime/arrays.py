@@ -22,8 +22,8 @@ def unpack_arrays(text: str) -> dict[str, npt.NDArray[Any]]:
     """Name -> array. An npz whose entries are larger than the file itself is refused.
 
     Raises:
-        ArtifactError: it is one, or holds other than plain numbers.
-        ValueError, OSError, zipfile.BadZipFile: no npz file.
+        ArtifactError: it is one, or holds anything but plain numbers.
+        ValueError, OSError, zipfile.BadZipFile: not an npz file.
     """
     packed = base64.b64decode(text)
     arrays = {}
@@ -38,7 +38,7 @@ def unpack_arrays(text: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def _array(data: bytes) -> npt.NDArray[Any]:
-    """numpy would make room for what a header says before it looks for the numbers."""
+    """Check the size first: numpy allocates what a header says before it reads any data."""
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array of an unknown format")

@@ -1,6 +1,6 @@
 """What an ONNX file holds, before ONNX Runtime is given it. Runs nothing; needs no `onnx`.
 
-An untrusted graph is a program. Of its protobuf just enough is read to know that it has no
+An untrusted graph is a program. Just enough of its protobuf is read to know that it has no
 loops, no functions, no operators but those that fewclip's exports use, and no files of its own.
 Tensors are skipped over, so a file of gigabytes costs no memory.
 """
@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 from fewclip.errors import ArtifactError
 
-MAX_METADATA = 512 << 20  # bytes; the features of 10,000 classes and their whitening fit many times
+MAX_METADATA = 512 << 20  # bytes; many times the features of 10,000 classes and their whitening
 MAX_FIELDS = 4_000_000
 
-# Pure functions of their inputs. What repeats, branches, draws numbers or makes tensors of any
-# size out of nothing (ConstantOfShape, Tile) is not among them.
+# Pure functions of their inputs. Operators that loop, branch, draw random numbers or make tensors
+# of any size out of nothing (ConstantOfShape, Tile) are not among them.
 OPERATORS = frozenset(
     """
     Abs Add And ArgMax Attention AveragePool BatchNormalization Cast CastLike Clip Concat Constant
@@ -47,10 +47,10 @@ def check_graph(path: Path, files: Collection[str] = ()) -> None:
     """Refuse a graph that fewclip cannot have exported.
 
     Args:
-        files: names, beside the graph's, that its tensors may be stored in.
+        files: names of other files that may hold its tensors.
 
     Raises:
-        ArtifactError: it is one, or no ONNX file.
+        ArtifactError: it is one, or not an ONNX file.
     """
     try:
         with path.open("rb") as file:
@@ -124,7 +124,7 @@ class _Check:
                 self._refuse(f"reads the file {entry.get(_ENTRY_VALUE, '')[:100]!r}")
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """(number, start, end) of each field with content; numbers are passed over."""
+        """(number, start, end) of each field with content; numbers are skipped."""
         position = start
         while position < end:
             self._left -= 1

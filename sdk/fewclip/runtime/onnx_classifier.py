@@ -4,7 +4,7 @@
 
     OnnxClassifier("pets-onnx").predict(["a.jpg"])
 
-Preprocessing, decision and class rules are the very code that the trained model uses.
+Preprocessing, decision and class rules are the same code that the trained model uses.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ from fewclip.runtime.text_tower import TextTower
 class OnnxClassifier(BaseClassifier):
     """The same answers as the Classifier that was exported, from numpy, Pillow and ONNX Runtime.
 
-    Class sets that come of one folder share its sessions. It may be used from several threads at
+    Class sets made from one folder share its sessions. It may be used from several threads at
     once.
 
     Args:
         path: an exported folder, or "hf://owner/name[@revision]" for one on the Hugging Face Hub.
-        device: "auto" (the GPU when there is one that works), "cpu" or "cuda"; what was taken
-            stands in `device` and `provider`.
+        device: "auto" (the GPU when there is one that works), "cpu" or "cuda"; `device`
+            and `provider` say which was taken.
         threads: per operator; None for the cores that this process may use.
         workers: threads that decode images.
-        card: for the export's own gate, which proves a folder before its card is written.
+        card: for the export's own parity gate, which runs before the folder's card is written.
 
     Raises:
-        ArtifactError: no exported folder, or one that was changed since it was written.
+        ArtifactError: not an exported folder, or one that was changed since it was written.
         FormatVersionError: written by a version this one does not know.
-        OptionError: a device that was asked for and is not there.
+        OptionError: the device that was asked for is not available.
         HubError: no such repository, or it is out of reach and in no cache.
     """
 
@@ -101,7 +101,7 @@ class OnnxClassifier(BaseClassifier):
 
     @property
     def takes_new_classes(self) -> bool:
-        """Whether classes can be added by name; the export says why where not."""
+        """Whether classes can be added by name; if not, the export says why."""
         return self._text.has_graph
 
     @property
@@ -111,7 +111,7 @@ class OnnxClassifier(BaseClassifier):
 
     @property
     def device(self) -> str:
-        """ "cpu" or "cuda": where it really runs."""
+        """ "cpu" or "cuda": where the model really runs."""
         return self.provider.removesuffix("ExecutionProvider").lower()
 
     def __repr__(self) -> str:
@@ -127,7 +127,7 @@ class OnnxClassifier(BaseClassifier):
 
         Args:
             images: as for `predict`.
-            run_options: ONNX Runtime's, for a caller that may stop a run under way.
+            run_options: ONNX Runtime's, for a caller that may cancel a run in progress.
         """
         return self._outputs_and_parts(images, run_options)[0]
 
@@ -149,7 +149,7 @@ class OnnxClassifier(BaseClassifier):
         return self._run(images, None)[FEATURES_OUTPUT]
 
     def _run(self, images: Images, run_options: Any) -> dict[str, Floats]:
-        """All that the image graph gives out, by name: (N, D) features and so on."""
+        """All outputs of the image graph by name: (N, D) features and so on."""
         widths = self._widths | {ITM_OUTPUT: len(self.classes)}
         parts = [[np.zeros((0, width), np.float32)] for width in widths.values()]
         for batch in self._batches(images):
@@ -160,7 +160,7 @@ class OnnxClassifier(BaseClassifier):
         return dict(zip(widths, map(np.concatenate, parts), strict=True))
 
     def text_features(self, phrases: Sequence[str]) -> Floats:
-        """(n, D) float32 L2-normalised text features of phrases, set into the template.
+        """(n, D) float32 L2-normalised text features of phrases, inserted into the template.
 
         Raises:
             ClassNameError: a phrase is too long for the backbone.
@@ -197,7 +197,7 @@ def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
     """What answering needs besides the graph, from the graph's metadata.
 
     The graph holds the class features too, as the default of an input, but ONNX Runtime does not
-    give a default's value out, and `add_classes` needs it.
+    expose a default's value, and `add_classes` needs it.
     """
     metadata = session.get_modelmeta().custom_metadata_map
     try:
@@ -216,12 +216,12 @@ def _arrays(session: Any, card: Card, folder: Path) -> dict[str, Floats]:
 
 
 def _names(folder: Path) -> list[str]:
-    """Files of a folder that has no card yet: the export's own gate looks into it."""
+    """Files of a folder that has no card yet, which the export's own parity gate opens."""
     return [file.name for file in folder.iterdir()]
 
 
 def _check_shapes(session: Any, card: Card, arrays: Mapping[str, Floats], folder: Path) -> None:
-    """The graph takes and gives what the card says, so that no request can find out otherwise."""
+    """Check that the graph takes and returns what the card says, before any request does."""
     size = card.preprocessing.size
     features = arrays[CLASS_FEATURES]
     takes = {each.name: list(each.shape) for each in session.get_inputs()}

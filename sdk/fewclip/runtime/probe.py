@@ -1,7 +1,7 @@
 """Opening an untrusted exported folder in a process of its own first. Nothing is kept open.
 
-ONNX Runtime may crash over a graph, take all memory or never return. What happens to the process
-here is what would have happened to the service or the page, and becomes an error that names it.
+ONNX Runtime may crash on a graph, take all memory or never return. Here that happens to a process
+of its own instead of the service or the page, and becomes an error that says what happened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fewclip.errors import ArtifactError, FewclipError
 
 SECONDS = 120.0
 _BASE_MEMORY = 4 << 30  # address space of ONNX Runtime, its threads and one image's activations
-_FILE_MEMORY = 6  # times the folder's size: the file, its tensors, and those made ready to use
+_FILE_MEMORY = 6  # times the folder's size: the file, its tensors, and copies prepared for use
 _REFUSED = 3  # exit status: standard output says why
 
 
@@ -26,7 +26,7 @@ def probe(folder: Path, *, seconds: float = SECONDS) -> None:
     """Open an exported folder and use all of it once, within limits of memory and time.
 
     Raises:
-        ArtifactError: it cannot be opened, or breaks or holds up who does.
+        ArtifactError: it cannot be opened, or it crashes or hangs the process that does.
     """
     try:
         done = subprocess.run(
@@ -63,7 +63,7 @@ def use_once(folder: Path) -> None:
 
 
 def main() -> int:
-    """Exit status 0 where all went well."""
+    """Exit status 0 if all went well."""
     folder = Path(sys.argv[1])
     _limit_self(folder)
     try:
@@ -85,7 +85,7 @@ def _limit_self(folder: Path) -> None:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     limits = ((resource.RLIMIT_AS, _BASE_MEMORY + _FILE_MEMORY * size), (resource.RLIMIT_CORE, 0))
     for what, most in limits:
-        with contextlib.suppress(ValueError, OSError):  # a lower limit is in force
+        with contextlib.suppress(ValueError, OSError):  # a lower limit is already in force
             resource.setrlimit(what, (most, most))
 
 

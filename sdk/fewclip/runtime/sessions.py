@@ -1,6 +1,6 @@
 """ONNX Runtime sessions: which device, how many threads, and no silent fallback. No torch.
 
-It knows nothing of images or classes; `runtime.py` does.
+It knows nothing of images or classes; `onnx_classifier.py` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DEVICES = ("auto", "cpu", "cuda")
 
 _ERRORS_ONLY = 3  # ONNX Runtime warns of every initializer that a caller may replace
-# Over half-precision weights this pass can kill the process (ONNX Runtime 1.24 to 1.32, CPU). The
+# On half-precision weights this pass can kill the process (ONNX Runtime 1.24 to 1.32, CPU). The
 # text tower of an int8 model has such weights.
 _FATAL_FOR_HALF = ["NchwcTransformer"]
 
@@ -36,7 +36,7 @@ def open_session(path: Path, *, device: str, precision: str, threads: int | None
         threads: per operator; None for the cores that this process may use.
 
     Raises:
-        OptionError: the device is unknown, or asked for by name and not to be had.
+        OptionError: the device is unknown, or asked for by name and not available.
         ArtifactError: ONNX Runtime cannot open the graph.
     """
     wanted = _provider(device)
@@ -72,7 +72,7 @@ def _provider(device: str) -> str:
         raise OptionError(f"unknown device {device!r}; use 'auto', 'cpu' or 'cuda'")
     if device == "cpu":
         return CPU
-    # What is built in is no sign of a GPU: the list names CUDA wherever its wheel is installed.
+    # Built-in providers are no sign of a GPU: CUDA is listed wherever its wheel is installed.
     built_in = CUDA in ort.get_available_providers()
     if built_in and gpus():
         _preload()

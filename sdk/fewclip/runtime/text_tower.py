@@ -1,6 +1,6 @@
 """Class names -> text features, from an exported `text.onnx`. No torch, and no images.
 
-The graph is opened when a name is first met that has no features yet, which most uses never do.
+The graph is opened for the first name that has no features yet, which most uses never need.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fewclip.tokenizer import Tokenizer
 
 BATCH = 32
-# Names whose features are kept, so naming them again costs nothing; each bound holds alone.
+# Cached names, which cost nothing when named again; each of the two bounds applies on its own.
 REMEMBERED = 4096
 REMEMBERED_BYTES = 32 << 20
 
@@ -36,7 +36,7 @@ class TextTower:
 
     Args:
         folder: the exported folder.
-        card: its card; `template` is the very prompt that is tokenised.
+        card: its card; `template` is exactly the prompt that is tokenised.
         known: phrase -> (D,) features that need no computing.
         open_graph: graph file name -> ONNX Runtime session.
     """
@@ -112,7 +112,7 @@ class TextTower:
 
     def _open(self) -> tuple[Any, Tokenizer]:
         if self._opened is None:
-            from fewclip.tokenizer import Tokenizer  # its import takes a while
+            from fewclip.tokenizer import Tokenizer  # slow to import
 
             for name, expected in self._card.files.items():
                 if name not in (TEXT_GRAPH, TOKENIZER_FILE):

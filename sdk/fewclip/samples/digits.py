@@ -1,6 +1,6 @@
 """Real handwritten digits for the demo, cut from the sheet that ships with the package.
 
-Origin and licence of the images stand in README.md beside this file.
+Origin and licence of the images are in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def scans(label: str) -> npt.NDArray[np.uint8]:
     row = NAMES.index(label) * TILE
     strip = pixels[row : row + TILE]  # (8, n * 8)
     tiles = strip.reshape(TILE, -1, TILE).swapaxes(0, 1)
-    return tiles[tiles.any(axis=(1, 2))]  # the rest of a row is black, no digit is
+    return tiles[tiles.any(axis=(1, 2))]  # rows end in black tiles; no digit is all black
 
 
 def draw(label: str, index: int) -> PILImage.Image:
     """Digit `index` of `label`, enlarged to SIZE x SIZE, RGB: light strokes on black."""
     found = scans(label)
-    # Neighbours on the sheet are by the same hand; mixed, any stretch of indices has all writers.
+    # Neighbours on the sheet are by the same hand; shuffled, any run of indices has all writers.
     order = np.random.default_rng(NAMES.index(label)).permutation(len(found))
     scan = PILImage.fromarray(found[order[index]])
     return scan.resize((SIZE, SIZE), PILImage.Resampling.BICUBIC).convert("RGB")

@@ -1,7 +1,7 @@
 """Drawn photos of surfaces for the demo: metal, wood or fabric, whole or damaged. No real photo.
 
-One image follows from its label and its seed alone. Light, colour, scale and grain direction vary,
-as do number, place, size and strength of the defects; the material says nothing about the label.
+An image depends on its label and its seed alone. Light, colour, scale and grain direction vary, as
+do number, position, size and strength of the defects; the material says nothing about the label.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _scratched(surface: Colour, light: float, rng: Rng) -> Colour:
 
 
 def _dented(surface: Colour, light: float, rng: Rng) -> Colour:
-    """Round hollows: the side towards the light lies in shade, the far side shines."""
+    """Round hollows: the side towards the light is in shade, the far side shines."""
     for _ in range(rng.integers(1, 4)):
         (x, y), centre = _axes(), rng.uniform(-0.6, 0.6, 2)
         angle, radius = rng.uniform(0, np.pi), rng.uniform(0.2, 0.45)
@@ -169,7 +169,7 @@ def _stained(surface: Colour, light: float, rng: Rng) -> Colour:
         inside = 1 / (1 + np.exp((r - 1) * rng.uniform(15, 40)))
         rim = np.exp(-(((r - 0.93) / 0.09) ** 2))
         cover = rng.uniform(0.5, 0.8) * inside + 0.3 * rim * inside
-        # Liquid soaks in: what lies below still shows through.
+        # Liquid soaks in: what is below still shows through.
         surface = _mix(surface, colour * (0.5 + surface), np.clip(cover, 0, 1))
     return surface
 
@@ -191,7 +191,7 @@ def _cracked(surface: Colour, light: float, rng: Rng) -> Colour:
 def _fissure(
     start: npt.NDArray[np.float64], heading: float, width: float, length: float, rng: Rng
 ) -> Plane:
-    """A random walk with sharp turns; on the way it sends out thinner, shorter walks."""
+    """A random walk with sharp turns that sends out thinner, shorter walks on its way."""
     points, branches = [start], []
     for _ in range(max(3, round(length / 0.05))):
         heading += rng.normal(0, 0.12)

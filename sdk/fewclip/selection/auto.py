@@ -1,10 +1,10 @@
-"""`method="auto"`: the method that these training images are served by best, within a budget.
+"""`method="auto"`: the method that serves these training images best, within a budget.
 
 Heads on frozen features are cheap and are evaluated on every fold. Methods that train are evaluated
 on one fold first, with gentle crops and then with the published ones unless they are far behind,
 and on more folds only while they could still win. The choice is by out-of-fold log-loss, each
-candidate under its own best temperature, and prefers the one that is listed first where the
-difference is within noise. Validation and test images take no part.
+candidate at its own best temperature; where the difference is within noise, the candidate listed
+first is chosen. Validation and test images take no part.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def default_budget(images: int) -> float:
-    """Seconds: one minute and half a second for each training image, at most a quarter hour.
+    """Seconds: one minute plus half a second per training image, at most a quarter of an hour.
 
-    Enough for every candidate on `micro`; a large backbone on a CPU may end with heads alone.
+    Enough for every candidate on `micro`; a large backbone on a CPU may get no further than heads.
     """
     return min(60.0 + 0.5 * images, 900.0)
 
@@ -62,10 +62,10 @@ def select(
     Args:
         budget: seconds; None for `default_budget`. Cheap candidates always finish.
         on_report: called with a line for people after every step.
-        stop: asked while methods train.
+        stop: polled while methods train.
 
     Raises:
-        StoppedError: `stop` said so.
+        StoppedError: `stop` returned True.
     """
     return _Selector(made, budget, on_report, stop).run()
 
@@ -107,7 +107,7 @@ class _Selector:
         return Selection(best.candidate, tuple(self.rows), self.budget, self._spent(), sample)
 
     def _best_so_far(self, sample: FeatureSample) -> Selection:
-        """The best of those that need no training: who stops does not want to wait for one."""
+        """The best of those that need no training: a user who stops will not wait for any."""
         best = choose(self.rows[: len(CHEAP)])
         best.note = "the best when the choice was stopped"
         self.report(f"stopped; the best so far is {best.candidate.name}")
@@ -124,7 +124,7 @@ class _Selector:
         return self.stop() or self._spent() > self.budget
 
     def _first_fold(self) -> None:
-        """Every method that trains, each with the augmentations that could still win."""
+        """Evaluate every method that trains, with the augmentations that could still win."""
         for row in self.rows[len(CHEAP) :]:
             if row.candidate.shares:
                 continue
@@ -141,11 +141,11 @@ class _Selector:
                 self._evaluate(row, 0)
 
     def _sharing(self, row: Evaluated) -> list[Evaluated]:
-        """The candidates that the training of this one gives too."""
+        """The candidates that this one's training also yields."""
         return [other for other in self.rows if other.candidate.shares == row.candidate.name]
 
     def _more_folds(self) -> None:
-        """The trained candidate that does best on the first fold, as long as it could win."""
+        """Evaluate the best trained candidate of the first fold on more, while it could win."""
         tried = [row for row in self.rows[len(CHEAP) :] if row.images.any()]
         if not tried:
             return
@@ -165,7 +165,7 @@ class _Selector:
                 return
 
     def _evaluate_heads(self) -> FeatureSample:
-        """Every candidate that needs features only, after one pass over the images."""
+        """Evaluate every candidate that needs features only, after one pass over the images."""
         items, rows = self.made.split.train, self.rows[: len(CHEAP)]
         zero_shot = next(row for row in rows if row.candidate is ZERO_SHOT)
         heads = [row for row in rows if row is not zero_shot]
@@ -209,10 +209,10 @@ class _Selector:
         )
 
     def _evaluate(self, row: Evaluated, k: int) -> bool:
-        """A candidate that trains on one more fold, and those that share its training.
+        """Evaluate on one more fold a candidate that trains, and those that share its training.
 
         Returns:
-            False where the budget ended first.
+            False if the budget ended first.
         """
         self._report_line(f"trying {row.candidate.name} on part {k + 1} of {FOLDS}")
         held = np.flatnonzero(self.fold == k)
@@ -235,7 +235,7 @@ class _Selector:
         return True
 
     def _record(self, row: Evaluated, logits: Floats, images: npt.NDArray[np.int64]) -> None:
-        """Loss of (n, M) logits on some images, under the temperature that suits them best."""
+        """Record the loss of (n, M) logits on some images, at the temperature that suits best."""
         labels = self.labels[images]
         scaled = fit_mixture(logits[images], [], labels).logits(logits[images], [])
         row.loss[images] = log_loss(scaled, labels)
@@ -266,24 +266,24 @@ class _Selector:
         start = dict(self.made.backbone.clip.named_parameters())
         for row in sharing:
             assert isinstance(clf.method, TunedTower)
-            # One sharing candidate a training: a second would start from the first one's weights.
+            # At most one shares a training: a second would start from the first one's weights.
             clf.method.interpolate(start, row.candidate.options["interpolation"])
             found.append(_log_probabilities(Classifier(clf.method, clf.card), images))
         return found
 
     def _plan(self, candidate: Candidate, train: npt.NDArray[np.int64]) -> Plan:
-        """The candidate on some of the training images, with nothing kept out or kept."""
+        """The candidate on some training images, with no validation images and no checkpoint."""
         part: Split = dataclasses.replace(
             self.made.split, train=[self.made.split.train[i] for i in train], val=[]
         )
         return with_candidate(self.made, candidate, split=part, checkpoint=None)
 
     def _keeping_new(self, best: Evaluated) -> Evaluated:
-        """`best`, unless it loses classes that are known by name alone.
+        """`best`, unless it loses accuracy on classes that are known by name alone.
 
-        Heads on frozen features leave the text's answer alone, so that new classes keep zero-shot's
+        Heads on frozen features leave the text's logits alone, so new classes keep zero-shot's
         accuracy by construction. A method that trains is trained on the first half of the classes
-        and asked about the other half's training images.
+        and evaluated on the other half's training images.
         """
         if not best.candidate.trains:
             return best
@@ -351,10 +351,10 @@ def choose_and_execute(
     stop: Callable[[], bool] | None = None,
     report_stage: Callable[[str], None] = quiet_stage,
 ) -> Classifier:
-    """`training.execute`, once the method is chosen where the plan leaves it open.
+    """Choose the method if the plan leaves it open, then `training.execute`.
 
-    What was tried goes into the card. A checkpoint keeps the choice, so that a resumed run trains
-    what it had begun to train.
+    What was tried goes into the card. A checkpoint keeps the choice, so a resumed run goes on
+    training the same method.
     """
     if not made.automatic:
         return execute(made, progress=progress, stop=stop, report_stage=report_stage)

@@ -1,4 +1,4 @@
-"""The outside references of `compare`: scikit-learn's classifiers on CLIP's frozen features."""
+"""The baselines of `compare`: scikit-learn's classifiers on CLIP's frozen features."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fit_reference(
     if parts > 1:
         model = GridSearchCV(model, {"C": _C}, cv=StratifiedKFold(parts))
     with warnings.catch_warnings():
-        # A C far too large may not converge; it is then not the one that is chosen.
+        # A C far too large may not converge; then it will not be chosen.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, labels)
     return lambda held: np.asarray(model.predict(held))

@@ -1,4 +1,4 @@
-"""What `method="auto"` tries, in the order of preference. It evaluates nothing."""
+"""What `method="auto"` tries, in order of preference. It evaluates nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Candidate:
     """One way to adapt.
 
     Attributes:
-        name: for tables; the method and what is special about this way.
-        method, options: as `adapt` takes them; what is not named is the backbone's own default.
-        trains: minutes instead of seconds, so that it is tried on a fold or two.
-        shares: name of the candidate whose training gives this one's weights too.
+        name: for tables; the method and what is special about this candidate.
+        method, options: as `adapt` takes them; options not given are the backbone's defaults.
+        trains: whether it takes minutes rather than seconds, and so is tried on few folds.
+        shares: name of the candidate whose training also yields this one's weights.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Candidate:
 
     @property
     def arguments(self) -> str:
-        """What `fewclip adapt` takes to adapt in this way."""
+        """The arguments of `fewclip adapt` that give this candidate."""
         own = dict(self.options)
         words = [f"--method {self.method}"]
         for name, augmentation in AUGMENTATIONS.items():
@@ -41,7 +41,7 @@ class Candidate:
 
 
 ZERO_SHOT = Candidate("zero-shot", "zero-shot")
-# `gda` holds the text's answer as far as that proved useful, so that zero-shot has to be ahead.
+# `gda` includes the text as far as that proved useful, so zero-shot has to be ahead to win.
 CHEAP = (
     Candidate("gda", "gda"),
     ZERO_SHOT,
@@ -49,7 +49,7 @@ CHEAP = (
 )
 HALF = 0.5  # WiSE-FT's interpolation that its authors recommend where nothing is known
 _SKIP, _DEPT = "skip-tuning", "kgcoop+dept"
-# Of the following, a backbone that gives features only is offered none.
+# A backbone that gives features only is offered none of the following.
 # Gentle crops and no mirroring suit small parts, letters and hands; the published ones suit photos
 # of things. Skip Tuning and DePT are always tried with gentle ones, and with the published ones
 # where their method could still win.
@@ -81,7 +81,7 @@ def named(name: str) -> Candidate:
     Raises:
         OptionError: neither.
     """
-    from fewclip.methods import resolve  # which imports torch for its options only
+    from fewclip.methods import resolve  # imports torch only to check options
 
     known = {each.name: each for each in (*CHEAP, *TRAINED)}
     if name in known:

@@ -1,6 +1,6 @@
 """Which method is best for YOUR images: cross-validation within a budget, and a recommendation.
 
-Every image is judged by models that have not seen it. `fold_runs.py` is one run, and
+Every image is evaluated with models that have not seen it. `fold_runs.py` is one run, and
 `recommendation.py` puts the outcome into words; `baselines.py` holds scikit-learn's classifiers on
 CLIP's features.
 """
@@ -40,7 +40,7 @@ ReportProgress = Callable[[str], None]
 
 @dataclasses.dataclass
 class _Tally:
-    """What is known of one method so far: right[i] is 1, 0, or -1 where image i was not judged."""
+    """One method's results so far: right[i] is 1 or 0, or -1 if image i was not evaluated."""
 
     right: npt.NDArray[np.int8]
     seconds: list[float] = dataclasses.field(default_factory=list)
@@ -55,12 +55,12 @@ class _Tally:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where the runs are done.
+    """Where the runs are executed.
 
     Attributes:
         name: "local", one after another; or "ray", several at once.
         ray_address: of a running cluster; None starts Ray on this machine.
-        ray_cpus: that each run declares, and its threads.
+        ray_cpus: CPUs that each run reserves, and its number of threads.
     """
 
     name: str = "local"
@@ -93,24 +93,24 @@ def compare(
     ray_address: str | None = None,
     ray_cpus: float = 1.0,
 ) -> Comparison:
-    """Compare methods on one's own images by cross-validation.
+    """Compare methods on your own images by cross-validation.
 
-    The folds go outermost: within the budget every method is tried on the first fold before any
+    Folds are the outer loop: within the budget, every method is tried on the first fold before any
     goes on to the second. A test/ folder is left alone.
 
     Args:
         data, backbone, classes, template, seed, device, precision: as in `adapt`.
         methods: in the order in which they are tried; names of methods, or of what "auto" tries.
         budget: seconds for everything; zero-shot, heads on frozen features and scikit-learn's SVM
-            always finish, what else does not fit is left out and said.
-        folds: parts that the images are divided into; at most the images of the smallest class.
-        shots: training images per class at most.
-        options: {method: {option: value}}; under "" what holds for every method.
-        report_progress: takes one line per step.
-        out: folder that keeps every finished run; those that are there are not done again.
+            always finish; anything else that does not fit is left out and reported.
+        folds: parts that the images are divided into; at most the smallest class's images.
+        shots: most training images per class.
+        options: {method: {option: value}}; those under "" are for every method.
+        report_progress: called with one line per step.
+        out: folder that keeps every finished run; runs found there are not repeated.
         engine: "local", one run after another; or "ray", several at once.
         ray_address: of a running cluster; None starts Ray on this machine.
-        ray_cpus: that each run declares, and its threads.
+        ray_cpus: CPUs that each run reserves, and its number of threads.
 
     Raises:
         DataError, OptionError, BackboneError: the input is at fault.
@@ -153,7 +153,7 @@ def _possible(methods: Sequence[str], backbone: str) -> Sequence[str]:
     """The methods named; of the default ones, those that the backbone allows.
 
     Raises:
-        OptionError: one that was named needs blocks that the backbone has not.
+        OptionError: a method that was named needs blocks that the backbone does not have.
     """
     from fewclip.backbone import why_features_only
     from fewclip.methods import registry
@@ -167,7 +167,7 @@ def _possible(methods: Sequence[str], backbone: str) -> Sequence[str]:
 
 
 class _Schedule:
-    """Which run comes next, as long as the budget lasts; and what came of each."""
+    """Which run comes next, as long as the budget lasts, and the result of each."""
 
     def __init__(
         self, runs: FoldRuns, ends: float, store: Store | None, report: ReportProgress
@@ -196,7 +196,7 @@ class _Schedule:
         return self._tallies
 
     def _todo(self) -> Iterator[tuple[str, int, float]]:
-        """(name, fold, seconds that it may take), of what is not kept from before."""
+        """(name, fold, seconds that it may take) of each run that is not kept from before."""
         for fold in range(self._runs.folds):
             for name, tally in self._tallies.items():
                 if (kept := self._kept(name, fold)) is not None:

@@ -1,4 +1,4 @@
-"""What is known of each candidate, and which of them to take. It evaluates nothing itself."""
+"""The results of each candidate, and which one to choose. It evaluates nothing itself."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fewclip.heads import FeatureSample
 from fewclip.selection.candidates import Candidate
 
 NOISE = 0.5  # standard errors of the paired difference within which the one listed first is taken
-FAR = 2.0  # standard errors from which another augmentation is not expected to make up
+FAR = 2.0  # standard errors behind that another augmentation is not expected to make up
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass
 class Evaluated:
-    """A candidate so far.
+    """A candidate and its results so far.
 
     Attributes:
         loss, right: (n,) of each training image, out of fold; NaN where it was not evaluated.
         seconds: spent on it.
         note: why it was dropped, for people.
-        dropped: whether it takes no part in the choice any more.
+        dropped: whether it is out of the choice.
     """
 
     candidate: Candidate
@@ -60,7 +60,7 @@ class Selection:
 
     Attributes:
         budget, seconds: allowed and used.
-        sample: the training images on the frozen backbone, for a final fit that needs no more.
+        sample: features of the training images on the frozen backbone, to reuse in the final fit.
     """
 
     chosen: Candidate

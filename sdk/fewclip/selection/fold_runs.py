@@ -1,6 +1,6 @@
-"""One method on one fold of one's own images: what a run is, and how it is done. No loop here.
+"""One method on one fold of your own images: what a run is, and how it is executed. No loop here.
 
-A `FoldRuns` can be sent to another process: images that are paths must be there too.
+A `FoldRuns` can be sent to another process: images given as paths must exist there too.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _RIGHT = "right"  # in a result's cost: (h,) 1 or 0 per held image, in the order
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for every method; as in `adapt`.
+    """Settings shared by every method; as in `adapt`.
 
     Attributes:
-        options: {method: {option: value}}; under "" what holds for every method.
+        options: {method: {option: value}}; those under "" are for every method.
     """
 
     backbone: str = "micro"
@@ -50,7 +50,7 @@ class FoldRuns:
     """Evaluates one method on one fold.
 
     Args:
-        folds: of each class, spread evenly; at most the images of the smallest class.
+        folds: how many, each class spread evenly; at most the smallest class's images.
 
     Attributes:
         candidates: what is compared, by name.
@@ -100,7 +100,7 @@ class FoldRuns:
 
     @property
     def gpus(self) -> int:
-        """That one run uses."""
+        """The number of GPUs that one run uses."""
         return int(self._device.type == "cuda")
 
     def trains(self, name: str) -> bool:
@@ -124,7 +124,7 @@ class FoldRuns:
         return {**self._common, **own, "fewclip": __version__}
 
     def execute(self, name: str, fold: int, seconds: float = math.inf) -> Result | None:
-        """Learn from what is not held, evaluate what is; None where `seconds` ended first."""
+        """Train on what is not held out, evaluate what is; None if `seconds` ran out first."""
         deadline = time.monotonic() + seconds
         held = self.held(fold)
         job = Job(
@@ -182,7 +182,7 @@ def assign(pool: Pool, wanted: int, seed: int) -> npt.NDArray[np.int64]:
     """(N,) the fold of each training image; each class is spread evenly.
 
     Raises:
-        DataError: a class has one image only.
+        DataError: a class has only one image.
     """
     labels = np.array([item.label for item in pool.train])
     counts = np.bincount(labels, minlength=len(pool.classes))

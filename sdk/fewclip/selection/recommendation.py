@@ -1,4 +1,4 @@
-"""The outcome of `compare` as a table and one advice. It runs nothing."""
+"""The outcome of `compare` as a table and a recommendation. It runs nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fewclip.report import wilson
 
 _Z = 1.959964  # 95 %
-_QUICKER = 0.67  # of the best one's time: less of a difference is not worth a word
+_QUICKER = 0.67  # of the best one's time; a smaller difference is not worth mentioning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,14 +21,14 @@ class Row:
     """One method, all its folds together.
 
     Attributes:
-        right: (N,) int8, one per image: 1 right, 0 wrong, -1 not judged.
-        n: images judged.
+        right: (N,) int8, one per image: 1 right, 0 wrong, -1 not evaluated.
+        n: images evaluated.
         folds: how many it finished.
-        seconds: mean of a fold, learning and answering.
-        peak_mb: highest of any fold.
-        outside: a reference, no method of fewclip's.
-        given_up: the budget left some of its folds out.
-        arguments: what `fewclip adapt` takes to do the same; "" for a reference.
+        seconds: mean per fold, training and prediction.
+        peak_mb: peak memory in MiB, the highest of any fold.
+        outside: whether it is a baseline, not a method of fewclip's.
+        given_up: whether the budget left some of its folds out.
+        arguments: those of `fewclip adapt` that do the same; "" for a baseline.
     """
 
     method: str
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def accuracy(self) -> float:
-        """Share of the judged images that were answered right; 0 where none was judged."""
+        """Share of the evaluated images that were answered right; 0 if there are none."""
         return float((self.right == 1).sum() / self.n) if self.n else 0.0
 
     @property
@@ -108,10 +108,10 @@ def advise(
     budget: float,
     notes: Sequence[str],
 ) -> Comparison:
-    """Choose the most accurate of fewclip's methods, and say what speaks for others.
+    """Choose the most accurate of fewclip's methods, and say where others are as good or better.
 
-    Methods are compared on the images that both have judged, so that the budget's end inside a
-    fold favours none.
+    Two methods are compared on the images evaluated with both, so a budget that ends within a fold
+    favours neither.
     """
     own = [row for row in rows if row.n and not row.outside]
     anchor = max(own, key=lambda row: row.folds)
@@ -152,7 +152,7 @@ def advise(
 
 
 def difference(one: Row, other: Row) -> tuple[float, float, float]:
-    """(low, mean, high) of accuracy(one) - accuracy(other), 95 %, on images that both judged."""
+    """(low, mean, high) of accuracy(one) - accuracy(other), 95 %, on images evaluated with both."""
     both = (one.right >= 0) & (other.right >= 0)
     n = int(both.sum())
     if n == 0:
@@ -163,7 +163,7 @@ def difference(one: Row, other: Row) -> tuple[float, float, float]:
 
 
 def _unbeaten(best: Row, rows: Sequence[Row]) -> Row:
-    """`best`, or who beats it by more than chance on the images of both, and is not beaten itself.
+    """`best`, or an unbeaten method that beats it by more than chance on the images of both.
 
     A row that was measured on one fold may have been lucky with its images.
     """

@@ -1,6 +1,6 @@
 """Which unlabelled images to label next. No torch.
 
-`choice` picks from features and probabilities, `suggestion` says what and why.
+`choice` picks from features, `suggestion` says what to label and why.
 """
 
 from fewclip.suggest.suggestion import Candidates, Suggestion, grey_copies, suggest

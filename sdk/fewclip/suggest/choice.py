@@ -1,8 +1,8 @@
 """Features -> which images teach a linear model the most about the others. It knows no images.
 
 Sequential transductive experimental design: Yu, Bi, Tresp, "Active Learning via Transductive
-Experimental Design", ICML 2006. Each pick is the image whose label takes away most of the variance
-that the predictions of ridge regression have over all unlabelled images: it has to be like many of
+Experimental Design", ICML 2006. Each pick is the image whose label removes most of the variance of
+ridge regression's predictions over all unlabelled images: it has to be like many of
 them (typical) and unlike what is labelled or picked already (diverse), which is what pays with few
 labels: Hacohen, Dekel, Weinshall, "Active Learning on a Budget" (TypiClust), ICML 2022, arXiv
 2202.02794. No torch.
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-RIDGE = 0.1  # of the regression, beside features of length 1
-# Cosine of centred features from which two images are taken for the same picture: different photos
-# of CIFAR-10 and of hands come to at most 0.89, files saved again to 0.9 and more.
+RIDGE = 0.1  # of the regression, for features of length 1
+# Cosine of centred features from which two images count as the same picture: different photos of
+# CIFAR-10 and of hands reach at most 0.89, files saved again 0.9 and more.
 SAME = 0.9
-ALIKE = 0.68  # the cosine from which an image counts as one that another stands for
+ALIKE = 0.68  # the cosine from which one image can stand for another
 
 Floats = npt.NDArray[np.float32]
 AnyFloats = npt.NDArray[np.floating[Any]]
@@ -33,8 +33,8 @@ class Pick(NamedTuple):
         at: which image.
         stands_for: how many of the other images are like it, and less like all labelled or earlier
             ones.
-        is_new: whether it is like no labelled or earlier one itself.
-        gain: the variance that it takes away.
+        is_new: whether it is unlike every labelled or earlier one.
+        gain: the variance that it removes.
     """
 
     at: int

@@ -1,6 +1,6 @@
 """What to label next, and why, in words. No torch.
 
-The model's own doubts take no part: with 2 to 16 labels a class they made the choice no better.
+The model's own uncertainty is not used: with 2 to 16 labels a class it did not improve the choice.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fewclip.images import Image
 from fewclip.preprocess import Inputs
 from fewclip.suggest.choice import AnyFloats, Floats, Pick, centred, design
 
-MOST = 4096  # images compared with each other; of more, a sample
-SIDE = 24  # pixels of the grey copies that picks are compared by
-SAME_PIXELS = 0.975  # correlation, as `check` takes two images for one picture
+MOST = 4096  # images compared with each other; of more, a random sample
+SIDE = 24  # pixels; side of the grey copies that picks are compared by
+SAME_PIXELS = 0.975  # correlation from which two images are the same picture, as in `check`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Suggestion:
 
     Attributes:
         image: as it was given.
-        score: what its label is worth beside the first one's, 0..1.
+        score: what its label is worth relative to the first one's, 0..1.
         reason: why, for people.
     """
 
@@ -38,7 +38,7 @@ class Suggestion:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types; an image that is no path is null."""
+        """JSON types; an image that is not a path is null."""
         path = isinstance(self.image, str) or hasattr(self.image, "__fspath__")
         return {
             "image": str(self.image) if path else None,
@@ -68,7 +68,7 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
     """At most `n` images, the most useful first.
 
     Raises:
-        OptionError: `n` is not a whole number from 1 on.
+        OptionError: `n` is not a whole number >= 1.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise OptionError(f"n must be a whole number of at least 1, not {n!r}")
@@ -82,7 +82,7 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
         return any(_same(looks[index], looks[other]) for other in earlier)
 
     picks = design(features, labelled, int(n), is_copy)
-    most = picks[0].gain if picks else 0.0  # 0 of a single image, which is like no other
+    most = picks[0].gain if picks else 0.0  # 0 for a single image, which is like no other
     gains = np.minimum.accumulate([pick.gain / most if most else 1.0 for pick in picks])
     return [
         Suggestion(candidates.images[int(kept[pick.at])], float(gain), _reason(pick))
@@ -93,7 +93,7 @@ def suggest(candidates: Candidates, n: int = 20) -> list[Suggestion]:
 def grey_copies(inputs: Inputs) -> Floats:
     """(N, 3, size, size) preprocessed -> (N, SIDE, SIDE) grey, each of mean 0 and length 1.
 
-    Picks are compared by them: a mirrored copy has other features than its picture.
+    Picks are compared by these, since a mirrored copy has features unlike its picture's.
     """
     copies = np.zeros((len(inputs), SIDE, SIDE), np.float32)
     for copy, image in zip(copies, inputs, strict=True):

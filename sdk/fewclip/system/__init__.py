@@ -1,1 +1,1 @@
-"""What the machine and the installation offer: cores, and packages that extras bring. No torch."""
+"""What the machine and the installation offer: cores, and the packages of extras. No torch."""

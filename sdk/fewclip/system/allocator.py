@@ -1,6 +1,6 @@
-"""How memory is asked of the system and given back: what the C library and torch can be told.
+"""How memory is requested from the system and returned: settings of the C library and of torch.
 
-No torch here. A step of training frees nearly all it allocated, and the next one asks for it again.
+No torch here. A training step frees nearly all it allocated, and the next one asks for it again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def ask_for_huge_pages() -> None:
-    """Let torch ask for pages of 2 MiB where the system grants them to those who ask.
+    """Let torch ask for pages of 2 MiB where the system grants them on request.
 
     Skip Tuning's step at ViT-B/16 met 100,000 page faults, which took 4 to 7 % of its time.
-    Must run before torch allocates, and leaves a choice that was made alone.
+    Must run before torch allocates, and keeps a setting that the user has made.
     """
     try:
         granted = "[madvise]" in HUGE_PAGES.read_text()
@@ -35,12 +35,12 @@ def ask_for_huge_pages() -> None:
 def return_large_blocks() -> bool:
     """Give blocks of `LARGE` bytes and more mappings of their own, for this process.
 
-    glibc raises that threshold by itself, to 32 MiB, and what then is between freed activations
-    keeps them from being given back: training ViT-B/16 took 30 to 90 MB more. Of the smaller
-    blocks up to `KEPT` bytes stay with the process instead of going back and forth at every step.
+    glibc raises that threshold by itself, to 32 MiB, and then live blocks between freed activations
+    keep those from being returned: training ViT-B/16 took 30 to 90 MB more. Up to `KEPT` bytes of
+    smaller blocks stay with the process instead of going back and forth at every step.
 
     Returns:
-        False where the allocator is another one.
+        False if the allocator is another one.
     """
     if not sys.platform.startswith("linux"):
         return False

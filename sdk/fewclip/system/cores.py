@@ -1,6 +1,6 @@
 """How many threads a process may really use: the one rule for torch, ONNX Runtime and decoding.
 
-No torch. Two cores that other programs use as well are no reason to use one thread: threads that
+No torch. Sharing two cores with other programs is no reason to use one thread only: threads that
 sleep while they wait lose less by it than threads that spin (4 to 6 times on a busy machine), so
 importing fewclip asks OpenMP, which torch computes with, for sleeping ones.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def wait_asleep() -> None:
-    """Must run before torch is imported, and leaves a choice that was made alone."""
+    """Let waiting OpenMP threads sleep, unless the user has set it; call before importing torch."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -22,8 +22,8 @@ def wait_asleep() -> None:
 def usable_cores() -> int:
     """Physical cores that this process may use: affinity and the container's quota respected.
 
-    ONNX Runtime's own choice counts the machine's cores, and so many threads in a container that
-    is granted two of them take turns instead of working.
+    ONNX Runtime by itself counts the machine's cores, and that many threads in a container that
+    is limited to two take turns instead of working.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = affinity(0) if affinity else range(os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""Importing what an extra brings, with the install command where it is missing. No torch."""
+"""Importing what an extra installs, with the install command if it is missing. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def require(module: str, what: str, extra: str) -> Any:
 
     Args:
         what: what needs it, for people ("reading Parquet").
-        extra: the extra that brings it.
+        extra: the extra that installs it.
 
     Raises:
         MissingExtraError: it is not installed.

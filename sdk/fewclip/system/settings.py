@@ -1,4 +1,4 @@
-"""How what an operator may set is read: flags, then the environment, then defaults. Not what."""
+"""How operators' settings are read: flags, then the environment, then defaults. Not which."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _KINDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", floa
 
 
 def option(default: Any, help: str, *, secret: bool = False) -> Any:
-    """A field of settings; the type of its default is its type, a tuple is a list of words.
+    """A settings field, of its default's type; a tuple is a list of words.
 
     Args:
         help: for the flag.
-        secret: its value is in no message and no repr.
+        secret: whether to keep its value out of messages and repr.
     """
     metadata = {"help": help, "secret": secret}
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
@@ -40,7 +40,7 @@ class BaseSettings:
         """What is given (flags; None means not given), else the environment, else the defaults.
 
         Raises:
-            OptionError: a value of another type, or out of range.
+            OptionError: a value of the wrong type, or out of range.
         """
         given = given or {}
         environ = os.environ if environ is None else environ

@@ -16,7 +16,7 @@ from fewclip.training.references import HEAD, References
 
 
 def measure(zero_shot: Classifier, held: FeatureSample) -> Report:
-    """Zero-shot on images that have passed the frozen backbone."""
+    """Evaluate zero-shot on images whose features the frozen backbone has already computed."""
     proba = decide.probabilities(held.logits_itm, None, zero_shot.card.head)
     return Report.from_predictions(proba, held.labels, zero_shot.classes)
 
@@ -38,16 +38,16 @@ def calibrated(
     fitted: FittedHead | None,
     references: References | None,
 ) -> Classifier:
-    """Fit temperature and threshold on images that the answers were not fitted on.
+    """Fit temperature and threshold on images that the model was not fitted on.
 
-    A head on frozen features has out-of-fold answers for its training images; every other method
+    A head on frozen features has out-of-fold logits for its training images; every other method
     has the validation images. Those also give the figures before and after.
 
     Args:
         before: zero-shot on the validation images; None without any.
         sample, held: training and validation images on the method's image tower, plain view first.
-        fitted: what a head said out of fold.
-        references: what else was measured on these images; a model that it beats is warned about.
+        fitted: a fitted head with its out-of-fold logits; None for other methods.
+        references: baselines measured on the same images; a model that one beats gives a warning.
     """
     card, ood = clf.card, clf.ood_score
     assert ood is not None
@@ -82,7 +82,7 @@ def calibrated(
                 remarks.append(remark)
         for remark in remarks:
             warnings.warn(remark, stacklevel=5)  # the caller of `adapt`
-    # Before the temperature, which these images may just have taught: see `conformal`.
+    # Before the temperature, which may have been fitted on these very images: see `conformal`.
     plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
     kind = "split"
     if not len(truth) and fitted is not None and len(labels):
@@ -98,7 +98,7 @@ def calibrated(
 
 
 def _outputs(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
-    """Of the plain views; as many at once as `Classifier` itself takes."""
+    """Outputs for the plain views, in batches as large as `Classifier`'s own."""
     device, parts = clf.backbone.device, []
     for first in range(0, max(len(sample.labels), 1), clf.batch_size):
         rows = slice(first, first + clf.batch_size)

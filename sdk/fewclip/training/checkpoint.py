@@ -1,4 +1,4 @@
-"""Where a run stands, in one safetensors file that is replaced whole. No pickle, no training logic.
+"""A run's state, in one safetensors file that is replaced whole. No pickle, no training logic.
 
 A checkpoint is a folder with `state.safetensors`: trained parameters, momentum buffers, the
 method's own state, and, as JSON in the header, the run's fingerprint, history and a sha256 over all
@@ -30,7 +30,7 @@ HEADER = "fewclip_checkpoint"
 FORMAT = 2  # 1 had no checksum
 PARTS = ("parameters", "momentum", "state")
 
-# What a killed writer leaves: ours, and the safetensors library's own.
+# What a killed writer leaves behind: our files, and the safetensors library's own.
 _TEMPORARY = (f".{STATE_FILE}.*", f".{CHOICE_FILE}.*", ".tmp*")
 
 
@@ -41,7 +41,7 @@ class Checkpoint:
     Attributes:
         run: what the run is, as plain JSON; another run's checkpoint is refused.
         history: mean loss of each finished epoch.
-        resumed_from: epochs at which the run was taken up again.
+        resumed_from: epochs at which the run was resumed.
         parameters, momentum, state: tensors by name.
     """
 
@@ -71,7 +71,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write it so that a crash at any moment leaves the old one or the new one.
 
     Raises:
-        CheckpointError: the disk refuses; the old one stays.
+        CheckpointError: it cannot be written; the old one stays.
     """
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous()
@@ -105,7 +105,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
-    """The checkpoint in `folder`, None where there is none.
+    """The checkpoint in `folder`, None if there is none.
 
     Raises:
         CheckpointError: it is broken, or belongs to a run with other data or settings.
@@ -129,7 +129,7 @@ def load(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def read_run(folder: Path) -> Mapping[str, Any]:
-    """What run a checkpoint belongs to; empty where there is none.
+    """The run that a checkpoint belongs to, as plain JSON; empty if there is none.
 
     Raises:
         CheckpointError: it is broken.
@@ -187,10 +187,10 @@ def exists(folder: Path) -> bool:
 
 
 def save_choice(folder: Path, run_id: str, choice: Mapping[str, Any]) -> None:
-    """Keep what `method="auto"` has chosen for a run: chosen again it might differ, by the time.
+    """Keep what `method="auto"` has chosen for a run: depending on time, it might choose otherwise.
 
     Raises:
-        CheckpointError: the disk refuses.
+        CheckpointError: it cannot be written.
     """
     temporary = folder / f".{CHOICE_FILE}.{os.getpid()}"
     try:
@@ -209,7 +209,7 @@ def read_choice(folder: Path, run_id: str) -> Mapping[str, Any] | None:
     try:
         plain = json.loads((folder / CHOICE_FILE).read_text("utf-8"))
         choice = plain["choice"] if plain["run_id"] == run_id else None
-    except (OSError, ValueError, KeyError, TypeError):  # chosen again then
+    except (OSError, ValueError, KeyError, TypeError):  # then it is chosen again
         return None
     return choice if isinstance(choice, dict) else None
 
@@ -218,13 +218,13 @@ def set_aside(folder: Path) -> Path | None:
     """Keep a checkpoint that a new run would replace, until `remove`; None where nothing is lost.
 
     Returns:
-        The new place of the file. To go on from it, name it `STATE_FILE` again.
+        The file's new path. To resume from it, rename it to `STATE_FILE`.
     """
     try:
         found = _read(folder)
         if found is None or found.epochs_done == 0:
             return None
-    except CheckpointError:  # broken for this version; not ours to throw away
+    except CheckpointError:  # unreadable for this version, but not ours to delete
         pass
     numbers = itertools.count(1)
     aside = next(p for n in numbers if not (p := folder / f"state.{n}.safetensors").exists())

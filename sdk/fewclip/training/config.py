@@ -1,4 +1,4 @@
-"""What `adapt` is asked for besides the images, once for all callers. It reads no data."""
+"""What `adapt` takes besides the images, defined once for all callers. It reads no data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """The arguments of `adapt`, which explains them; the command line and the page fill it too.
+    """The arguments of `adapt`, which documents them; the command line and the page fill them too.
 
     Attributes:
         options: fields of the method's options.
@@ -51,12 +51,12 @@ class AdaptConfig:
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """From one dictionary; what is no field here is an option of the method."""
+        """From keyword arguments; those that are not fields here are options of the method."""
         fields = {field.name for field in dataclasses.fields(cls)} - {"options"}
         own = {name: value for name, value in given.items() if name in fields}
         return cls(**own, options={k: v for k, v in given.items() if k not in fields})
 
     @property
     def method_options(self) -> dict[str, Any]:
-        """Options that were given, the number of epochs among them."""
+        """The options that were given, including the number of epochs."""
         return {**self.options} if self.epochs is None else {**self.options, "epochs": self.epochs}

@@ -19,7 +19,7 @@ from fewclip.preprocess import (
     to_input,
 )
 
-CHUNK = 32  # images and views that pass the tower at once
+CHUNK = 32  # views that go through the tower at once, over all images
 
 
 def sample_features(
@@ -33,13 +33,13 @@ def sample_features(
     flip: bool = False,
     seed: int = 0,
 ) -> FeatureSample:
-    """Every image decoded once and passed once in `1 + views` views, the plain one first.
+    """Features of every image, decoded once, in `1 + views` views, the plain one first.
 
     Args:
         method: ready for inference.
         labels: class of each image, indices into `phrases`.
         crop_area, flip: of the augmented views.
-        seed: with the image's place it fixes its views.
+        seed: together with an image's index, it determines the image's views.
     """
     spec = method.backbone.preprocess
 

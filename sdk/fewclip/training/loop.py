@@ -45,7 +45,7 @@ class TrainingSet:
     flip: bool = True
 
     def views(self, wanted: Sequence[int], seed: int, epoch: int) -> Tensor:
-        """(n, 3, H, W) float32, augmented; (seed, epoch, image) fixes each view."""
+        """(n, 3, H, W) float32, augmented; (seed, epoch, image) determines each view."""
 
         def view(i: int) -> np.ndarray:
             rng = np.random.default_rng([seed, epoch, 1, i])
@@ -63,8 +63,8 @@ class Progress:
     Attributes:
         epoch, epochs: the running epoch, counted from 1.
         step, steps: within the epoch, counted from 1.
-        loss: mean of this epoch's steps so far; on a GPU as of the last look at it, which is every
-            `CHECKED_EVERY` steps, because a look waits for the GPU.
+        loss: mean of this epoch's steps so far; on a GPU as last read, every `CHECKED_EVERY` steps,
+            because reading it waits for the GPU.
         images_per_second: over this call's steps.
         seconds_left: estimate to the end of training.
     """
@@ -100,8 +100,8 @@ def make_optimizer(
     """SGD over the method's groups; everything outside them is frozen.
 
     Args:
-        kind: `SGDInBackward` for the same numbers with less memory, where nobody looks at the
-            gradients.
+        kind: `SGDInBackward` for the same numbers with less memory, where nothing else reads
+            the gradients.
     """
     groups = method.param_groups()
     method.requires_grad_(False)
@@ -137,8 +137,8 @@ def draw_batches(
     """One epoch's batches as indices of images, each image at most once.
 
     Same-class batches: a class drawn at random among those with a full batch left. A remainder
-    smaller than the batch is dropped, but what is smaller than a batch from the start gives one
-    short batch.
+    smaller than the batch is dropped, but a class, or a set, that is smaller than a batch from the
+    start gives one short batch.
     """
     if not plan.same_class:
         order = rng.permutation(len(labels))
@@ -174,17 +174,17 @@ def train(
     """Train `method` in place.
 
     Args:
-        method: prepared (`method.prepare`) for the classes that the images' labels index.
+        method: set up (`method.setup`) for the classes that the images' labels index.
         precision: "fp32" or "bf16".
         run: what this run is; a checkpoint of another run is refused.
-        checkpoint: folder that is continued from, and written after every epoch.
+        checkpoint: folder to resume from, written after every epoch.
         progress: called after every step.
-        stop: asked before every step.
+        stop: polled before every step.
 
     Raises:
-        StoppedError: `stop` said so, or Ctrl-C; the checkpoint holds the last finished epoch.
+        StoppedError: `stop` returned True, or Ctrl-C; the checkpoint holds the last finished epoch.
         CheckpointError: the checkpoint is broken or another run's.
-        DivergedError: the loss is not finite; the checkpoint is removed, for it leads there again.
+        DivergedError: the loss is not finite; the checkpoint is removed, as it would diverge again.
     """
     return_large_blocks()
     device = method.backbone.device
@@ -273,18 +273,18 @@ def _check_finite(loss: float, method: Method, epoch: int, epochs: int) -> None:
 
 
 def _stopped(done: int, epochs: int, checkpoint: Path | None) -> StoppedError:
-    """What ends a run on request: how far it came, and where it can be continued from."""
+    """The error that ends a run on request: how far it got, and where it can be resumed from."""
     where = f"; continue from {checkpoint}" if checkpoint is not None else ""
     kept = None if checkpoint is None else str(checkpoint)
     return StoppedError(f"stopped after {done} of {epochs} epochs{where}", kept)
 
 
 class _FrozenPart:
-    """Batches with their frozen part computed, as many at once as pay.
+    """Batches with their frozen part computed, as many at once as is worthwhile.
 
-    Each image passes the frozen part once per epoch, from a fresh augmentation that (seed, epoch,
-    image) fixes. With the option `views` the epochs take turns on so many augmentations, each of
-    which passes once in the whole run.
+    Each image goes through the frozen part once per epoch, in a fresh augmentation determined by
+    (seed, epoch, image). With the option `views`, epochs cycle through that many augmentations,
+    each of which goes through once in the whole run.
     """
 
     def __init__(self, method: Method, images: TrainingSet, seed: int, precision: str) -> None:

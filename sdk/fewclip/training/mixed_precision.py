@@ -1,4 +1,4 @@
-"""Which arithmetic a run uses: decided by the hardware's flags, never by timing. No training.
+"""Which precision a run uses: decided by the hardware's flags, never by timing. No training.
 
 bf16 means autocast: parameters, losses, CSkip's ranking and, on a CPU, attention stay in float32.
 The frozen text tower has its matrices in bf16 while training lasts.
@@ -18,7 +18,7 @@ from fewclip.backbone import Backbone
 from fewclip.errors import OptionError
 
 PRECISIONS = ("auto", "fp32", "bf16")
-# Narrower image towers gain little from bf16 on a CPU: converting takes most of what it saves.
+# Narrower image towers gain little from bf16 on a CPU: converting costs most of what it saves.
 WIDTH = 512
 
 
@@ -81,14 +81,14 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 @contextlib.contextmanager
 def frozen_text_in_bf16(backbone: Backbone, precision: str) -> Iterator[None]:
-    """A frozen text tower's matrices in bf16 while it lasts; afterwards the very same as before.
+    """Hold a frozen text tower's matrices in bf16; on exit they are exactly what they were before.
 
     Autocast converts a weight that needs no gradient whenever it is read, and every block of
     classes reads all of them. The image tower's are read once for many rows, which costs little,
     and so are those below a trained block, whose hidden states are kept.
 
     Args:
-        backbone: what is trained of it asks for a gradient already.
+        backbone: its trained parameters must require gradients already.
     """
     matrices: list[Tensor] = []
     if precision == "bf16" and backbone.has_blocks:

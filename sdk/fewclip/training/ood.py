@@ -23,7 +23,7 @@ def fit_ood_score(
     """The OOD score of `method`'s towers.
 
     Args:
-        method, zero_shot: as adapted, and its backbone before, both with classes of `phrases`.
+        method, zero_shot: the adapted method and its backbone before, with classes of `phrases`.
         sample: training images on the method's image tower, plain view first.
         held: validation images on it; None without any.
     """
@@ -36,7 +36,7 @@ def fit_ood_score(
 
 
 def _parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
-    """Of the plain views."""
+    """`ood_parts` of the plain views."""
     intermediate = None if sample.intermediate is None else sample.intermediate[:, 0]
     return ood_parts(sample.features[:, 0], intermediate)
 
@@ -44,9 +44,9 @@ def _parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
 def _texts(
     method: Method, zero_shot: Method, phrases: Sequence[str], sample: FeatureSample
 ) -> TextFeatures:
-    """A text tower that was tuned with its image tower speaks for itself: images kept out of
-    training give the scale. Beside a frozen image tower training images do, so that their classes'
-    names must be as they were before."""
+    """Text features of the tuned text tower if the image tower was tuned too: then images kept out
+    of training give the scale. With a frozen image tower the training images do, so their classes'
+    names must be encoded as before tuning."""
     negatives = Tokenizer.from_open_clip().frequent_words(NEGATIVE_LABELS)
     plain = method if method.trains_images else zero_shot
     image = torch.from_numpy(sample.features[:, 0].mean(0, keepdims=True))
@@ -61,7 +61,7 @@ def _texts(
 
 
 def _rows(method: Method, phrases: Sequence[str], image: torch.Tensor) -> np.ndarray:
-    """(M, D) float16 of `TextFeatures`; where the text depends on the image, of that one (1, D)."""
+    """(M, D) float16 of `TextFeatures`; `image` (1, D) is used where the text depends on it."""
     with torch.inference_mode():
         embeddings = method.class_embeddings(phrases)
         text = method.text_for(embeddings, image.to(method.backbone.device))

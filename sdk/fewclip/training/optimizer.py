@@ -1,6 +1,6 @@
-"""SGD whose update runs inside backward, so that gradients need not all live at once. No schedule.
+"""SGD whose update runs inside backward, so gradients need not all exist at once. No schedule.
 
-The arithmetic is that of `torch.optim.SGD(fused=True)`, to the bit: each parameter is updated as
+The arithmetic is that of `torch.optim.SGD(fused=True)`, bit for bit: each parameter is updated as
 soon as its gradient is complete, and the gradient is freed before the next one is computed. A
 parameter's gradient is complete only once nothing in the graph reads the parameter any more.
 """
@@ -16,15 +16,15 @@ from torch.optim.sgd import sgd
 
 
 class SGDInBackward(torch.optim.SGD):
-    """`backward()` is the step, and `step()` does nothing; `close()` once training is over.
+    """`backward()` is the step, and `step()` does nothing; call `close()` once training is over.
 
     Args:
         params: groups, as `torch.optim.SGD` takes them.
         momentum, weight_decay: of all groups.
     """
 
-    # As they are below torch's decorator: it imports the compiler (150 MB, a second and a half) to
-    # keep them out of what is compiled, and nothing here is.
+    # Without torch's decorator, which imports the compiler (150 MB, a second and a half) to keep
+    # them out of compiled code: nothing here is compiled.
     add_param_group = vars(torch.optim.Optimizer.add_param_group)["__wrapped__"]
     zero_grad = vars(torch.optim.Optimizer.zero_grad)["__wrapped__"]
     state_dict = vars(torch.optim.Optimizer.state_dict)["__wrapped__"]
@@ -66,7 +66,7 @@ class SGDInBackward(torch.optim.SGD):
         return update
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing: backward did it."""
+        """Do nothing: backward has updated the parameters."""
 
     def close(self) -> None:
         """Take the hooks off the parameters, which live on in the trained model."""

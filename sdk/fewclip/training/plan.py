@@ -25,23 +25,23 @@ from fewclip.training.progress import quiet_stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that decides a run, before any training.
+    """Everything that determines a run, before any training.
 
     Attributes:
         method, options: full name, and every option.
         backbone: loaded, frozen, for this run alone.
         split: which images train and which validate.
         phrases: label -> phrase.
-        source: where the images came from, as it was given, when that was a place.
+        source: the path that the images came from, as given; None if they came from none.
         automatic, budget: whether the method is still to be chosen, and in how many seconds.
         references: whether zero-shot and a head on frozen features are measured beside the method.
         keep_best: a choice that is stopped ends with the best head so far instead of an error.
         run: the run's fingerprint as plain JSON. On a CPU equal fingerprints give equal weights,
             bit for bit, on processors of the same model: the order of sums depends on the threads,
-            on torch, and on the instructions there are, which therefore are part of it. On a GPU
-            they give weights that are equal but for rounding, since some kernels add in the order
-            in which their blocks happen to end. What `automatic` chooses within a budget of time
-            may differ from run to run; the card says what it was.
+            on torch, and on the CPU's instructions, which are therefore part of it. On a GPU they
+            give weights that are equal up to rounding, since some kernels add in the order in
+            which their blocks happen to finish. What `automatic` chooses within a time budget may
+            differ from run to run; the card says what it was.
     """
 
     method: str
@@ -78,12 +78,12 @@ def plan(
     name = "gda" if config.method == AUTO else registry.resolve(config.method)
     device = resolve_device(config.device)
     check_precision(config.precision)
-    # What is wrong with these is said before the long work.
+    # Errors in these should surface before the long work.
     registry.make_options(name, config.method_options)
     registry.check_backbone(name, os.fspath(config.backbone), why_features_only(config.backbone))
     pool = read(data, classes=config.classes, fixes=config.fixes)
     split = few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
-    if config.backbone != "micro":  # which takes no time
+    if config.backbone != "micro":  # which loads in no time
         report_stage(f"loading {os.fspath(config.backbone)}")
     tower = load_backbone(config.backbone, device)
     precision = _precision(config, tower)
@@ -131,7 +131,7 @@ def _arithmetic(device: torch.device) -> dict[str, Any]:
 
 
 def describe(made: Plan) -> None:
-    """Say on stderr what is learned from, and in one line what looks odd about it."""
+    """Say on stderr what a run trains on, and in one line what looks odd about it."""
     from fewclip.backbone.listing import MICRO_IS_WEAK
     from fewclip.check import glance
 
@@ -143,7 +143,7 @@ def describe(made: Plan) -> None:
 
 
 def _precision(config: AdaptConfig, backbone: Backbone) -> str:
-    """'auto' continues in the precision that the checkpoint was begun in."""
+    """'auto' keeps the precision that the checkpoint was started in."""
     resolved = resolve_precision(config.precision, backbone.device, backbone.image_width)
     if config.precision == "auto" and config.checkpoint is not None:
         begun = checkpoint.read_run(Path(config.checkpoint)).get("precision")

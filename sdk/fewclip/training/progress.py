@@ -14,7 +14,7 @@ def to_stderr() -> Callable[[Progress], None]:
 
 
 def stage_to_stderr(stage: str) -> None:
-    """One line for what begins now: the first minute of a large backbone is not silent."""
+    """One line for the stage that begins, lest a large backbone's first minute be silent."""
     print(f"{stage} ...", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""How zero-shot and a head in closed form do on a run's own images, before it trains anything."""
+"""How zero-shot and a closed-form head do on a run's own images, before it trains anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class References:
     kept_out: Right
 
     def describe(self) -> str:
-        """One line for people, before somebody waits for minutes."""
+        """One line for people, before they wait for minutes."""
         if not len(self.head):
             return "training"
         return (
@@ -42,7 +42,7 @@ class References:
         )
 
     def warning(self, method: str, right: Right) -> str:
-        """What to say of a method that the head beats by more than chance; "" where it does not.
+        """What to say of a method that the head beats by more than chance; "" if it does not.
 
         Args:
             right: (m,) which validation images the method answers right.
@@ -67,7 +67,7 @@ def with_interval(right: Right) -> str:
 
 
 def measure_references(made: Plan, train: FeatureSample, held: FeatureSample | None) -> References:
-    """A closed-form fit on features that are there, and how it does.
+    """Evaluate zero-shot and a closed-form head on features that are already computed.
 
     Args:
         train, held: training and validation images on the frozen backbone.

@@ -27,7 +27,7 @@ from fewclip.training.progress import quiet_stage
 from fewclip.training.references import measure_references
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
-VALIDATION_FILES = 1000  # at most so many are named in the card
+VALIDATION_FILES = 1000  # at most this many are named in the card
 
 
 def execute(
@@ -38,11 +38,11 @@ def execute(
     report_stage: Callable[[str], None] = quiet_stage,
     sample: FeatureSample | None = None,
 ) -> Classifier:
-    """Train, calibrate and measure what `plan` laid out; its method has to be decided.
+    """Train, calibrate and measure what `plan` laid out; its method must be chosen already.
 
     Args:
-        sample: the training images as the frozen backbone sees them, where somebody has passed
-            them through it already in the views that the method asks for.
+        sample: features of the training images on the frozen backbone, if they are already
+            computed in the views that the method asks for.
         progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
@@ -98,7 +98,7 @@ def _trained(
     progress: Callable[[Progress], None] | None,
     stop: Callable[[], bool] | None,
 ) -> History:
-    """What happened while the method was trained, or resumed, as the plan says."""
+    """Train the method, or resume its training, as the plan says."""
     images = TrainingSet(
         store.get,
         [item.label for item in made.split.train],
@@ -120,7 +120,7 @@ def _trained(
 
 
 def _uncalibrated_card(made: Plan, tuned: Method, history: History) -> Card:
-    """What the model says about itself before anything is measured."""
+    """The model's card before anything is measured."""
     return new_card(
         tuned,
         made.method,
@@ -167,7 +167,7 @@ def features_of(
 
 
 def _files(made: Plan) -> list[dict[str, str]]:
-    """The validation images that are files: an export in another process proves itself on them."""
+    """The validation images that are files: an export in another process checks parity on them."""
     root = Path(made.source or "")
     root = root.parent if root.is_file() else root
     return [

@@ -1,5 +1,5 @@
-"""One run per output: a lock on the checkpoint's folder, which the system lifts when its holder
-dies. What stands in the folder is `checkpoint`'s business."""
+"""One run per output: a lock on the checkpoint's folder, which the system releases when its holder
+dies. What is in the folder is `checkpoint`'s business."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if sys.platform != "win32":
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a checkpoint's folder; it is made where it is missing, and goes again if it is empty.
+    """Hold a checkpoint's folder, created if missing and removed again if it ends up empty.
 
     Raises:
-        CheckpointError: another run holds it, or the disk refuses.
+        CheckpointError: another run holds it, or it cannot be created.
     """
     # The folder itself in any case: a killed run may have left it empty.
     missing = [folder, *(path for path in folder.parents if not path.exists())]

@@ -17,14 +17,14 @@ from fewclip.methods.prompting.coop import CoOp, CoOpOptions
 from fewclip.methods.prompting.prompts import linear
 
 REDUCTION = 16
-# At inference images go through the text tower in groups of at most so many class tokens: at most
+# At inference, images share a pass of the text tower up to this many class tokens: at most
 # 1 GB of activations at the width of ViT-L's text tower, unless a single image needs more.
 TOKEN_BUDGET = 2**15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoCoOpOptions(CoOpOptions):
-    """Defaults of the DePT code: one image per step, because each has a text pass of its own."""
+    """Defaults of the DePT code: one image per step, because each needs its own text pass."""
 
     batch_size: int = 1
     lr: float = 0.002

@@ -19,7 +19,7 @@ class CoOpOptions(MethodOptions):
 
     Attributes:
         lr: base learning rate.
-        n_ctx: context vectors; with `context` its number of tokens counts instead.
+        n_ctx: number of context vectors; ignored with `context`, whose tokens are counted instead.
         context: words whose embeddings the context starts from; empty for a random start.
     """
 
@@ -45,7 +45,7 @@ class CoOp(Method):
         self.context = init_context(self.backbone, options.n_ctx, options.context, generator)
 
     def prompt(self, phrase: str) -> str:
-        """Each `X` holds the place of a context vector."""
+        """Each `X` is a placeholder for a context vector."""
         return "X " * len(self.context) + phrase + "."
 
     def outputs(self, inputs: Inputs, labels: Tensor) -> Outputs:

@@ -25,8 +25,8 @@ class MaPLeOptions(DeepOptions, CoOpOptions):
     """Defaults of the DePT code's base-to-new runs.
 
     Attributes:
-        n_ctx: learned vectors per level and tower; of `context` the first `n_ctx` tokens are
-            learned, and what is left of it stays as words.
+        n_ctx: learned vectors per level and tower; the first `n_ctx` tokens of `context` are
+            learned, and the rest of it stays as words.
     """
 
     n_ctx: int = 2
@@ -65,7 +65,7 @@ class MaPLe(CoOp):
         )
 
     def prompt(self, phrase: str) -> str:
-        """The context's words hold the places of the learned vectors, and what is left of them."""
+        """The context's words are placeholders for learned vectors; the rest of them stay words."""
         words = self.options.context
         return f"{words} {phrase}." if words else super().prompt(phrase)
 

@@ -72,7 +72,7 @@ def linear(
     *,
     bias: bool = True,
 ) -> nn.Linear:
-    """torch's own start, uniform in +-1/sqrt(inputs), but from the run's generator."""
+    """torch's own initial values, uniform in +-1/sqrt(inputs), but from the run's generator."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     with torch.no_grad():
         for parameter in layer.parameters():

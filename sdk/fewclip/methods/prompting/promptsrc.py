@@ -23,8 +23,8 @@ class PromptSRCOptions(DeepOptions, CoOpOptions):
     Attributes:
         n_image_ctx: prompts of the image tower.
         text_weight, image_weight: of the L1 distances to the frozen features.
-        average_mean, average_std: what is used in the end, DePT's head included, is the average
-            over epochs, counted from 1, with these Gaussian weights.
+        average_mean, average_std: final parameters, DePT's head included, are averages over epochs,
+            counted from 1, with Gaussian weights of this mean and deviation.
         templates: prompts with one `{}` whose frozen text features are averaged; empty for CLIP's
             80 ImageNet templates.
     """

@@ -15,8 +15,8 @@ from fewclip.methods.prompting.prompts import DeepOptions, deep_prompts, prompte
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VPTOptions(DeepOptions):
-    """No official code exists for this row of the DePT paper: batch, rate and epochs are that
-    code's for MaPLe, its other method with prompts in the image tower.
+    """No official code exists for this row of the DePT paper: batch size, learning rate and
+    epochs are those of its code for MaPLe, the other method with prompts in the image tower.
 
     Attributes:
         n_ctx: prompts per level.
