@@ -1,7 +1,7 @@
-"""Model folders that appear whole or not at all. No torch, and no idea of what the files mean.
+"""Model folders written whole or not at all. No torch, and no knowledge of the files' content.
 
 `whole_folder` writes them, `card_file` writes and reads `card.json`, which carries the sha256 of
-every other file and of itself, so whatever is loaded is exactly what was written.
+every other file and of itself, so what is loaded is exactly what was written.
 """
 
 from fewclip.artifact.card_file import CARD_DIGEST, card_digest, now_utc, read_card, sha256_file

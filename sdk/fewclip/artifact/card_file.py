@@ -29,14 +29,14 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def read_card(folder: str | os.PathLike[str], *, verify: bool = True) -> Card:
-    """Read a model folder's card, and make sure that the folder is what was written.
+    """Read a model folder's card, and check that the folder is what was written.
 
     Args:
         verify: compare the sha256 of every file with the card's.
 
     Raises:
-        FormatVersionError: written in a format that this version does not know.
-        ArtifactError: no model folder, or broken, edited or incomplete.
+        FormatVersionError: the format is one that this version does not know.
+        ArtifactError: it is not a model folder, or is broken, edited or incomplete.
     """
     root = Path(folder)
     plain = _read_json(root)
@@ -101,11 +101,11 @@ def write_card(folder: Path, card: Card) -> None:
     """Write `card.json` with its own hash.
 
     Raises:
-        InputError: it would be larger than what is read back.
+        InputError: the card would be too large to read back.
     """
     plain = card.to_dict()
     plain[CARD_DIGEST] = card_digest(plain)
-    # What could not be read back is refused before it is written, such as a NaN (null here).
+    # Refuse now what could not be read back, such as a NaN (null here).
     Card.from_dict({k: v for k, v in plain.items() if k != CARD_DIGEST})
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     content = text.encode()
@@ -118,7 +118,7 @@ def write_card(folder: Path, card: Card) -> None:
 
 
 def card_digest(plain: Mapping[str, Any]) -> str:
-    """sha256 over the card's content, whatever its layout as text."""
+    """sha256 of the card's content, however the JSON is laid out."""
     content = {key: value for key, value in plain.items() if key != CARD_DIGEST}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all.
+"""A folder that is written whole or not at all.
 
 It is filled beside its target under a hidden name, hashed, synced to disk and renamed into place.
 """
@@ -24,7 +24,7 @@ from fewclip.model_folder.model_files import is_plain_name
 if sys.platform != "win32":
     import fcntl
 
-# Whatever was written where: a full or read-only disk is the same story for the caller.
+# A full or read-only disk means the same to the caller, whichever file was being written.
 DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 _AT_FDCWD = -100
@@ -37,16 +37,16 @@ def write_folder(
     """Write a model folder whole or not at all.
 
     Args:
-        target: the folder to make. Its parents are made; an empty folder counts as absent.
+        target: the folder to create, with its parents; an empty folder counts as absent.
         fill: writes all files but `card.json`, no sub-folders, into the folder it is given, and
-            returns the card. Whatever it raises leaves nothing behind.
+            returns the card. If it raises, nothing is left behind.
         overwrite: replace an existing model folder; no other folder is ever replaced.
 
     Returns:
         The card as written, `files` filled in.
 
     Raises:
-        InputError: the target exists and may not be replaced, or the disk refuses.
+        InputError: the target exists and may not be replaced, or cannot be written to disk.
     """
     place = Path(os.path.realpath(target))
     check_target(target, overwrite=overwrite)
@@ -86,7 +86,7 @@ def _filled(temporary: Path, fill: Callable[[Path], Card]) -> Card:
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Refuse a target that `write_folder` would refuse, before hours of work go into its content.
+    """Refuse a target that `write_folder` would refuse, before hours of work are spent on it.
 
     Raises:
         InputError: what is there may not be replaced.
@@ -122,7 +122,7 @@ def _temporary(place: Path) -> Path:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Remove what killed writers of the same target left; a living writer holds a lock."""
+    """Remove what killed writers of this target left behind; a live writer holds a lock."""
     if sys.platform == "win32":  # no such locks there: leftovers stay
         return
     for leftover in place.parent.glob(f".{_escaped(place.name)}.????????.tmp"):
@@ -140,7 +140,7 @@ def _escaped(name: str) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which the system lifts when its holder dies.
+    """Hold an exclusive lock on a folder; the system releases it when its holder dies.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -157,14 +157,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _sync(folder: Path) -> None:
-    """Bring the files, then the folder that names them, to the disk."""
+    """Sync the files to disk, then the folder that lists them."""
     for path in [*sorted(folder.iterdir()), folder]:
         sync_path(path)
 
 
 def sync_path(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    if sys.platform == "win32":  # there a folder cannot be opened, nor a reader's file synced
+    """Sync a file, or a folder's entries, to disk."""
+    if sys.platform == "win32":  # folders cannot be opened there, nor read-only files synced
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -174,25 +174,25 @@ def sync_path(path: Path) -> None:
 
 
 def _move_into_place(temporary: Path, place: Path, *, overwrite: bool) -> None:
-    # Asked again: the target may have come into being while the folder was filled.
+    # Checked again: the target may have appeared while the folder was being filled.
     check_target(place, overwrite=overwrite)
     if place.exists() and any(place.iterdir()):
         if not _exchange(temporary, place):
-            # Without an atomic exchange there is a moment with no folder at all; a crash in it
-            # leaves the old one, whole, under its hidden name.
+            # Without an atomic exchange there is a moment with no folder at all; a crash then
+            # leaves the old one intact under its hidden name.
             aside = _temporary(place)
             os.rename(place, aside)
             os.rename(temporary, place)
             shutil.rmtree(aside, ignore_errors=True)
     else:
-        if sys.platform == "win32" and place.exists():  # there a rename replaces no folder
+        if sys.platform == "win32" and place.exists():  # a rename cannot replace a folder there
             place.rmdir()
         os.rename(temporary, place)
     sync_path(place.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step, where the system can (Linux); afterwards `one` is the old."""
+    """Swap two folders in one step; False if the system cannot (only Linux can)."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):

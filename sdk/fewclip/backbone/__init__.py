@@ -1,7 +1,7 @@
 """CLIP backbones: open_clip's towers behind one small interface, and where they come from.
 
 `towers` and `feature_towers` compute features, `loading` turns a name into a `Backbone`, `listing`
-knows what there is, `device` picks where it runs, `open_clip_folder` writes one for others to load.
+lists what is available, `device` picks where it runs, `open_clip_folder` writes one for open_clip.
 """
 
 from fewclip.backbone.device import resolve_device

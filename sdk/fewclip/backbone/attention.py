@@ -1,7 +1,7 @@
-"""Attention probabilities of a forward pass, with gradient. It changes no tower and no result.
+"""Attention probabilities of a forward pass, with gradient. Towers and results stay the same.
 
 The towers use a fused kernel that keeps no probabilities. Within `AttentionMaps` the same towers,
-prompts of any method included, compute them in the open; outside of it nothing is different.
+prompts of any method included, compute them explicitly; outside it nothing changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class AttentionMaps(TorchFunctionMode):
     """Records each scaled dot-product attention that runs within `with AttentionMaps() as maps:`.
 
     Attributes:
-        probabilities: one (B, heads, queries, keys) per call, in order; part of the graph.
+        probabilities: one (B, heads, queries, keys) per call, in order; part of the autograd graph.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ def explicit_attention(
 def cls_relevance(
     probabilities: Sequence[Tensor], gradients: Sequence[Tensor], patches: int
 ) -> Tensor:
-    """What each patch token contributed to the CLS token's answer: (B, patches), >= 0.
+    """What each patch token contributed to the CLS token's output: (B, patches), >= 0.
 
     Chefer, Gur, Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and
     Encoder-Decoder Transformers", ICCV 2021, arXiv 2103.15679, equations 5 and 6 for
@@ -76,9 +76,9 @@ def cls_relevance(
     CLS row of R is read, so it is computed from the last block down, as a vector.
 
     Args:
-        probabilities: (B, heads, T, T) of each block, in order; the last may have its CLS row
-            alone, (B, heads, 1, T).
-        gradients: of what is explained with respect to those.
+        probabilities: (B, heads, T, T) of each block, in order; the last may hold its CLS row
+            only, (B, heads, 1, T).
+        gradients: of the explained score with respect to those, same shapes.
         patches: tokens 1 to `patches` are patches; prompts that come after them are left out.
     """
     first = probabilities[0]

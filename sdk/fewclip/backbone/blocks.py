@@ -1,4 +1,4 @@
-"""One residual attention block, in parts that can be run alone. It knows no tower."""
+"""One residual attention block, in parts that can be run separately. No towers here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def project_keys(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Attention of heads; in float32 on a CPU even where the products around it are bf16: there
+    """Attention of all heads; float32 on a CPU even if the matmuls around it are bf16: there
     bf16's backward is slower than float32's, and so is its forward with a mask."""
     if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -48,7 +48,7 @@ def finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
 
 
 def finish_rows(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
-    """`finish` with the heads of `mixed` side by side, as x has its width."""
+    """`finish` with the heads of `mixed` already concatenated: (B, T, w), like x."""
     x = x + block.ls_1(block.attn.out_proj(mixed))
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out
@@ -83,8 +83,8 @@ def suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
 def run_after_prefix(block: Any, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
     """A causal block on a prefix (G, p, w) and on what follows it, M suffixes each (G*M, t, w).
 
-    The rows of both pass each product together: a prefix alone has so few that reading the
-    weights takes longer than multiplying by them.
+    Both go through each matmul together: a prefix alone has so few rows that reading the
+    weights would take longer than multiplying by them.
     """
     attn, parts = block.attn, (prefix, suffix)
     sizes = [x.shape[0] * x.shape[1] for x in parts]

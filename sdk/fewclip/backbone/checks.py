@@ -1,4 +1,4 @@
-"""What of an open_clip model fewclip can use: its residual blocks, or its output features alone.
+"""What fewclip can use of an open_clip model: its residual blocks, or its output features alone.
 
 Facts about configs and modules; nothing is loaded here.
 """
@@ -18,7 +18,7 @@ EOT_TOKEN = 49407
 
 
 def missing_blocks(cfg: Mapping[str, Any]) -> str | None:
-    """Why a model of this config cannot be split into residual blocks, None when it can."""
+    """Why a model of this config cannot be split into residual blocks; None when it can."""
     vision, text = cfg.get("vision_cfg", {}), cfg.get("text_cfg", {})
     if vision.get("timm_model_name"):
         return f"its image tower comes from timm ({vision['timm_model_name']})"
@@ -36,7 +36,7 @@ def missing_blocks(cfg: Mapping[str, Any]) -> str | None:
 
 
 def missing_parts(clip: Any) -> str | None:
-    """The same of a built model: what the exact speed-ups and the methods' prompts rest on."""
+    """The same for a built model: what the exact speed-ups and the methods' prompts rely on."""
     parts = parts_of(clip)
     if not isinstance(clip, parts.clip):
         return f"its text tower is not open_clip's own ({type(clip).__name__})"
@@ -62,7 +62,7 @@ def missing_parts(clip: Any) -> str | None:
 
 
 def disable_patch_dropout(visual: Any) -> None:
-    """Methods that train call `train()`, and every patch is still read."""
+    """Methods call `train()` while they train; every patch must still be read."""
     dropout = getattr(visual, "patch_dropout", None)
     if dropout is not None and not isinstance(dropout, nn.Identity):
         visual.patch_dropout = nn.Identity()
@@ -72,7 +72,7 @@ def read_preprocess(clip: Any, cfg: Mapping[str, Any], name: str) -> Preprocess:
     """open_clip's preprocessing config -> ours.
 
     Raises:
-        BackboneError: the images are not square, or resized in a way that is not known here.
+        BackboneError: the images are not square, or the resize mode is unknown.
     """
     size = clip.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)

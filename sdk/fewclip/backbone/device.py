@@ -12,7 +12,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """'auto' -> the GPU when there is one, else the CPU.
 
     Raises:
-        OptionError: a device that is unknown or not there.
+        OptionError: the device is unknown or not available.
     """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,6 +26,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def limit_threads() -> None:
-    """Torch counts the machine's cores; a container's quota may grant fewer."""
+    """Use no more threads than a container's quota grants; torch counts the machine's cores."""
     if torch.get_num_threads() > usable_cores():
         torch.set_num_threads(usable_cores())

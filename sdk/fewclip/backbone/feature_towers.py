@@ -1,7 +1,7 @@
-"""Any open_clip model by its output features: ResNets, SigLIP, MobileCLIP, EVA, CoCa ... No blocks.
+"""Any open_clip model as output features: ResNets, SigLIP, MobileCLIP, EVA, CoCa ... No blocks.
 
-What enters a few blocks of the image tower is read on the way where all of them are of one width,
-as in every kind of ViT, for heads on frozen features and the OOD score.
+If all blocks of the image tower have one width, as in any ViT, the inputs of a few of them are
+recorded for heads on frozen features and the OOD score.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fewclip.backbone.towers import ACTIVATION_BYTES, MOST_IMAGES, Backbone, Cla
 from fewclip.contract import Preprocess
 from fewclip.errors import OptionError
 
-_FLOATS_PER_PIXEL = 48  # alive at once in a pass: a ResNet's stem and a ViT-B/16 both need as many
+_FLOATS_PER_PIXEL = 48  # alive at once in a pass: a ResNet's stem and a ViT-B/16 both need so many
 _CLASSES_AT_ONCE = 64
 _PrefixedBlocks = tuple[Sequence[nn.Module], int]
-# Per thread: where a pass under way wants the inputs of blocks to be kept.
+# Per thread: where the running pass wants the inputs of blocks stored.
 _taps: contextvars.ContextVar[dict[int, Tensor] | None] = contextvars.ContextVar(
     "taps", default=None
 )
@@ -33,10 +33,10 @@ class FeatureBackbone(Backbone):
 
     Args:
         clip, name, weights_hash, preprocess: as for `Backbone`.
-        embed_dim, context_length: of the model's config.
+        embed_dim, context_length: from the model's config.
         tokenizer: of its text tower.
-        reads_clip_bpe: whether that is CLIP's own, which an exported folder can hold.
-        reason: why its blocks are out of reach, for messages.
+        reads_clip_bpe: whether that is CLIP's own, the only one an exported folder can hold.
+        reason: why its blocks cannot be used, for messages.
     """
 
     has_blocks = False
@@ -80,7 +80,7 @@ class FeatureBackbone(Backbone):
 
     @property
     def image_width(self) -> int:
-        """Of the tower's blocks, or of its features: what arithmetic is chosen by."""
+        """Width of the tower's blocks, or of its features; the arithmetic is chosen by it."""
         return self._width or self._embed_dim
 
     @property
@@ -109,7 +109,7 @@ class FeatureBackbone(Backbone):
             found = self.clip.visual(pixels)
         finally:
             _taps.reset(token)
-        features: Tensor = found[0] if isinstance(found, tuple) else found  # CoCa's has tokens too
+        features: Tensor = found[0] if isinstance(found, tuple) else found  # CoCa adds tokens
         return features
 
     def new_taps(self) -> dict[int, Tensor]:
@@ -126,7 +126,7 @@ class FeatureBackbone(Backbone):
         return _patch_statistics(low, middle, high)
 
     def tokenize(self, prompts: Sequence[str]) -> ClassPrompts:
-        """Whole rows: which positions such a text tower reads is its own affair."""
+        """Rows are not trimmed: only such a text tower itself knows which positions it reads."""
         rows = torch.from_numpy(self.token_rows(prompts)).to(self.device)
         nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
         return ClassPrompts(nothing, rows, torch.full_like(rows[:, 0], rows.shape[1] - 1))
@@ -146,7 +146,7 @@ class FeatureBackbone(Backbone):
         features: Tensor = found[0] if isinstance(found, tuple) else found
         return features
 
-    # ---- what only towers of residual blocks have --------------------------------------------
+    # ---- what only towers with residual blocks have ------------------------------------------
 
     @property
     def image_depth(self) -> int:
@@ -174,7 +174,7 @@ class FeatureBackbone(Backbone):
 
 
 class _Tap:
-    """Keeps what enters block `k`, where the pass under way asked for it."""
+    """Stores the input of block `k` if the running pass asked for it."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -186,14 +186,14 @@ class _Tap:
 
 
 def _patch_statistics(low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
-    """(B, P, w) patch tokens at three heights -> (B, 5 w), as `Backbone.intermediate`."""
+    """(B, P, w) patch tokens at three depths -> (B, 5 w), as `Backbone.intermediate`."""
     mean = middle.mean(1)
     deviation = (middle - mean[:, None]).square().mean(1).sqrt()
     return torch.cat([low.mean(1), mean, high.mean(1), deviation, middle.amax(1)], 1)
 
 
 def _blocks_of_one_width(visual: Any) -> _PrefixedBlocks:
-    """A ViT's blocks and how many tokens stand before its patches; no blocks for other towers."""
+    """A ViT's blocks and how many tokens precede its patches; no blocks for other towers."""
     trunk = getattr(visual, "trunk", None)
     if trunk is not None:  # timm's
         blocks = getattr(trunk, "blocks", None)

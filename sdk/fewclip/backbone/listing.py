@@ -1,4 +1,4 @@
-"""The backbones that there are, and what is known of each before anything is built or fetched."""
+"""The available backbones, and what is known about each before anything is built or fetched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MICRO_IS_WEAK = (
     "micro is for trying things out: it sees 64-pixel images and knows some 200 things; for "
     "real photos name another backbone (fewclip backbones)"
 )
-# Which to take first; the sizes are those of the weights in float32.
+# Which to try first; the sizes are those of the weights in float32.
 RECOMMENDED = {
     "micro": "bundled; weak: for trying things out",
     "ViT-B-32/laion2b_s34b_b79k": "fast on a CPU",
@@ -35,14 +35,14 @@ class BackboneSummary:
 
     Attributes:
         supports: "all methods", or "features only" (`methods.registry.feature_methods`).
-        reason: why features only; None with all methods.
-        parameters: of both towers; None where the config alone does not say.
+        reason: why features only; None when it supports all methods.
+        parameters: of both towers; None when the config alone does not say.
         resolution: side of its images, pixels.
         embed_dim: width of its output features.
         context_length: tokens of a prompt.
-        tokenizer: "CLIP" (inside fewclip), or the hub's repository that its files come from.
-        licence: of the weights, as the hub's card in the local cache names it; None without one.
-        note: what it is good for, of the few to take first.
+        tokenizer: "CLIP" (inside fewclip), or the Hub repository that its files come from.
+        licence: of the weights, as named by the Hub's card in the local cache; None without one.
+        note: what it is good for; only for the few to try first.
     """
 
     supports: str
@@ -60,7 +60,7 @@ class BackboneInfo(str):
     """A backbone's name as `adapt` takes it, with a summary of it.
 
     Attributes:
-        summary: what is known of it.
+        summary: what is known about it.
     """
 
     summary: BackboneSummary
@@ -115,7 +115,7 @@ def _summary(
 
 
 def _licence(model: str, tag: str) -> str | None:
-    """open_clip's configs name none: what the model's card on the hub says, where it is cached."""
+    """The licence in the model's card, if that is cached; open_clip's configs name none."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
 
@@ -127,7 +127,7 @@ def _licence(model: str, tag: str) -> str | None:
 
 
 def licence_of_card(text: str) -> str | None:
-    """What the front matter of a model card on the hub names as its licence."""
+    """The licence that the front matter of a Hub model card names; None without one."""
     matter = text.split("---", 2)[1] if text.startswith("---") else ""
     found = re.search(r"^license:[ \t]*(\S+)", matter, re.MULTILINE)
     return found[1] if found else None

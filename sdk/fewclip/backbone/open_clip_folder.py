@@ -1,4 +1,4 @@
-"""A backbone, tuned or not -> the two files that open_clip loads a model from. Not loading them."""
+"""A backbone, tuned or not -> the two files that open_clip loads a model from. It loads none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _model_config(backbone: Backbone) -> dict[str, Any]:
         import open_clip
 
         config = dict(open_clip.get_model_config(backbone.name.partition("/")[0]) or {})
-    # A pretrained tag may have asked for it, which no model's own config says.
+    # A pretrained tag may have set it; the model's own config does not say so.
     activation = backbone.clip.visual.transformer.resblocks[0].mlp.gelu
     return config | {"quick_gelu": type(activation).__name__ == "QuickGELU"}
 

@@ -1,10 +1,10 @@
 """open_clip's CLIP and its blocks, without the rest of open_clip. Not a copy: its own source files.
 
-`import open_clip` brings torchvision, timm and torch's compiler with it, most of what a saved model
-costs from cold and a quarter of a gigabyte, for towers and transforms that no ViT needs. Here
-`open_clip/model.py` and `open_clip/transformer.py` run under a name of their own, beside
-placeholders for the towers that `loading` refuses anyway. Where a version of open_clip does not
-allow that, or is loaded already, the package itself serves.
+`import open_clip` pulls in torchvision, timm and torch's compiler: most of the time that loading a
+saved model takes from cold, and a quarter of a gigabyte, for towers and transforms that no ViT
+needs. Here `open_clip/model.py` and `open_clip/transformer.py` run under a name of their own, with
+placeholders for the towers that `loading` refuses anyway. If a version of open_clip does not allow
+that, or open_clip is already imported, the package itself is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ALIAS = "fewclip.backbone.open_clip_light"
-# Module -> what `model.py` and `transformer.py` take from it and a plain ViT never calls.
+# Module -> what `model.py` and `transformer.py` import from it and a plain ViT never calls.
 _PLACEHOLDERS = {
     "hf_model": ("HFTextEncoder",),
     "modified_resnet": ("ModifiedResNet",),
@@ -29,7 +29,7 @@ _PLACEHOLDERS = {
 
 
 class Parts(NamedTuple):
-    """The classes that a supported model is made of."""
+    """The classes that a supported model is built from."""
 
     clip: type[Any]
     image_tower: type[Any]
@@ -59,7 +59,7 @@ def _parts(package: str) -> Parts:
 
 @functools.cache
 def _light() -> Parts | None:
-    """None where this version of open_clip needs more of itself than is provided for."""
+    """None if this version of open_clip needs more of itself than the placeholders provide."""
     found = importlib.util.find_spec("open_clip")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
@@ -86,5 +86,5 @@ def _placeholder(name: str, members: Iterable[str]) -> types.ModuleType:
 
 
 def _pair(size: Any) -> tuple[Any, Any]:
-    """A number twice, or the two that it holds."""
+    """(n, n) for a number n; a pair as it is."""
     return tuple(size) if isinstance(size, Iterable) else (size, size)

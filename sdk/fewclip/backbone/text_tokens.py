@@ -1,7 +1,7 @@
 """Class prompts -> token rows, for text towers that do not read CLIP's BPE. It loads no weights.
 
 CLIP's own tokenizer is `fewclip.tokenizer`. Others (SigLIP, CLIPA, multilingual towers) come as
-files of Hugging Face's tokenizers: from the backbone's folder, the hub's cache or the hub.
+files of Hugging Face's tokenizers: from the backbone's folder, the Hub's cache or the Hub.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _CONTEXT_LENGTH = 77  # open_clip's default, for text towers whose config names 
 
 
 class PromptTokenizer(Protocol):
-    """Texts -> (n, context_length) int64 token rows; a text that is too long is refused."""
+    """Texts -> (n, context_length) int64 token rows; ClassNameError for a text that is too long."""
 
     def encode(self, texts: Sequence[str], context_length: int) -> NDArray[np.int64]: ...
 
 
 class ForeignTokenizer:
-    """open_clip's tokenizer of a text tower that has a vocabulary of its own.
+    """open_clip's tokenizer for a text tower with a vocabulary of its own.
 
     Args:
         inner: an `open_clip.tokenizer.HFTokenizer`.
@@ -43,7 +43,7 @@ class ForeignTokenizer:
         """As `Tokenizer.encode`.
 
         Raises:
-            ClassNameError: a text takes more tokens than fit; open_clip would cut it.
+            ClassNameError: a text has more tokens than fit; open_clip would silently cut it.
         """
         if not texts:
             return np.zeros((0, context_length), np.int64)
@@ -60,7 +60,7 @@ class ForeignTokenizer:
 
     def _length(self, text: str) -> int:
         inner = self._inner
-        around = 3 if inner.tokenizer_mode == "clips" else 0  # which that mode adds by itself
+        around = 3 if inner.tokenizer_mode == "clips" else 0  # added by that mode itself
         ids = inner.tokenizer(inner.clean_fn(text), add_special_tokens=not around).input_ids
         return len(ids) + around
 
@@ -87,11 +87,11 @@ def load_tokenizer(
     Args:
         name: of the backbone, for messages.
         text_cfg: of the open_clip config.
-        folder: of a local backbone, that may hold the tokenizer's files.
-        allow_download: False to take only what is local or in the hub's cache.
+        folder: of a local backbone, which may hold the tokenizer's files.
+        allow_download: False to use only what is local or in the Hub's cache.
 
     Raises:
-        BackboneError: its files are not to be had.
+        BackboneError: its files cannot be obtained.
         MissingExtraError: the library that reads them is missing.
     """
     if reads_clip_bpe(text_cfg):

@@ -1,11 +1,11 @@
-"""CLIP's two towers, split so that a method pays only for what it changes. Not loading.
+"""CLIP's two towers, split so that a method pays only for what it changes. No loading here.
 
-A plain forward pass computes a lot that nobody reads. The interface here leaves it out, exactly
-(losses and gradients keep their values up to float rounding):
+A plain forward pass computes a lot that nobody reads. The interface here skips that without
+approximating (losses and gradients keep their values up to float rounding):
 
-- Text is causal and only the EOT position is read, so positions after the longest EOT of a class
-  set are never computed, and the tokens that all prompts share are computed once for all classes:
-  a class set in flight is a `TextHidden`, one shared prefix and a suffix per class.
+- Text is causal and only the EOT position is read, so positions after the last EOT of a class set
+  are never computed, and the tokens that all prompts share are computed once for all classes: a
+  class set inside the tower is a `TextHidden`, one shared prefix and a suffix per class.
 - In the last block of either tower only one row is read (CLS, or EOT): queries, MLP and output run
   for that row alone.
 - Blocks run from any `start` to any `stop`, so what lies below a trained block runs once.
@@ -40,17 +40,17 @@ from fewclip.backbone.blocks import (
 from fewclip.contract import Preprocess
 from fewclip.tokenizer import Tokenizer
 
-# What a pass without gradient may hold of images in flight. A larger share of a CPU's memory buys
-# no time (chunks of 4 ViT-B/16 images are as fast as chunks of 256), but starves a GPU.
+# Bytes of activations in a pass without gradient. More would not make a CPU faster (chunks of 4
+# ViT-B/16 images are as fast as chunks of 256); so few would starve a GPU.
 ACTIVATION_BYTES = {"cpu": 2**25, "cuda": 2**32}
 MOST_IMAGES = 256
 _ROWS = 14  # floats of a block alive at once, per token and width: norms, q, k, v, MLP, residuals
-_KEPT_ROWS = 20  # the same of what a block keeps for backward, the shared keys and values included
+_KEPT_ROWS = 20  # the same for what a block keeps for backward, the shared keys and values included
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassPrompts:
-    """Tokenised class prompts, cut after the longest EOT, with their common start split off.
+    """Tokenised class prompts, cut after the last EOT, with their common start split off.
 
     Attributes:
         prefix: (p,) int64, the longest common token prefix, ending before any EOT; p >= 1.
@@ -121,10 +121,10 @@ class Backbone(nn.Module):
     """An open_clip ViT CLIP behind the interface above.
 
     Args:
-        clip: the open_clip model, in eval mode, float32, without `checks.missing_parts`.
-        name: as the user gave it; resolves again at load.
+        clip: the open_clip model, in eval mode, float32, whose `checks.missing_parts` is None.
+        name: as the user gave it; resolved again at load.
         weights_hash: sha256 over the weights.
-        preprocess: what its images look like.
+        preprocess: how an image becomes its input.
         method_defaults: method name -> options measured to suit this backbone.
     """
 
@@ -146,8 +146,8 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
 
     has_blocks = True
-    reads_clip_bpe = True  # the text tower; an exported folder can hold that tokenizer only
-    features_only = ""  # why, where there are no blocks
+    reads_clip_bpe = True  # an exported folder can hold no other tokenizer
+    features_only = ""  # why, if it has no blocks
 
     @property
     def image_depth(self) -> int:
@@ -191,14 +191,14 @@ class Backbone(nn.Module):
 
     @property
     def images_at_once(self) -> int:
-        """How many images pass a tower together where no gradient is kept: sized by bytes."""
+        """How many images go through a tower at once without gradient, by the bytes they need."""
         tokens = int(self.clip.visual.positional_embedding.shape[0])
         budget = ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
         return max(1, min(budget // (4 * _ROWS * tokens * self.image_width), MOST_IMAGES))
 
     @property
     def class_tokens_at_once(self) -> int:
-        """How many class tokens pass the text tower together with a graph: sized by bytes."""
+        """How many class tokens go through the text tower at once with gradient, by bytes."""
         budget = 2 * ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
         return max(1, budget // (4 * _KEPT_ROWS * self.text_width * self.text_depth))
 
@@ -234,7 +234,7 @@ class Backbone(nn.Module):
         return x
 
     def append_image_prompts(self, x: Tensor, prompts: Tensor) -> Tensor:
-        """(B, T, w) -> (B, T + n, w): prompts (n, w) last, without position, past `ln_pre`."""
+        """(B, T, w) -> (B, T + n, w): prompts (n, w) last, no position, through `ln_pre`."""
         new = self.clip.visual.ln_pre(prompts).expand(x.shape[0], -1, -1)
         return torch.cat([x, new.to(x.dtype)], 1)
 
@@ -276,12 +276,12 @@ class Backbone(nn.Module):
         return {k: torch.empty(0) for k in (depth // 4, depth // 2, 3 * depth // 4)}
 
     def intermediate(self, taps: Mapping[int, Tensor]) -> Tensor | None:
-        """Filled `new_taps` -> (B, 5 w): what the patch tokens look like on the way up.
+        """Filled `new_taps` -> (B, 5 w): statistics of the patch tokens at three depths.
 
         None for a tower that has no blocks of one width, such as a ResNet.
 
         Mean patch tokens at a quarter, half and three quarters of the tower, then their standard
-        deviation and maximum at half. Prompts that stand after the patches are left out.
+        deviation and maximum at half. Prompts after the patches are left out.
         """
         patches = int(self.clip.visual.positional_embedding.shape[0]) - 1
         depth = self.image_depth
@@ -295,7 +295,7 @@ class Backbone(nn.Module):
     # ---- text tower --------------------------------------------------------------------------
 
     def tokenize(self, prompts: Sequence[str]) -> ClassPrompts:
-        """Prompts, one per class, as they stand.
+        """Tokenise prompts, one per class, as they are.
 
         Raises:
             ClassNameError: a prompt has more tokens than the context length.
@@ -363,7 +363,7 @@ class Backbone(nn.Module):
     def encode_tokens(
         self, tokens: Tensor, context: Tensor | None = None, deep: Sequence[Tensor] = ()
     ) -> Tensor:
-        """(n, context) int64 token rows -> (n, D), nothing shared or cut: the form that exports.
+        """(n, context) int64 token rows -> (n, D), nothing shared or cut: the exported form.
 
         Same numbers as `text_features`; rows need no common prefix, only the n context positions.
         """

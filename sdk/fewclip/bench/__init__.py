@@ -1,4 +1,4 @@
-"""The papers' protocols on published or own data: sweeps, results, tables. No method is here.
+"""The papers' protocols on published data or your own: sweeps, results, tables. No methods here.
 
 import fewclip.bench
 

@@ -22,7 +22,7 @@ PROTOCOLS = {
 
 
 def bench_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `bench` reads."""
+    """Add the arguments of `bench`."""
     from fewclip.bench.layouts import LAYOUTS
     from fewclip.bench.protocols import METHODS
 
@@ -112,7 +112,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def words(given: Sequence[str]) -> list[str]:
-    """'a b' and 'a,b' are the same two words."""
+    """Split at commas too: 'a b' and 'a,b' are the same two words."""
     return [word for each in given for word in each.split(",") if word]
 
 

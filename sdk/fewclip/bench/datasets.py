@@ -1,4 +1,4 @@
-"""Opens a data set for a benchmark: a published one, a photo pack, or any own folder."""
+"""Opens a data set for a benchmark: a published one, a photo pack, or a folder of your own."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fewclip.data import Pool, read
 from fewclip.errors import DataError
 from fewclip.images import readable
 
-HELD_OUT = 0.4  # of each class of a folder that has no test images of its own
+HELD_OUT = 0.4  # of each class, for a folder without test images of its own
 
 
 def load(data: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Dataset:
     """Read a data set.
 
     Args:
-        data: a name of the table (below `root`), the folder of one of the fifteen, an own folder
-            or CSV in any form that `adapt` takes, or a .tar of one.
+        data: a name from the table (below `root`), the folder of one of the fifteen, a folder or
+            CSV of your own in any form that `adapt` takes, or a .tar of one.
         root: the folder that holds the published data sets.
 
     Raises:
@@ -97,7 +97,7 @@ def _hold_out(photos: list[Photo], classes: Sequence[str]) -> tuple[list[Photo],
 
 
 def _unpacked(archive: Path) -> Path:
-    """The archive's content in a temporary folder that goes with the process."""
+    """The archive's content in a temporary folder, deleted when the process ends."""
     target = tempfile.mkdtemp(prefix="fewclip-bench-")
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     try:

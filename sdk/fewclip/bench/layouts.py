@@ -1,4 +1,4 @@
-"""The fifteen published data sets: where their files lie, as CoOp arranged them. A table, no code.
+"""The fifteen published data sets: where their files are, as CoOp arranged them. A table, no code.
 
 The arrangement is described at `DESCRIBED`; the images come from each data set's own page.
 """
@@ -15,7 +15,7 @@ IMAGENET_NAMES = "classnames.txt"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where one data set's files lie.
+    """Where one data set's files are.
 
     Attributes:
         title: as the papers write it; its heading in the description.
@@ -25,8 +25,8 @@ class Layout:
             WordNet id, named in classnames.txt, with train/ and val/; "wnids": the same without
             them, for testing only; "numbers": folders 0, 1, ... in the order of classnames.txt.
         split: the split file.
-        renamed: class names of a split file that are still folder names -> published names.
-        quarter: Skip Tuning's published runs took a quarter of the epochs here.
+        renamed: class names that are still folder names in the split file -> published names.
+        quarter: Skip Tuning's published runs used a quarter of the epochs here.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What a stretch of work costs: wall time and peak memory. It knows nothing of what is measured."""
+"""The cost of a block of code: wall time and peak memory. It does not care what the block does."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Cost:
 
     Attributes:
         seconds: wall time.
-        peak_mb: MiB at the peak; 0 where the system does not tell.
+        peak_mb: MiB at the peak; 0 if the system does not report it.
         memory: "gpu", what torch allocated there; "process", resident memory with everything
-            that is loaded (torch alone is several hundred).
+            that is loaded (torch alone is several hundred MiB).
     """
 
     seconds: float = 0.0
@@ -63,7 +63,7 @@ def machine(device: str) -> str:
 
 
 def _forget_peak() -> None:
-    """Let the kernel count this process's peak from here (Linux; elsewhere it stays as it was)."""
+    """Reset this process's peak memory in the kernel (Linux; elsewhere the old peak stays)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a benchmark learns from and tests on: classes in order, and images. It opens no file."""
+"""What a benchmark trains and tests on: classes in order, and images. It opens no file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Photo:
     Attributes:
         image: what `preprocess.load_image` reads.
         label: index of its class.
-        key: what identifies it wherever the data set is: the path below its root, or
+        key: what identifies it wherever the data set is stored: the path below its root, or
             the hash of its pixels.
     """
 
@@ -41,13 +41,13 @@ class Dataset:
     """Classes in their published order, training and test images.
 
     Attributes:
-        name: of the table, or the folder's.
+        name: from the table, or the folder's.
         title: for people.
         classes: label -> phrase, in order. Labels of the ImageNet family are WordNet ids, so that
             they mean the same class in each of its members.
-        train, test: images; `train` is empty where a data set is for testing only.
+        train, test: images; `train` is empty if the data set is for testing only.
         layout: None for own folders.
-        notes: what was done to the data that nobody asked for.
+        notes: what was done to the data without being asked for.
     """
 
     name: str
@@ -85,8 +85,8 @@ class Dataset:
     def sample(self, shots: int | Literal["all"], seed: int, which: Half = "all") -> list[Photo]:
         """`shots` training images per class of one half, labels counted from 0 within it.
 
-        A class's sample depends on its label and the seed alone, and more shots keep those of
-        fewer.
+        A class's sample depends on its label and the seed alone, and a larger one contains the
+        smaller ones.
 
         Raises:
             DataError: the data set is for testing only.

@@ -1,4 +1,4 @@
-"""The picture of a sweep, as PNG bytes. It makes no number; matplotlib loads on first use."""
+"""The plot of a sweep, as PNG bytes. It computes no numbers; matplotlib loads on first use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _curves(axes: Any, rows: list[Row], columns: list[str]) -> None:
 
 def _bars(axes: Any, rows: list[Row], columns: list[str]) -> None:
     shares = [name for name in columns if all(row.scores[name].mean <= 1 for row in rows)]
-    seconds = not shares  # the speed protocol has no accuracies: its picture is the cost
+    seconds = not shares  # the speed protocol has no accuracies: its plot shows the cost
     shown = shares or ["seconds"]
     width = 0.8 / len(shown)
     for n, name in enumerate(shown):

@@ -1,9 +1,9 @@
-"""The papers' protocols over methods x seeds. What trains is `adapting`; this decides on what.
+"""The papers' protocols over methods x seeds. It decides what is trained on; `sweep` trains.
 
-- base-to-new: learn the first half of the classes (rounded up), test both halves apart.
-- cross-dataset, domain: learn all classes of one data set, test on others by their names.
+- base-to-new: learn the first half of the classes (rounded up), test both halves separately.
+- cross-dataset, domain: learn all classes of one data set, test on others by class name.
 - few-shot: learn all classes from 1, 2, 4, 8 and 16 images each, test on all.
-- speed: what adapting costs, and how fast the result answers.
+- speed: what adapting costs, and how fast the result predicts.
 
 No protocol keeps validation images, as in the published runs; nothing is chosen on test images.
 """
@@ -67,11 +67,10 @@ def base_to_new(
         shots: training images per base class.
         root: the folder of the published data sets.
         settings: of `sweep.Sweep`: out, backbone, options, epochs, template, device, precision,
-            engine, ray_address, ray_cpus,
-            report_progress.
+            engine, ray_address, ray_cpus, report_progress.
 
     Returns:
-        The table; with `out` it is written there too, and finished runs are taken from there.
+        The table; with `out` it is also written there, and finished runs are reused from there.
 
     Raises:
         DataError, OptionError, BackboneError: the input is at fault.
@@ -122,10 +121,10 @@ def cross_dataset(
     root: Data | None = None,
     **settings: Any,
 ) -> Summary:
-    """Accuracy on other data sets of what was learned on all classes of one.
+    """Accuracy on other data sets after learning all classes of one.
 
     Args:
-        data: what is learned; the papers take "imagenet".
+        data: what is learned; the papers use "imagenet".
         targets: what is tested besides its own test images.
 
     Other arguments as `base_to_new`.
@@ -143,9 +142,9 @@ def domain(
     root: Data | None = None,
     **settings: Any,
 ) -> Summary:
-    """`cross_dataset` to other pictures of the same classes; the papers take ImageNet's variants.
+    """`cross_dataset` to other images of the same classes; the papers use ImageNet's variants.
 
-    A target may hold some of the classes only (ImageNet-A and -R); it is tested among those.
+    A target may have only some of the classes (ImageNet-A and -R); it is tested among those.
     """
     return _transfer("domain", data, targets, methods, seeds, shots, root, settings)
 
@@ -159,7 +158,7 @@ def speed(
     root: Data | None = None,
     **settings: Any,
 ) -> Summary:
-    """Seconds and peak memory of adapting to all classes, and images per second of answering."""
+    """Seconds and peak memory of adapting to all classes, and images per second of prediction."""
 
     def test(job: Job, clf: Classifier) -> Outcome:
         return {
@@ -219,8 +218,8 @@ def _transfer(
 def _phrases_in(source: Dataset, target: Dataset) -> dict[str, str]:
     """label -> phrase of a target; a label of the source means the same class only in its family.
 
-    With DePT a class of the source keeps its column of the trained classifier, and what merely
-    has the same name elsewhere is a new class.
+    With DePT a class of the source keeps its column of the trained classifier; a class elsewhere
+    that merely has the same name is a new class.
     """
     if set(target.classes) <= set(source.classes):
         return target.classes
@@ -241,7 +240,7 @@ def _grid(methods: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, i
 
 
 def _sets(data: Data | Sequence[Data], root: Data | None) -> list[Dataset]:
-    """Every data set; their names tell the rows of the table apart."""
+    """Load every data set; their names must differ, to tell the table's rows apart."""
     many = [data] if isinstance(data, (str, os.PathLike)) else list(data)
     sets = [load(each, root) for each in many]
     names = [each.name for each in sets]

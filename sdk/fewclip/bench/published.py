@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-PLAIN = "a photo of a {}."  # own data, and what a list does not name
+PLAIN = "a photo of a {}."  # for own data, and what a list does not name
 
-# CoOp's list: zero-shot, CLIP-Adapter and what has no list of its own.
+# CoOp's list: for zero-shot, CLIP-Adapter and methods without a list of their own.
 _COOP = {
     "oxford_pets": "a photo of a {}, a type of pet.",
     "oxford_flowers": "a photo of a {}, a type of flower.",
@@ -56,7 +56,7 @@ _SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "promptsrc": {"epochs": 50, "average_mean": 30.0, "average_std": 30.0},
     },
 }
-# PromptSRC's few-shot runs average later epochs on these.
+# PromptSRC's few-shot runs average later epochs on some data sets.
 _LATE_AVERAGE = {"average_mean": 45.0, "average_std": 5.0}
 _LATE_AVERAGE_SETS = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
 _SETTINGS["domain"] = _SETTINGS["cross-dataset"]
@@ -68,14 +68,14 @@ def template_list(method: str) -> str:
 
 
 def template(method: str, dataset: str) -> str:
-    """The template of a method's published run on a data set of the table; else the plain one."""
+    """The template of a method's published run on a data set in the table; else the plain one."""
     return TEMPLATES[template_list(method)].get(dataset, PLAIN)
 
 
 def settings(protocol: str, method: str, dataset: str = "") -> dict[str, Any]:
     """Options in which a protocol's published runs depart from the method's defaults.
 
-    A method with DePT takes the plain method's, and its own on top.
+    A method with DePT gets the plain method's, and its own on top.
     """
     table: Mapping[str, dict[str, Any]] = _SETTINGS.get(protocol, {})
     plain = method.removesuffix("+dept")

@@ -1,8 +1,8 @@
-"""Runs of a sweep as Ray tasks, several at once, on one machine or many. It keeps no result.
+"""Runs of a sweep as Ray tasks, several at once, on one machine or many. It stores no results.
 
-Each run is one task with declared CPUs; a task whose worker or node died is repeated by Ray, and
-none runs twice, for a run's result is kept by the caller when it comes back. Data sets and the
-backbone must be at the same paths on every node.
+Each run is one task with declared CPUs; Ray repeats a task whose worker or node died, and no
+finished run is repeated, because the caller stores each result as it comes back. Data sets and
+the backbone must be at the same paths on every node.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def completed(
     address: str | None,
     throttled: bool = False,
 ) -> Iterator[tuple[tuple[Any, ...], T]]:
-    """(arguments, what the function returned), in the order in which they are done.
+    """(arguments, what the function returned), in the order in which they finish.
 
     Args:
-        function: it, and what it is bound to, is sent to the cluster once.
+        function: sent to the cluster once, with the object it is bound to.
         calls: arguments of each run.
-        cpus: that each run declares.
-        gpus: of a run, by its arguments.
-        throttled: ask for the next call when there is room to run it, and not before.
+        cpus: CPUs that each run declares.
+        gpus: its arguments -> the GPUs of a run.
+        throttled: take the next call only when there is room to run it.
 
     Raises:
-        OptionError: the cluster has not so many CPUs as one run declares.
+        OptionError: the cluster has fewer CPUs than one run declares.
         MissingExtraError: Ray is not installed.
-        Whatever a run raises; the results before it have come.
+        Whatever a run raises, after the results before it.
     """
     ray = require("ray", "engine 'ray'", "scale")
     with connected(ray, address):
@@ -49,7 +49,7 @@ def completed(
                 f"a run declares {cpus:g} CPUs and the cluster has {have.get('CPU', 0.0):g}; lower "
                 "--ray-cpus"
             )
-        # -1: a run whose worker died is done again, however often.
+        # -1: a run whose worker died is repeated, however often.
         task = ray.remote(num_cpus=cpus, max_retries=-1)(_call)
         sent = ray.put(function)
         waiting: dict[Any, tuple[Any, ...]] = {}
@@ -65,7 +65,7 @@ def completed(
 
 
 def _room(have: Mapping[str, float], cpus: float) -> int:
-    """Runs that the cluster has room for."""
+    """How many runs the cluster has room for."""
     room = int(have.get("CPU", 0.0) // cpus) if cpus else 1
     return max(1, min(room, int(have["GPU"])) if have.get("GPU") else room)
 

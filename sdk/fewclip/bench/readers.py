@@ -1,4 +1,4 @@
-"""Reads the fifteen published data sets by the table in `layouts.py`. It opens no image."""
+"""Reads the fifteen published data sets using the table in `layouts.py`. It opens no image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewclip.images import image_suffixes, readable
 
 
 def recognised(path: Path) -> str | None:
-    """Which of the fifteen a folder is: it has that one's name and its list of images."""
+    """Which of the fifteen a folder is, by its name and its list of images; None if none."""
     marks = {"lists": "variants.txt"}
     for name, layout in LAYOUTS.items():
         mark = layout.split or marks.get(layout.kind, IMAGENET_NAMES)
@@ -26,10 +26,10 @@ def recognised(path: Path) -> str | None:
 
 
 def read_published(name: str, folder: Path) -> Dataset:
-    """One of the fifteen.
+    """Read one of the fifteen.
 
     Raises:
-        DataError: a file is missing or not what it should be.
+        DataError: a file is missing or malformed.
     """
     layout = LAYOUTS[name]
     found = _READERS[layout.kind](layout, folder)
@@ -131,7 +131,7 @@ def _read_wnids(layout: Layout, folder: Path) -> dict[str, Any]:
 
 
 def _by_wnid(layout: Layout, folder: Path, part: str) -> tuple[tuple[Photo, ...], dict[str, str]]:
-    """Images of the folders that are there, in WordNet order, and {wnid: phrase} of those."""
+    """Images of the class folders that exist, in WordNet order, and their {wnid: phrase}."""
     names = dict(_lines(layout, folder / IMAGENET_NAMES))
     images = folder / layout.images / part
     if not images.is_dir():

@@ -1,4 +1,4 @@
-"""A folder of finished runs, one JSON file each; what is there is not run again. No table here."""
+"""A folder of finished runs, one JSON file each; a run found there is not repeated. No tables."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Result:
     """One finished run.
 
     Attributes:
-        run: what decided it, as plain JSON: protocol, data, method, options, seed ...
-        scores: name -> number; accuracies are shares, 0..1.
+        run: everything that determines it, as plain JSON: protocol, data, method, options, seed ...
+        scores: name -> number; accuracies are fractions, 0..1.
         cost: "seconds" of training, "test_seconds", "peak_mb" of memory and "memory" ("process" or
             "gpu"), "machine", and "losses", the mean of each epoch.
     """
@@ -36,10 +36,10 @@ class Result:
 
 
 class Store:
-    """Finished runs below `folder`/runs; a file appears whole or not at all.
+    """Finished runs below `folder`/runs; a file is written whole or not at all.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -53,10 +53,10 @@ class Store:
             ) from error
 
     def find(self, run: Mapping[str, Any]) -> Result | None:
-        """The finished run of exactly this kind, if there is one.
+        """The finished run with exactly this description, if there is one.
 
         Raises:
-            DataError: its file is not what this class wrote.
+            DataError: its file was not written by this class.
         """
         path = self._path(run)
         try:
@@ -77,7 +77,7 @@ class Store:
         return found
 
     def add(self, result: Result) -> None:
-        """Keep a finished run, on disk before this returns."""
+        """Store a finished run; it is on disk when this returns."""
         path = self._path(result.run)
         temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         with open(temporary, "w", encoding="utf-8") as file:
@@ -92,5 +92,5 @@ class Store:
 
 
 def _plain(run: Mapping[str, Any]) -> Any:
-    """As it comes back from a file: tuples are lists there."""
+    """The run as it is read back from a file: tuples are lists there."""
     return json.loads(json.dumps(run))

@@ -1,4 +1,4 @@
-"""Runs jobs here or on Ray, keeps each result, and skips what is kept. It knows no protocol."""
+"""Runs jobs locally or on Ray, stores results, and skips stored ones. It knows no protocol."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ZERO_SHOT = "zero-shot"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One adaptation and what is tested of it.
+    """One adaptation and the test run on it.
 
     Attributes:
         half: which classes are learned.
-        targets: other data sets that `test` looks at.
+        targets: other data sets that `test` uses.
         test: (job, classifier) -> scores.
     """
 
@@ -54,13 +54,13 @@ class Sweep:
         out: folder of results and tables; None keeps nothing.
         backbone: as in `adapt`.
         template: instead of the published ones.
-        options: {method: {option: value}}; under "" what holds for every method.
+        options: {method: {option: value}}; those under "" apply to every method.
         epochs: instead of each method's own.
         device, precision: as in `adapt`.
         report_progress: takes one line per run.
         engine: "local", one run after another; or "ray", several at once.
         ray_address: of a running cluster; None starts Ray on this machine.
-        ray_cpus: that each run declares, and its threads.
+        ray_cpus: CPUs that each run declares, and its threads.
     """
 
     out: str | os.PathLike[str] | None = None
@@ -76,7 +76,7 @@ class Sweep:
     ray_cpus: float = 1.0
 
     def run(self, jobs: Sequence[Job]) -> Summary:
-        """Every job once, in order; those that are kept already are not run."""
+        """Run every job once, in order, except those whose results are stored already."""
         descriptions = self._describe_all(jobs)  # wrong options are refused before the long work
         store = None if self.out is None else Store(self.out)
         found: dict[int, Result] = {}
@@ -105,7 +105,7 @@ class Sweep:
     def _executed(
         self, todo: Sequence[tuple[int, Job, dict[str, Any]]]
     ) -> Iterator[tuple[int, Result]]:
-        """(index of the job, its result), as they are done."""
+        """(index of the job, its result), as they finish."""
         if self.engine not in ("local", "ray"):
             raise OptionError(f"unknown engine {self.engine!r}; use local or ray")
         if self.engine == "local":
@@ -113,7 +113,7 @@ class Sweep:
         elif todo:
             from fewclip.bench.ray_runs import completed
 
-            plain = dataclasses.replace(self, report_progress=None)  # a closure may not travel
+            plain = dataclasses.replace(self, report_progress=None)  # a closure may not pickle
             calls = completed(
                 plain.run_one,
                 todo,
@@ -124,7 +124,7 @@ class Sweep:
             yield from ((index, result) for (index, _, _), result in calls)
 
     def run_one(self, _index: int, job: Job, run: Mapping[str, Any]) -> Result:
-        """A call of `completed`."""
+        """One call for `completed`."""
         return self.execute(job, run)
 
     def _tell(self, line: str) -> None:
@@ -132,7 +132,7 @@ class Sweep:
             self.report_progress(line)
 
     def _describe_all(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-        tower = self._load()  # let go again: each job loads its own
+        tower = self._load()  # released again: each job loads its own
         return [self._describe(job, tower) for job in jobs]
 
     def _load(self) -> Backbone:
@@ -167,8 +167,8 @@ class Sweep:
         return self.template or published.template(job.method, dataset.name)
 
     def _options(self, job: Job, tower: Backbone) -> dict[str, Any]:
-        """What was given goes before what was measured for this backbone, and that before what
-        was published. The augmentation is the papers', whatever suits the backbone."""
+        """Given options override those measured for this backbone, and these the published ones.
+        The augmentation is always the papers', whatever suits the backbone."""
         from fewclip.methods import registry
         from fewclip.preprocess import AUGMENTATIONS
 
@@ -185,7 +185,7 @@ class Sweep:
         return chosen
 
     def execute(self, job: Job, run: Mapping[str, Any]) -> Result:
-        """One run, here and now; nothing is kept."""
+        """Run one job in this process; nothing is stored."""
         with measured(run["device"]) as cost:
             clf = learn(job, run, self._load())
         begin = time.perf_counter()
@@ -210,7 +210,7 @@ def learn(
     tower: Backbone,
     stop: Callable[[], bool] | None = None,
 ) -> Classifier:
-    """Adapt to a sample of the job's training images; none is kept for validation.
+    """Adapt to a sample of the job's training images; none is held out for validation.
 
     Args:
         run: "options" (all of them), "templates" (the first counts) and "precision" are read.
@@ -262,7 +262,7 @@ def _plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:
 
 
 def accuracy(clf: Classifier, photos: Sequence[Photo]) -> float:
-    """Share of photos, labels indexing the classifier's classes, that are answered right."""
+    """Share of photos classified correctly; their labels index the classifier's classes."""
     proba = clf.predict_proba([photo.image for photo in photos])
     return float(np.mean(proba.argmax(1) == [photo.label for photo in photos]))
 
@@ -279,8 +279,8 @@ def answering(clf: Classifier, photos: Sequence[Photo], most: int = 256) -> floa
 def with_template(clf: Classifier, template: str) -> Classifier:
     """The same weights under another template, for methods whose prompts are a template.
 
-    The method is changed in place: the classifier it came from keeps its class features, and is
-    not to be given new classes afterwards.
+    The method is changed in place: the classifier it came from keeps its class features, and must
+    not be given new classes afterwards.
     """
     from fewclip.classifier import Classifier
     from fewclip.methods.base import Method
@@ -292,7 +292,7 @@ def with_template(clf: Classifier, template: str) -> Classifier:
 
 
 def _line(result: Result) -> str:
-    """One run for a log."""
+    """One run as a line of a log."""
     run = result.run
     scores = ", ".join(
         f"{name} {value:.1%}" if 0 <= value <= 1 else f"{name} {value:.0f}"

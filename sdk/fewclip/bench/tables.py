@@ -1,4 +1,4 @@
-"""Runs -> mean and spread over seeds, as Markdown, CSV and JSON. The picture is `picture.py`'s."""
+"""Runs -> mean and spread over seeds, as Markdown, CSV and JSON. `plot.py` draws the plot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADINGS = {"h": "H", "answers_per_second": "images/s", "trained_parameters": "t
 
 @dataclasses.dataclass(frozen=True)
 class Stat:
-    """A mean over seeds; `std` is the sample's standard deviation, None of a single value."""
+    """A mean over seeds; `std` is the sample standard deviation, None for a single value."""
 
     mean: float
     std: float | None
@@ -39,8 +39,8 @@ class Row:
     """One method on one data set.
 
     Attributes:
-        scores: column -> over seeds. "h" is the harmonic mean of the two means, as in the papers'
-            tables, with the spread of the seeds' own.
+        scores: column -> Stat over seeds. "h" is the harmonic mean of the two means, as in the
+            papers' tables, with the spread of the per-seed harmonic means.
         seconds, peak_mb: of training, over all its runs; None for an average.
     """
 
@@ -57,8 +57,8 @@ class Summary:
 
     Attributes:
         protocol: whose table it is.
-        rows: data set by data set, methods in the order they were asked for.
-        results: the single runs behind it.
+        rows: data set by data set, methods in the order given.
+        results: the individual runs behind it.
         notes: what a reader should know about the data.
     """
 
@@ -163,7 +163,7 @@ def _scores(group: Sequence[Result], shots: Sequence[int]) -> dict[str, Stat]:
     for result in group:
         for name, value in result.scores.items():
             columns = [name]
-            if result.run["protocol"] == "few-shot":  # zero-shot is the same at any number
+            if result.run["protocol"] == "few-shot":  # zero-shot is the same at any number of shots
                 counts = [result.run["shots"]] if result.run["shots"] else shots
                 columns = [f"{count} shots" for count in counts]
             for column in columns:
@@ -180,7 +180,7 @@ def _with_harmonic(scores: dict[str, Stat]) -> dict[str, Stat]:
 
 
 def _averages(rows: Sequence[Row]) -> list[Row]:
-    """Each method's mean over the data sets, when there are several and it ran on all."""
+    """Each method's mean over the data sets, if there are several and it ran on all of them."""
     sets = {row.dataset for row in rows}
     if len(sets) < 2:
         return []

@@ -1,7 +1,7 @@
-"""A backbone's name -> a Backbone: bundled, from open_clip's hub tags, or from a local folder.
+"""A backbone's name -> a Backbone: bundled, from open_clip's Hub tags, or from a local folder.
 
 `resolve` picks the source, `local_folder` and `pretrained` build the model, `wrapping` makes it a
-Backbone. What a model allows is in `backbone.checks`.
+Backbone. What a model supports is in `backbone.checks`.
 """
 
 from fewclip.backbone.loading.local_folder import model_class

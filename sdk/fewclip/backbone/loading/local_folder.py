@@ -1,4 +1,4 @@
-"""A backbone from a folder that holds open_clip's config and the weights. No network."""
+"""A backbone from a folder with open_clip's config and the weights. No network."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from fewclip.hub import client
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model's config and the preprocessing's.
+    """The model's config and its preprocessing config.
 
     Raises:
-        BackboneError: a file is missing or says something else.
+        BackboneError: a file is missing, or the config is not one of open_clip's.
     """
     for file in (OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS):
         if not (folder / file).is_file():
@@ -61,7 +61,7 @@ def load_folder(folder: Path, name: str) -> Backbone:
 
 
 def _filled(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
-    """The config's model with the folder's weights; built of open_clip's parts where they do."""
+    """The config's model with the folder's weights; from open_clip's parts if those suffice."""
     from safetensors.torch import load_file
 
     try:
@@ -82,13 +82,13 @@ def _filled(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
             f"{folder / OPEN_CLIP_WEIGHTS} does not fit {OPEN_CLIP_CONFIG}: {differing}; "
             "both must come from the same model"
         )
-    # The file's own tensors become the parameters: the weights exist once.
+    # The file's own tensors become the parameters: no second copy of the weights.
     clip.load_state_dict(state, strict=True, assign=True)
     return clip
 
 
 def _converted(clip: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What open_clip does to weight files of other projects and of older versions."""
+    """The state dict after open_clip's conversions for other projects' and older files."""
     from open_clip.convert import convert_state_dict
 
     state = convert_state_dict(clip, state)
@@ -123,7 +123,7 @@ def _built(folder: Path, name: str, model_cfg: Mapping[str, Any]) -> nn.Module:
 
 
 def _foreign_model(cfg: dict[str, Any], folder: Path) -> nn.Module:
-    """A model that is no plain CLIP; what its towers would download is left out."""
+    """A model other than plain CLIP, without what its towers would download."""
     vision, text = cfg["vision_cfg"], cfg["text_cfg"]
     if vision.get("timm_model_name"):
         vision["timm_model_pretrained"] = False
@@ -163,10 +163,10 @@ def _differences(model: Mapping[str, torch.Tensor], file: Mapping[str, torch.Ten
 
 
 class _Unfilled(TorchFunctionMode):
-    """Random starts are left out: memory that nobody writes to takes no room.
+    """Skips random initialisation: memory that is never written to takes no room.
 
-    The meta device would do as well, but what torch runs there imports its compiler, for more time
-    than all else that a saved model costs from cold.
+    The meta device would also work, but what torch runs there imports its compiler, which takes
+    longer than everything else when a saved model is loaded from cold.
     """
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""What a backbone may be called, and what its folder holds."""
+"""What names a backbone can have, and what its folder holds."""
 
 from __future__ import annotations
 

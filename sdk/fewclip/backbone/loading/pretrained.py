@@ -1,6 +1,6 @@
-"""A backbone from one of open_clip's pretrained tags, whose weights come from the hub or its cache.
+"""A backbone from one of open_clip's pretrained tags, whose weights come from the Hub or its cache.
 
-A hub that is out of reach is an immediate, clear error.
+An unreachable Hub is an immediate, clear error.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from fewclip.hub import client
 
 
 def load_pretrained(name: str, allow_download: bool) -> Backbone:
-    """The backbone that an open_clip name with a tag stands for.
+    """The backbone that an open_clip name with a tag refers to.
 
     Raises:
-        BackboneError: no such model or tag, or its weights are not to be had.
+        BackboneError: no such model or tag, or its weights cannot be obtained.
     """
     import open_clip
 

@@ -19,9 +19,9 @@ from fewclip.errors import BackboneError
 
 
 def why_features_only(name: str | os.PathLike[str]) -> str | None:
-    """Why methods that need residual blocks cannot have them of this backbone; None when they can.
+    """Why methods that need residual blocks cannot use this backbone; None when they can.
 
-    Answered from its config, before any weights are read; None too for a name that is not known.
+    Answered from its config, before any weights are read; None for an unknown name too.
     """
     text = os.fspath(name)
     if text == "micro":
@@ -44,12 +44,12 @@ def load_backbone(
     """Load a frozen backbone in eval mode and float32.
 
     Args:
-        allow_download: False for a name that an untrusted card gives: only what is bundled, in a
-            local folder or in the hub's cache is taken then, and no server is asked.
+        allow_download: False for a name from an untrusted card: only what is bundled, in a local
+            folder or in the Hub's cache is used then, and no server is contacted.
 
     Raises:
-        BackboneError: unknown, unsupported, broken, or not to be had offline.
-        MissingExtraError: its text needs the 'transformers' extra.
+        BackboneError: it is unknown, unsupported, broken, or not available offline.
+        MissingExtraError: its tokenizer needs the 'transformers' extra.
     """
     limit_threads()
     text = os.fspath(name)

@@ -34,15 +34,15 @@ def wrap(
     folder: Path | None = None,
     allow_download: bool = True,
 ) -> Backbone:
-    """An open_clip model -> Backbone; a `FeatureBackbone` where its blocks are not fewclip's.
+    """An open_clip model -> Backbone; a `FeatureBackbone` if fewclip cannot use its blocks.
 
     Args:
-        model_cfg: open_clip's; None for a plain CLIP, which says everything itself.
+        model_cfg: open_clip's; None for a plain CLIP, whose modules say it all.
         folder: of a local backbone.
-        allow_download: of a tokenizer's files.
+        allow_download: whether a tokenizer's files may be fetched.
 
     Raises:
-        BackboneError: its images or its tokenizer are not to be had.
+        BackboneError: its preprocessing is not supported, or its tokenizer cannot be obtained.
     """
     clip.eval()
     preprocess = read_preprocess(clip, preprocess_cfg, name)
@@ -74,10 +74,10 @@ def wrap(
 
 
 def _hash(clip: Any, model_cfg: Mapping[str, Any]) -> str:
-    """sha256 of the weights, and of what no weight shows but every answer depends on.
+    """sha256 of the weights, and of settings that every answer depends on but no weight shows.
 
     Args:
-        model_cfg: of a model that is no plain CLIP; of one that is, its blocks say it.
+        model_cfg: of a model other than plain CLIP; a plain one's blocks say it.
     """
     digest = hashlib.sha256()
     if model_cfg:
