@@ -5,8 +5,8 @@
     bulk.predict("pets-onnx", "photos/", "rows.csv")
     bulk.predict("pets-onnx", "s3://bucket/shards/*.tar", "rows/", engine="ray")
 
-Interrupted at any moment and called again, it goes on where it was and ends with exactly one row
-per image.
+Interrupted at any moment and called again, it resumes where it stopped and ends up with exactly one
+row per image.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def predict(
 ) -> Summary:
     """Write one row per image: image, label, score, known, the `top_k` best classes, error.
 
-    Called again with the same model and `out`, it leaves out the images that have a row.
+    Called again with the same model and `out`, it skips the images that already have a row.
 
     Args:
         model: an exported folder, a saved model, or a classifier; Ray takes exported folders only.
@@ -92,16 +92,16 @@ def predict(
         top_k: classes in each row.
         engine: "local", or "ray" (the `scale` extra).
         ray_address: of a running cluster; None starts Ray on this machine.
-        image_column: of Parquet and Arrow files.
-        overwrite: start over where an earlier run left rows.
-        progress: say on stderr how far it is.
-        part_rows, part_seconds: rows are on disk at the latest after so many or so long.
+        image_column: the column of Parquet and Arrow files with images or paths.
+        overwrite: start over if an earlier run left rows.
+        progress: report progress on stderr.
+        part_rows, part_seconds: rows are on disk after at most this many rows or seconds.
         actors: the pool of engine "ray".
 
     Raises:
         InputError: the model, a source, an option or `out` is at fault.
         MissingExtraError: the `scale` extra is needed and missing.
-        StoppedError: Ctrl-C; the same call goes on.
+        StoppedError: Ctrl-C; the same call resumes.
     """
     named = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     decide.check_top_k(top_k)
@@ -172,7 +172,7 @@ def _run(card: Card, top_k: int) -> dict[str, Any]:
 
 
 def _count(named: Sequence[Source], column: str | None, report: Reporter) -> None:
-    """Find the total beside the work; it stays unknown where counting would read everything."""
+    """Count in the background; the total stays unknown if counting would read everything."""
 
     def count() -> None:
         total = 0
@@ -183,7 +183,7 @@ def _count(named: Sequence[Source], column: str | None, report: Reporter) -> Non
             total += n
         report.total = total
 
-    def quietly() -> None:  # whatever is wrong with a source, the work itself says it
+    def quietly() -> None:  # the work itself reports whatever is wrong with a source
         with contextlib.suppress(Exception):
             count()
 

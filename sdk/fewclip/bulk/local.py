@@ -1,7 +1,7 @@
 """The engine of one machine: records in, rows out, in order and in bounded memory. No files here.
 
 A feeder finds records, a pool decodes them, and the caller's thread runs the model: while one
-batch is computed the next ones are decoded. At most `AHEAD` images are under way at once.
+batch is computed the next ones are decoded. At most `AHEAD` images are in flight at once.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _batches(stream: Iterator[Future[Decoded]], size: int) -> Iterator[list[Deco
 
 
 def _in_background(items: Iterator[Future[Decoded]]) -> Generator[Future[Decoded]]:
-    """The same items, taken by a thread of its own, at most `AHEAD` before they are wanted."""
+    """The same items, taken by a background thread at most `AHEAD` ahead of the caller."""
     waiting: queue.Queue[Future[Decoded] | BaseException | None] = queue.Queue(AHEAD)
     stopped = threading.Event()
 

@@ -11,7 +11,7 @@ _REDRAWN = 0.5  # ... and on a terminal
 
 
 class Reporter:
-    """Counts rows and says where they are. `total` may become known while it runs.
+    """Counts rows and reports progress. `total` may become known while it runs.
 
     Args:
         done: rows of an earlier run.

@@ -1,11 +1,11 @@
 """The engine beyond one machine: Ray Data reads, a pool of actors runs the model. No files here.
 
 Tasks read records as bytes, actors decode and answer them, and the rows come back to the caller in
-the order of the source, so that one process writes them and an interrupted run goes on as a local
-one does. What a lost actor or node was doing is done again.
+the order of the source, so one process writes them and an interrupted run resumes like a local one.
+The work of a lost actor or node is repeated.
 
-Actors that take every CPU leave none for the reading tasks, and Ray then waits for ever without a
-word. Their share is therefore small, so that reads still run when half of the nodes are gone.
+Actors that take every CPU leave none for the reading tasks, and Ray then waits forever, silently.
+Their share is therefore small enough that reads still run when half of the nodes are gone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 READ_CPUS = 0.2  # of a reading task, which mostly waits
-_BLOCKS = 2000  # most blocks that the list of shards is cut into
+_BLOCKS = 2000  # the list of shards is cut into at most so many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,10 @@ class Actors:
 
     Attributes:
         count: None for one per CPU of the cluster, or two per GPU.
-        cpus: Ray's accounting of each; all of them take at most half of the cluster.
-        gpus: of each; None for half a GPU where there are some, else 0.
-        threads: that each really uses, for inference and for decoding.
-        batch_size: images answered at once.
+        cpus: CPUs that each declares to Ray; together at most half of the cluster.
+        gpus: GPUs of each; None for half a GPU if the cluster has any, else 0.
+        threads: threads that each really uses, for inference and for decoding.
+        batch_size: images per forward pass.
     """
 
     count: int | None = None
@@ -62,7 +62,7 @@ class Actors:
         """With every number filled in for a cluster of this size.
 
         Raises:
-            OptionError: they would leave no CPU for reading, or there are not so many GPUs.
+            OptionError: they would leave no CPU for reading, or need more GPUs than there are.
         """
         each = self.gpus if self.gpus is not None else (0.5 if gpus else 0.0)
         count = self.count or max(1, int(gpus / each if each else cpus))
@@ -82,7 +82,7 @@ def exported(model: object) -> tuple[Path, Card]:
     """The exported folder and its card: what can be sent to every node.
 
     Raises:
-        InputError: it is no exported folder.
+        InputError: it is not an exported folder.
     """
     if not isinstance(model, (str, os.PathLike)):
         raise InputError(
@@ -111,7 +111,7 @@ def rows(
 
     Args:
         model: an exported folder on this machine.
-        left: what to do; its files must be at the same paths, or URLs, on every node.
+        left: what is left to do; its files must be at the same paths, or URLs, on every node.
         address: of a cluster ("auto", "host:6379", "ray://host:10001"); None starts Ray here.
 
     Raises:
@@ -135,8 +135,8 @@ def rows(
 def _dataset(ray: Any, shards: Sequence[Pending], files: Any, top_k: int, pool: Actors) -> Any:
     packed = [{"pending": pickle.dumps(each)} for each in shards]
     listed = ray.data.from_items(packed, override_num_blocks=min(len(packed), _BLOCKS))
-    # Ray runs tasks of the actors' very share within the actors, where images that come from afar
-    # would be fetched one by one while the model waits.
+    # Ray runs tasks with exactly the actors' share inside the actors, where remote images would be
+    # fetched one by one while the model waits.
     share = READ_CPUS if pool.cpus != READ_CPUS else READ_CPUS / 2
     images = listed.map_batches(_read, batch_size=1, batch_format="pyarrow", num_cpus=share)
     # Lost tasks and actors are repeated without limit; that is Ray Data's default.
@@ -153,14 +153,14 @@ def _dataset(ray: Any, shards: Sequence[Pending], files: Any, top_k: int, pool: 
 
 @contextlib.contextmanager
 def connected(ray: Any, address: str | None) -> Iterator[None]:
-    """Inside a cluster; one that was started here ends with it, one that was there stays."""
+    """Connect to a cluster; one started here is shut down at the end, an existing one is not."""
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry unless it is asked for
     try:
         if address is None:
-            # Ray's default, 15, gives way to whatever else runs here; the local engine does not.
+            # Ray's default, 15, yields to whatever else runs here; the local engine does not.
             os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         else:
@@ -178,7 +178,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ordered(ray: Any) -> Iterator[None]:
-    """Blocks come out in the order in which they went in, and nothing but errors is said."""
+    """Blocks come out in the order in which they went in, and only errors are logged."""
     context = ray.data.DataContext.get_current()
     options = context.execution_options
     before = options.preserve_order, context.enable_progress_bars
@@ -200,7 +200,7 @@ def _read(batch: pa.Table) -> Iterator[pa.Table]:
     """Records of a shard as tables of name, data and error, a few at a time."""
     for each in batch.column("pending").to_pylist():
         waiting: list[dict[str, Any]] = []
-        # Made by `_dataset` of this very run, and by nobody else.
+        # Pickled by `_dataset` in this very run, and by nobody else.
         for record in pickle.loads(each).records():
             waiting.append(_fetched(record))
             if len(waiting) == local.BATCH:
@@ -218,7 +218,7 @@ def _table(images: list[dict[str, Any]]) -> pa.Table:
 
 
 def _fetched(record: Record) -> dict[str, Any]:
-    """The encoded image, or the very words with which the local engine would refuse it."""
+    """The encoded image, or the same error message that the local engine would give."""
     try:
         image = record.load()
         if isinstance(image, (str, os.PathLike)):
@@ -232,12 +232,12 @@ def _content(path: str | os.PathLike[str], name: str) -> bytes:
     if os.path.isfile(path):  # opening a pipe or a device may never return
         with contextlib.suppress(OSError):
             return Path(path).read_bytes()
-    load_image(path, name=name)  # it says what is wrong
+    load_image(path, name=name)  # raises the error that says what is wrong
     return Path(path).read_bytes()
 
 
 class _Predictor:
-    """An actor: the model, opened once from files that were sent."""
+    """An actor: the model, opened once from the files sent to it."""
 
     def __init__(self, files: Any, top_k: int, threads: int) -> None:
         import ray

@@ -1,9 +1,9 @@
-"""What a source is read as: records, each one image, in shards. It finds none.
+"""Records, each one image, and the shards that hold them. It searches for nothing.
 
 A shard is what one worker reads in one go, and a record is one image. The order of records is the
 same every time, which resuming relies on.
 
-No URL is ever taken from inside a file: cells of a CSV or of a Parquet column are paths beside it.
+No URL is ever taken from inside a file: cells of a CSV or Parquet column are paths relative to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Record:
     Attributes:
         name: what it is called in its row.
         load: the image, as `images.load_image` takes it; may raise DataError or OSError.
-        label: what it is said to show, where the source says it.
+        label: its label, if the source gives one.
     """
 
     name: str
@@ -44,21 +44,21 @@ class Shard(Protocol):
     def name(self) -> str: ...
 
     def records(self, *, names_only: bool = False) -> Iterator[Record]:
-        """In the same order every time. With `names_only` nothing is loaded, nor can be.
+        """In the same order every time. With `names_only` no image is loaded, nor can be.
 
         Raises:
-            DataError, OSError: the shard is broken; what came before is whole.
+            DataError, OSError: the shard is broken; the records before that are fine.
         """
         ...
 
     def count(self) -> int | None:
-        """How many records, where that costs little to know."""
+        """How many records; None if counting them would be expensive."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Some image files by path, on `fs` or on this machine where that is None."""
+    """Image files by path, on `fs`, or on this machine if that is None."""
 
     paths: tuple[str, ...]
     fs: Any = None
@@ -77,10 +77,10 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """Some image files as the cells of a table name them.
+    """Image files named by the cells of a table.
 
     Attributes:
-        cells: each with its label, where the table has one.
+        cells: each with its label, None if the table has none.
     """
 
     table: str
@@ -107,7 +107,7 @@ def file_record(path: str, fs: Any, label: str | None = None) -> Record:
 
 
 def cell_record(cell: str, table: str, fs: Any, label: str | None = None) -> Record:
-    """The record of what a cell names; one that may not be followed fails when it is loaded."""
+    """The record of the image that a cell names; a forbidden path fails when it is loaded."""
     try:
         return file_record(_cell_path(cell, table, fs), fs, label)
     except DataError as error:
@@ -115,7 +115,7 @@ def cell_record(cell: str, table: str, fs: Any, label: str | None = None) -> Rec
 
 
 def failed(name: str, error: Exception) -> Record:
-    """A record whose image cannot be had."""
+    """A record that raises `error` when its image is loaded."""
 
     def load() -> Image:
         raise error
@@ -124,7 +124,7 @@ def failed(name: str, error: Exception) -> Record:
 
 
 def _cell_path(cell: str, table: str, fs: Any) -> str:
-    """The path that a cell of a CSV or of a column names, from the folder of its table.
+    """The path that a cell of a CSV or Parquet column names, relative to its table's folder.
 
     Raises:
         DataError: the cell is a URL, or leads out of a folder that is not on this machine.
@@ -144,7 +144,7 @@ def _cell_path(cell: str, table: str, fs: Any) -> str:
 
 
 def called(path: str, fs: Any) -> str:
-    """What a path is called in a row: the URL it has, or the path."""
+    """What a path is called in a row: its URL if it has one, else the path."""
     return readable(path) if fs is None else str(fs.unstrip_protocol(path))
 
 

@@ -1,4 +1,4 @@
-"""Which records of a source have a row already. It keeps no list where the order is the same."""
+"""Which records of a source have a row already. It keeps no list while the order is the same."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fewclip.errors import DataError
 class Done:
     """Compares the records of a source, in order, with the images that have a row.
 
-    An interrupted run leaves the rows of the first records in the same order, so that both are
-    walked side by side and nothing is remembered. Where they differ (files came or went in
-    between), the rest of the done images is counted by name, at some 150 bytes each.
+    An interrupted run leaves the rows of the first records in the same order, so both are walked
+    in step and nothing needs to be remembered. Once they differ (files were added or removed in
+    between), the remaining done images are counted by name, at about 150 bytes each.
 
     Args:
-        images: with a row, in the order of the rows.
+        images: those that have a row, in the order of the rows.
     """
 
     def __init__(self, images: Iterator[str]) -> None:
@@ -28,7 +28,7 @@ class Done:
 
     @property
     def used_up(self) -> bool:
-        """Whether every done image was met; all records from here on are new."""
+        """Whether every done image has been seen; all records from here on are new."""
         return self._next is None if self._counts is None else not self._counts
 
     def holds(self, name: str) -> bool:
@@ -51,11 +51,11 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class Pending:
-    """What of a shard has no row yet; can be sent to another process.
+    """The records of a shard that have no row yet; can be sent to another process.
 
     Attributes:
         skip: positions of records that are done.
-        break_is_done: the shard broke off before, and that has a row.
+        break_is_done: the shard broke off in an earlier run, and that error has a row.
     """
 
     shard: Shard
@@ -63,7 +63,7 @@ class Pending:
     break_is_done: bool = False
 
     def records(self) -> Iterator[Record]:
-        """Where the shard breaks off, one more record that fails with the reason."""
+        """If the shard breaks off, one more record fails with the reason."""
         try:
             for position, record in enumerate(self.shard.records()):
                 if position not in self.skip:
@@ -74,7 +74,7 @@ class Pending:
 
 
 def pending(shards: Iterable[Shard], done: Done) -> Iterator[Pending]:
-    """What is left to do, in order. Only names are read of what is done."""
+    """What is left to do, in order. For what is done, only names are read."""
     for shard in shards:
         if done.used_up:
             yield Pending(shard)
@@ -99,6 +99,6 @@ def _compared(shard: Shard, done: Done) -> Pending | None:
     break_is_done = done.holds(shard.name)
     if len(skip) == count and break_is_done:
         return None
-    # An interrupted run leaves the beginning done, and a range costs nothing.
+    # After an interrupted run it is the first records that are done, and a range costs nothing.
     is_beginning = not skip or skip[-1] == len(skip) - 1
     return Pending(shard, range(len(skip)) if is_beginning else frozenset(skip), break_is_done)

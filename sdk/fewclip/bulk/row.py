@@ -1,7 +1,7 @@
 """One row of a bulk prediction, and how CSV, JSON lines and Parquet spell it. It opens no image.
 
 Whatever the format, a row has `image, label, score, known, top, error`. In CSV `top` is
-`top1_label, top1_score, top2_label ...`; a row with an error has nothing but the image and it.
+`top1_label, top1_score, top2_label ...`; a row with an error has only the image and the error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Row:
     Attributes:
         image: what the source calls it: a path, "shard.tar/key.jpg", "photos.parquet#12" ...
             always text that can be stored.
-        known: None where the model cannot tell, as in `Prediction`.
+        known: None if the model cannot tell, as in `Prediction`.
         error: None unless the image could not be read; then there is no label.
         prediction_set: as in `Prediction`; printed, not written to files.
     """
@@ -48,7 +48,7 @@ class Row:
         return cls(image, p.label, p.score, p.known, p.top, prediction_set=p.prediction_set)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, every key present; `prediction_set` where one was asked for."""
+        """Plain JSON types, every key present; `prediction_set` only if it was asked for."""
         plain: dict[str, Any] = {
             "image": self.image,
             "label": self.label,
@@ -158,7 +158,7 @@ class Parquet:
         pq.write_table(table, file)
 
     def images(self, path: Path | IO[bytes]) -> Iterator[str]:
-        """Of a file by path, or one that is open."""
+        """The names of a file's rows, in order; the file is given by path, or open."""
         import pyarrow.parquet as pq
 
         try:

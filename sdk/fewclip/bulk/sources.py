@@ -1,4 +1,4 @@
-"""What to predict -> shards of records, found lazily. It decodes no image and holds no list of all.
+"""What to predict -> shards of records, found lazily. It decodes no image and never lists all.
 
 A source is named by the caller: a file or folder, or the URL of one. A shard is some files of a
 folder, some rows of a CSV, one tar, or one Parquet or Arrow file. The order is the same in every
@@ -40,7 +40,7 @@ def shards(
         sources: image files, folders (images, tar shards, Parquet and Arrow files at any depth),
             CSVs, .tar, .parquet and .arrow files, folders of `datasets.save_to_disk`; or the URL
             of any of these, or of a pattern ("s3://bucket/shards/*.tar").
-        column: of a table, the one with images or paths; None for the first of
+        column: the column of a table with images or paths; None for the first of
             `tables.IMAGE_COLUMNS`.
 
     Raises:
@@ -83,7 +83,7 @@ def _source(source: str | os.PathLike[str], column: str | None) -> Iterator[Shar
 def _shards(
     path: str, files: Iterator[str] | None, column: str | None, fs: Any = None
 ) -> Iterator[Shard]:
-    """The shards of a folder or a pattern that holds `files`; of the file `path` where None."""
+    """The shards of a folder or pattern that holds `files`; of the file `path` if that is None."""
     if files is not None:
         yield from _grouped(filter(is_readable, files), column, fs)
     elif is_csv(Path(path)):
@@ -93,7 +93,7 @@ def _shards(
 
 
 def _container(path: str, column: str | None, fs: Any) -> Shard | None:
-    """The shard that a tar, Parquet or Arrow file is; None for any other file."""
+    """A tar, Parquet or Arrow file as a shard; None for any other file."""
     name = path.lower()
     if name.endswith(_TARS):
         return TarShard(path, fs)
@@ -113,12 +113,12 @@ def is_readable(path: str) -> bool:
 
 
 def is_container(name: str) -> bool:
-    """Whether a file's name is that of a tar, Parquet or Arrow file."""
+    """Whether a name is that of a tar, Parquet or Arrow file."""
     return name.lower().endswith(_TARS + _TABLES)
 
 
 def _grouped(paths: Iterator[str], column: str | None, fs: Any) -> Iterator[Shard]:
-    """Image files in shards of some thousand, each tar, Parquet or Arrow file as its own."""
+    """Image files in shards of up to `LISTED`; each tar, Parquet or Arrow file is its own shard."""
     for is_shard, group in itertools.groupby(paths, is_container):
         if is_shard:
             for path in group:
@@ -130,7 +130,7 @@ def _grouped(paths: Iterator[str], column: str | None, fs: Any) -> Iterator[Shar
 
 
 def _below(folder: Path) -> Iterator[str]:
-    """The files at any depth, sorted folder by folder; no link to a folder is followed."""
+    """The files at any depth, sorted folder by folder; links to folders are not followed."""
     for entry in visible(folder):
         if os.path.isdir(entry):
             if not entry.is_symlink():  # it may lead back up
@@ -140,7 +140,7 @@ def _below(folder: Path) -> Iterator[str]:
 
 
 def _csv_shards(table: str, fs: Any) -> Iterator[Shard]:
-    """The images that a CSV names, in shards of some thousand rows."""
+    """The images that a CSV names, in shards of up to `LISTED` rows."""
     rows = csv_rows(table, ("image_path",), fs, optional=("label",))
     cells = ((row["image_path"], chosen(row["label"]) or None) for _, row in rows)
     yield from (Cells(table, each, fs) for each in _batched(cells, LISTED))

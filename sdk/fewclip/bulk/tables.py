@@ -1,7 +1,7 @@
 """Images in the columns of Parquet and Arrow files, as paths or as bytes. It decodes none.
 
-A column holds bytes, paths beside the file, or what Hugging Face `datasets` writes for an image:
-a struct of `bytes` and `path`. Tables are read in small batches, whatever their size.
+A column holds bytes, paths relative to the file, or what Hugging Face `datasets` writes for an
+image: a struct of `bytes` and `path`. Tables of any size are read in small batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fewclip.errors import DataError, OptionError
 from fewclip.system.extras import require
 
 BATCH = 64  # rows read at once
-# The column that holds images or their paths: the first of these that is there.
+# The column that holds images or their paths: the first of these that exists.
 IMAGE_COLUMNS = ("image", "image_path", "filename", "file_name", "path", "file", "bytes")
 _NAMES = ("image_path", "path", "filename", "file_name", "key", "__key__", "id")
 
@@ -28,7 +28,7 @@ class TableShard:
     """One Parquet or Arrow file.
 
     Attributes:
-        column: with images or paths; None for the first of `IMAGE_COLUMNS` that is there.
+        column: with images or paths; None for the first of `IMAGE_COLUMNS` that exists.
         fs: the fsspec file system that `path` is on; None for this machine's.
     """
 
@@ -41,7 +41,7 @@ class TableShard:
         return called(self.path, self.fs)
 
     def check(self) -> None:
-        """Refuse a file that holds no images before any long work.
+        """Refuse, before any long work, a file that holds no images.
 
         Raises:
             DataError: it cannot be read, or has no such column.
@@ -106,7 +106,7 @@ def _parquet(file: IO[bytes], what: str) -> tuple[Any, int, Any]:
 
 
 def _arrow(file: IO[bytes], what: str) -> tuple[Any, None, Any]:
-    """A file or, as `datasets` writes it, a stream."""
+    """An Arrow file or, as `datasets` writes it, an Arrow stream."""
     ipc = require("pyarrow.ipc", what, "scale")
     is_file = file.read(6) == b"ARROW1"
     file.seek(0)
@@ -116,7 +116,7 @@ def _arrow(file: IO[bytes], what: str) -> tuple[Any, None, Any]:
         whole = map(table.get_batch, range(table.num_record_batches)) if is_file else table
         for batch in whole:
             read = batch.select(columns)
-            read.validate(full=True)  # Arrow trusts what it maps; a broken offset ends the process
+            read.validate(full=True)  # Arrow trusts what it maps; broken offsets would crash us
             for first in range(0, read.num_rows, BATCH):
                 yield read.slice(first, BATCH)
 
@@ -140,7 +140,7 @@ class _Columns:
                 f"{', '.join(schema.names)}: name the right one with --image-column"
             )
         kind = schema.field(self.image).type
-        if types.is_dictionary(kind):  # a category of pandas
+        if types.is_dictionary(kind):  # pandas' category
             kind = kind.value_type
         self.holds_paths = types.is_string(kind) or types.is_large_string(kind)
         if not (self.holds_paths or _is_bytes(kind) or types.is_struct(kind)):
@@ -159,7 +159,7 @@ class _Columns:
         return next((lower[each.lower()] for each in wanted if each.lower() in lower), "")
 
     def needed(self, names_only: bool) -> list[str]:
-        """The columns to read; for names alone no bytes, where a name is elsewhere."""
+        """The columns to read; no bytes for names alone, if another column has the names."""
         names = [self.named, self.image if self.holds_paths or not names_only else ""]
         chosen = [name for name in (*names, "" if names_only else self.label) if name]
         return list(dict.fromkeys(chosen))

@@ -1,7 +1,7 @@
-"""WebDataset: tar files in which files of one base name are one sample. The standard library's tar.
+"""WebDataset: tars in which files of one base name are one sample. With the standard library only.
 
-`000123.jpg`, `000123.cls`, `000123.json` beside each other in the tar are one image, its label and
-more about it. The base name ends at the first dot of the file name, as in `webdataset`.
+`000123.jpg`, `000123.cls`, `000123.json` next to each other in the tar are one image, its label and
+its metadata. The base name ends at the first dot of the file name, as in `webdataset`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TarShard:
     """One .tar, .tar.gz or .tgz.
 
     Attributes:
-        path: on `fs`, or on this machine where that is None.
+        path: on `fs`, or on this machine if that is None.
     """
 
     path: str
@@ -41,7 +41,7 @@ class TarShard:
         return called(self.path, self.fs)
 
     def count(self) -> int | None:
-        """Counted by jumping from header to header; None where that would read it all."""
+        """Counted by seeking from header to header; None if that would read it all."""
         if self.fs is not None or self._is_packed():
             return None
         try:
@@ -121,10 +121,10 @@ class _Sample:
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str, str]:
-    """(base name with its folder, ending in lower case); "" for what is no sample's file."""
+    """(base name with its folder, lower-case extension); "" if it belongs to no sample."""
     folder, name = posixpath.split(member.name)
     stem, _, ending = name.partition(".")
-    if not member.isfile() or not stem:  # a link could name anything; hidden files are no data
+    if not member.isfile() or not stem:  # a link could name anything; hidden files are not data
         return "", ""
     return posixpath.join(folder, stem), ending.lower()
 
@@ -139,7 +139,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _label(content: bytes, ending: str) -> str | None:
-    """What a .cls, .txt or .json says that the image shows."""
+    """The label that a .cls, .txt or .json holds."""
     text = content.decode("utf-8", "replace").strip()
     if ending != "json":
         return text or None

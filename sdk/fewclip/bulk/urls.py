@@ -34,7 +34,7 @@ def file_system(url: str, what: str) -> tuple[Any, str]:
     """The file system of a URL, and the path on it.
 
     Args:
-        what: is being done, for the message where fsspec is missing.
+        what: what is being done, for the message if fsspec is missing.
 
     Raises:
         DataError: no such file system, or its package is missing.
@@ -51,7 +51,7 @@ def file_system(url: str, what: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def reported(url: str) -> Iterator[None]:
-    """Whatever goes wrong at a URL, as an error of ours.
+    """Turns whatever goes wrong at a URL into an error of ours.
 
     Raises:
         DataError: it cannot be reached.
@@ -68,7 +68,7 @@ def reported(url: str) -> Iterator[None]:
 
 
 def files_in(url: str, fs: Any, path: str) -> Iterator[str] | None:
-    """The files of a folder or of a pattern, in order; None where the URL is that of one file.
+    """The files of a folder or pattern, in order; None if the URL is that of one file.
 
     Raises:
         DataError: nothing is there.

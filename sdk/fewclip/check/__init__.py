@@ -1,7 +1,7 @@
 """A data set's faults: wrong labels, near-duplicates, odd images, and what to do about each.
 
-`photos` measures single images, `duplicates` finds the same picture twice, `labels` doubts labels
-from what other images teach; `report` writes it all down, `page` as HTML.
+`photos` measures single images, `duplicates` finds the same picture twice, `labels` checks labels
+by models of the other images; `report` holds all findings, `page` renders them as HTML.
 `fewclip.check(data)` and this package share a name, so the package is callable.
 """
 

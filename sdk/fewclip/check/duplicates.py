@@ -1,10 +1,10 @@
 """The same picture twice: re-encoded, resized, mirrored, cropped. Pixels only; no model, no torch.
 
 Two steps. A bank of coarse views (16 x 16, some 50 boxes of each image) is compared with every
-whole image and its mirror image by one matrix product, which leaves a few candidates for each. Of
-those the box is refined until one image, cut to it, fits the other best. A correlation of `SAME`
-there is the same picture: measured, copies come to 0.975 and more (median 0.99) and the most alike
-different photos (hands of one person before one wall) to 0.970.
+whole image and its mirror image by one matrix product, which leaves a few candidates for each. For
+those the box is refined until one image, cropped to it, best fits the other. A correlation of
+`SAME` or more then means the same picture: as measured, copies reach at least 0.975 (median 0.99),
+the most similar different photos (hands of one person in front of one wall) 0.970.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from PIL import Image as PILImage
 from fewclip.check.photos import SIDE, Photo
 
 SAME = 0.975
-# Images of a few soft strokes fit each other wherever one cuts: of those only whole copies count.
+# Images of a few soft strokes fit each other under any crop, so only whole copies of them count.
 SMOOTH, SAME_SMOOTH = 0.03, 0.998
-# Light that falls off evenly looks the same on any surface. Without it copies of photos come to
-# 0.97 and more, those of bare surfaces mostly to 0.82, different surfaces to 0.62; finely woven
-# copies come to less, and fit better as a whole (0.998) than different surfaces do (0.989).
+# Smooth shading looks the same on any surface. Without it, copies of photos reach 0.97 and more,
+# those of bare surfaces mostly 0.82, different surfaces 0.62; copies of fine weaves reach less, but
+# fit better as a whole (0.998) than different surfaces do (0.989).
 SAME_DETAIL, DETAIL_IF_EQUAL, EQUAL = 0.7, 0.4, 0.995
-COARSE = 0.75  # what a candidate must reach at 16 x 16
-CANDIDATES = 3  # of each image
+COARSE = 0.75  # correlation that a candidate must reach at 16 x 16
+CANDIDATES = 3  # per image
 _VIEW, _FINE = 16, 40  # sides of coarse and fine comparison
-_SHARES = (1.0, 0.86, 0.74)  # widths and heights of the bank's boxes; refining goes on to half
+_SHARES = (1.0, 0.86, 0.74)  # widths and heights of the bank's boxes; refining goes down to 0.5
 _CHUNK = 128  # images compared with all at once
 
 Box = tuple[float, float, float, float]
@@ -48,7 +48,7 @@ def near_duplicates(photos: Sequence[Photo], *, crops: bool = True) -> list[Pair
     """All pairs of photos that show the same picture, best fit first.
 
     Args:
-        crops: look for parts of images too; without, some ten times as fast.
+        crops: look for parts of images too; about ten times as fast without.
     """
     found: dict[tuple[int, int], Pair] = {}
     boxes, least = (_boxes(), COARSE) if crops else (_boxes()[:1], SAME - 0.05)
@@ -125,7 +125,7 @@ def _view(grey: PILImage.Image, box: Box, side: int) -> Floats:
     cut = grey.resize((side, side), PILImage.Resampling.BILINEAR, box)
     values = np.asarray(cut, np.float32).ravel() / 255
     values = values - values.mean()
-    # An even wall fits any other: noise of a grey level is not made a pattern.
+    # One blank wall fits any other, so noise of about a grey level must not become a pattern.
     unit: Floats = values / max(float(np.linalg.norm(values)), 0.008 * side)
     return unit
 

@@ -1,11 +1,11 @@
-"""Labels doubted by what the other images teach, images unlike their class, classes that overlap.
+"""Labels that look wrong to models of the other images, outliers of a class, overlapping classes.
 
-Every image is judged by a model that did not learn from it: Gaussian discriminant analysis with a
-shrunk covariance on frozen features, five times five folds, its confidence brought to what the
+Every image is classified by a model that did not learn from it: Gaussian discriminant analysis with
+a shrunk covariance on frozen features, five times five folds, its confidence fitted to what the
 folds show. How many labels are wrong, and which, is estimated from that (`fewclip.check.noise`),
-then again by models that leave out the labels found wrong. `thorough` lists what confident
-learning doubts instead (Northcutt, Jiang, Chuang, JAIR 2021, arXiv 1911.00068; cleanlab): more of
-the wrong labels, and where the backbone is weak far more of the right ones.
+then again by models that leave out the labels found wrong. `thorough` lists what confident learning
+doubts instead (Northcutt, Jiang, Chuang, JAIR 2021, arXiv 1911.00068; cleanlab): more of the wrong
+labels, and with a weak backbone far more of the right ones.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from fewclip.images import Image
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
 
-DOUBTED = 0.4  # probability of being wrong from which a label is reported
-SURE = 0.7  # probability of another class from which a new label is suggested: else to leave it out
+DOUBTED = 0.4  # a label is reported from this probability of being wrong on
+SURE = 0.7  # a new label is suggested from this probability on, else removal
 FOLDS = 5
-# Divisions into folds whose probabilities are averaged. Of clean training photos one alone reports
-# 1.5 (CIFAR-10) and 2 times (hand signs) as many, and of wrong labels 0 to 4 points more.
+# Divisions into folds whose probabilities are averaged. A single one reports 1.5 times (CIFAR-10)
+# and twice (hand signs) as many clean training photos, and 0 to 4 points more of the wrong labels.
 DIVISIONS = 5
 ROUNDS = 2  # how often the models are fitted again without the labels found wrong
 UNLIKE = 5.0  # robust standard deviations
-OVERLAP = 0.35  # mean share of two classes' images that are taken for the other
+OVERLAP = 0.35  # mean share of two classes' images that are mistaken for the other class
 BATCH = 64
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ Ints = npt.NDArray[np.int64]
 def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
     """(N, L) of `head_features`: image features and mean patch tokens at three depths.
 
-    What intermediate blocks see tells apart images of a domain that CLIP does not know.
+    Intermediate blocks tell images apart even in a domain that CLIP does not know.
     """
     import torch
 
@@ -76,9 +76,9 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
 
 
 def doubt_labels(features: Floats, labels: Ints, seed: int = 0) -> LabelNoise | None:
-    """How probably each label is wrong, by models that did not see the image.
+    """The probability that each label is wrong, by models that did not see the image.
 
-    None with one image of a class.
+    None if a class has only one image.
     """
     folds = min(FOLDS, int(np.bincount(labels).min()))
     if folds < 2:
@@ -102,12 +102,12 @@ def _by_other_folds(
     folds: int,
     rng: np.random.Generator,
 ) -> Floats:
-    """(N, M) by models of the trusted images in the other folds, of one division."""
+    """(N, M) probabilities by models of the other folds' trusted images, for one division."""
     classes = int(labels.max()) + 1
 
     def fit(train: Ints) -> Head:
         some = train[trusted[train]]
-        if len(np.unique(labels[some])) < classes:  # nobody trusts a whole class
+        if len(np.unique(labels[some])) < classes:  # a class without any trusted image
             some = train
         return fit_gda(features[some], labels[some], some, classes)
 
@@ -125,7 +125,7 @@ def wrong_labels(
     *,
     thorough: bool = False,
 ) -> Iterator[Issue]:
-    """Photos whose label is likely wrong, the surest first.
+    """Photos whose label is likely wrong, the most certain first.
 
     Raises:
         MissingExtraError: `thorough`, and cleanlab is not installed.
@@ -168,7 +168,7 @@ def _confident_learning(proba: Floats, labels: Ints) -> Ints:
 
 
 def unlike_their_class(photos: Sequence[Photo], features: Floats, labels: Ints) -> Iterator[Issue]:
-    """Photos far from every other photo of their class, beside how far those lie."""
+    """Photos far from all others of their class, compared with how far apart those are."""
     x = features - features.mean(0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
     likeness = np.full(len(photos), np.nan)
@@ -202,7 +202,7 @@ def unlike_their_class(photos: Sequence[Photo], features: Floats, labels: Ints) 
 def overlapping(
     proba: Floats, labels: Ints, classes: Sequence[str], name_likeness: Floats
 ) -> Iterator[Issue]:
-    """Pairs of classes whose images are taken for each other.
+    """Pairs of classes whose images are mistaken for each other.
 
     Args:
         name_likeness: (M, M) cosine of the names' text features.

@@ -89,7 +89,7 @@ def _figure(source: str, report: DataReport, thumbs: dict[str, str]) -> str:
 
 
 def thumbnail(image: Image) -> str:
-    """A data URI; empty where the image has become unreadable since."""
+    """A data URI; empty if the image can no longer be read."""
     try:
         small = decode(image)
     except ImageError:

@@ -1,7 +1,7 @@
 """One image by itself: its size, light, sharpness, and a small grey copy. No model, no torch.
 
-What is too dark, blurred, tiny or oddly shaped is compared with the rest of the data set: night
-photos are dark and fabrics are smooth for a reason, a single such image is likely a mistake.
+What is too dark, blurred, tiny or oddly shaped depends on the rest of the data set: night photos
+are dark and fabrics are smooth for a reason, but a single such image is likely a mistake.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ DARK = 0.12  # mean luminance below which an image may be too dark, 0..1
 BRIGHT = 0.95
 FLAT = 0.012  # spread of the luminance below which there is nothing to see
 TINY = 20  # shorter side below which an image may be too small, pixels
-ODD = 3.0  # long side over short side from which a shape may be odd
+ODD = 3.0  # long side over short side above which a shape may be odd
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """One readable image of a data set and what it measures.
+    """One readable image of a data set and its measurements.
 
     Attributes:
         image: what `images.load_image` reads.
-        source: where it is, for people; what a fix names it by.
+        source: where it is, for people; fixes name it by this.
         label, split: as the data set has it.
         size: (width, height), pixels.
         grey: SIDE x SIDE, mode L, squashed.
@@ -83,7 +83,7 @@ def measure(
 
 
 def odd_photos(photos: Sequence[Photo]) -> Iterator[Issue]:
-    """Too dark, bright, empty, blurred, tiny or oddly shaped beside the others."""
+    """Images too dark, bright, empty, blurred, tiny or oddly shaped compared with the others."""
     if not photos:
         return
     light = np.array([p.brightness for p in photos])

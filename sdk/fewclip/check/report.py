@@ -1,4 +1,4 @@
-"""All that was found in a data set, for people, for programs, and as fixes for `adapt`."""
+"""Everything found in a data set, for people, for programs, and as fixes for `adapt`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DataReport:
         name: of the data set.
         classes: images of each class.
         issues: the most pressing first.
-        images: source -> image, of all that the issues name, for thumbnails.
+        images: source -> image, for all that the issues name, for thumbnails.
     """
 
     name: str
@@ -51,7 +51,7 @@ class DataReport:
         }
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write report.json, index.html (with thumbnails inside) and fixes.csv; the page's path."""
+        """Write report.json, index.html (with thumbnails), fixes.csv; returns the page's path."""
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2)

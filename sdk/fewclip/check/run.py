@@ -32,7 +32,7 @@ _COPY_ADVICE = {
     "conflict": "decide which class is right, and leave the other one out",
     "duplicate": "leave it out: it teaches nothing new",
 }
-_SPLIT_ORDER = ("test", "val", "train")  # which copy of a picture stays
+_SPLIT_ORDER = ("test", "val", "train")  # which copy of a picture to keep
 
 
 def check(
@@ -46,15 +46,15 @@ def check(
     """Look for faults in a data set: labels, copies, odd images, classes.
 
     Args:
-        data: in any of the forms that `adapt` takes. Labels are doubted in train/ alone, or in all
-            images of a data set that is not divided; copies are looked for in all.
-        backbone: whose features judge the labels.
+        data: in any of the forms that `adapt` takes. Labels are checked in train/ alone, or in all
+            images of a data set without splits; copies are looked for everywhere.
+        backbone: whose features the labels are checked with.
         seed: of the folds.
         thorough: report every label that confident learning doubts too, not only those that are
             probably wrong.
 
     Raises:
-        DataError: nothing there, or not one readable image.
+        DataError: there is nothing, or not one readable image.
         MissingExtraError: `thorough`, and the 'check' extra is not installed.
     """
     found = scan(data)
@@ -72,10 +72,10 @@ def check(
 
 
 def glance(split: Split) -> str:
-    """What pixels alone tell of the images that `adapt` uses, in one line; "" where all is well.
+    """What pixels alone show about the images that `adapt` uses, in one line; "" if all is well.
 
-    Copies (but for crops) and odd images, a few milliseconds an image; of more than `MOST_GLANCED`
-    images only the first are looked at.
+    Copies (except crops) and odd images, a few milliseconds per image; only the first
+    `MOST_GLANCED` images are looked at.
     """
     found: dict[str, list[Found]] = defaultdict(list)
     items = [("train", i) for i in split.train] + [("val", i) for i in split.val]
@@ -87,7 +87,7 @@ def glance(split: Split) -> str:
 
 
 def copies(photos: Sequence[Photo], *, crops: bool = True) -> list[Issue]:
-    """One issue for each photo that shows what another shows; the better copy stays.
+    """One issue for each photo that shows the same as another; the better copy stays.
 
     The copy to keep is that of test/ before val/ before train/, then the larger one.
     """
@@ -128,7 +128,7 @@ def _worth(photo: Photo) -> tuple[int, int, str]:
 
 
 def _measured(splits: dict[str, list[Found]]) -> tuple[list[Photo], list[Issue]]:
-    """Every image decoded once, in threads: what it measures, or why it cannot be read."""
+    """Decode every image once, in threads: its measurements, or why it cannot be read."""
 
     def look(place: tuple[str, Found]) -> Photo | Issue:
         split, each = place
@@ -164,7 +164,7 @@ def _doubts(
     device: str | torch.device,
     thorough: bool,
 ) -> list[Issue]:
-    """What features tell: wrong labels, images unlike their class, classes that overlap."""
+    """Findings from features: wrong labels, images unlike their class, classes that overlap."""
     from fewclip.backbone import load_backbone, resolve_device
     from fewclip.check.labels import (
         doubt_labels,
@@ -190,7 +190,7 @@ def _doubts(
 
 
 def _name_features(tower: object, classes: Sequence[str], template: str) -> np.ndarray:
-    """(M, D) text features of length 1."""
+    """(M, D) L2-normalised text features."""
     import torch
 
     from fewclip.backbone import Backbone
@@ -204,7 +204,7 @@ def _name_features(tower: object, classes: Sequence[str], template: str) -> np.n
 
 
 def _class_names(classes: Sequence[str]) -> list[Issue]:
-    """Labels that differ in case, accents, punctuation or a plural s alone."""
+    """Labels that differ only in case, accents, punctuation or a plural s."""
     spelled: dict[str, list[str]] = defaultdict(list)
     for label in classes:
         plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode() or label

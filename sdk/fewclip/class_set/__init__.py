@@ -1,8 +1,8 @@
 """The one rule for class names and phrases, and editing a card's class set. No torch, no files.
 
-A label is what an answer says; a phrase is what CLIP reads in the template's place for it.
-Training, `zero_shot` and every edit of a trained or exported model read names here, so that what
-one refuses no other accepts.
+A label is what an answer says; a phrase is what CLIP reads for it, in the place of the template's
+`{}`. Training, `zero_shot` and every edit of a trained or exported model read names here, so what
+one refuses, no other accepts.
 """
 
 from fewclip.class_set.editing import add_classes, remove_classes, rename_classes, with_classes

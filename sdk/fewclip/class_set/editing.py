@@ -1,7 +1,7 @@
-"""Other classes for a trained or exported model: a new card; the one that is given stays as it is.
+"""Other classes for a trained or exported model: a new card; the given one is not changed.
 
-A class that was trained keeps its column of the trained head as long as its phrase stays: it may be
-removed and added again, or go by another label meanwhile. No two classes have the same column.
+A trained class keeps its column of the trained head as long as it keeps its phrase: it may be
+removed and added again, or renamed, in between. No two classes have the same column.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def with_classes(card: Card, names: Phrases) -> Card:
 
 
 def add_classes(card: Card, names: Phrases) -> Card:
-    """These classes besides those that are there.
+    """The current classes and these.
 
     Raises:
-        ClassNameError: as `read_phrases`, or one that is there already.
+        ClassNameError: as `read_phrases`, or one of them is there already.
     """
     labels, given = read_given(names)
     current = _current(card)
@@ -58,10 +58,10 @@ def add_classes(card: Card, names: Phrases) -> Card:
 
 
 def remove_classes(card: Card, names: str | Sequence[str]) -> Card:
-    """The classes without these.
+    """The current classes without these.
 
     Raises:
-        ClassNameError: one that is not there, or none would be left.
+        ClassNameError: one of them is not there, or none would be left.
     """
     gone = set(_known(card, [names] if isinstance(names, str) else names))
     kept = {label: entry for label, entry in _current(card).items() if label not in gone}
@@ -74,7 +74,7 @@ def rename_classes(card: Card, names: Mapping[str, str]) -> Card:
     """Other labels, {old: new}; phrases, and what was learned, stay as they are.
 
     Raises:
-        ClassNameError: one that is not there, or two classes would share a label.
+        ClassNameError: an old one is not there, or two classes would share a label.
     """
     if not isinstance(names, Mapping):
         raise ClassNameError(f"new names were given as {names!r}; give {{old: new}}")
@@ -91,7 +91,7 @@ def _resolve(
 ) -> dict[str, tuple[str, int]]:
     """`kept` and then the other labels -> (phrase, column).
 
-    A label of the training gets its column back, unless a kept class has it under another label.
+    A label from training gets its column back, unless a kept class has it under another label.
 
     Raises:
         ClassNameError: CLIP cannot tell two of the phrases apart.
@@ -107,14 +107,14 @@ def _resolve(
         if column < 0 or column in taken or not _same(given.get(label), phrase):
             phrase, column = given.get(label, default_phrase(label)), -1
         classes[label] = phrase, column
-    # What the model has together already is not refused now: ImageNet has such pairs.
+    # A pair that the model already has is not refused now: ImageNet has such pairs.
     settled = {label for label, (_, column) in classes.items() if column >= 0 or label in kept}
     check_distinct({label: phrase for label, (phrase, _) in classes.items()}, settled)
     return classes
 
 
 def _same(given: str | None, phrase: str) -> bool:
-    """Whether a class keeps its phrase: none was given, or the same."""
+    """Whether a class keeps its phrase: none was given, or the same one."""
     return given is None or given == phrase
 
 

@@ -11,9 +11,9 @@ from fewclip.errors import ClassNameError
 
 Phrases = Sequence[str] | Mapping[str, str]
 
-MAX_NAME = 1000  # characters; CLIP reads 77 tokens, and mending a text takes its length and more
+MAX_NAME = 1000  # characters; CLIP reads 77 tokens, and cleaning takes at least linear time
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\xad\u200b\u2060\ufeff]")
-_BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn as nothing
+_BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that render as blank
 _ASCII_WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
 
 
@@ -26,7 +26,7 @@ def read_labels(names: Iterable[str]) -> list[str]:
     """Labels as they are stored, each once.
 
     Raises:
-        ClassNameError: there is none, or one is no text, shows nothing, or is given twice.
+        ClassNameError: there is none, or one is not text, is invisible, or is given twice.
     """
     labels = distinct_labels(names)
     if not labels:
@@ -47,7 +47,7 @@ def phrases_for(labels: Sequence[str], given: Mapping[str, str]) -> dict[str, st
     """label -> phrase: as given, else the label with `_` as a space.
 
     Raises:
-        ClassNameError: a phrase shows nothing, or CLIP cannot tell two of them apart.
+        ClassNameError: a phrase is invisible, or CLIP cannot tell two of them apart.
     """
     phrases = {label: given.get(label, default_phrase(label)) for label in labels}
     check_distinct(phrases)
@@ -70,7 +70,7 @@ def check_distinct(phrases: Mapping[str, str], settled: Container[str] = ()) -> 
 def prompt_key(phrase: str) -> str:
     """Equal for phrases that a person or CLIP's tokenizer cannot tell apart.
 
-    Case, white space, Unicode spelling and characters of no width do not count.
+    Case, white space, Unicode spelling and zero-width characters do not count.
     """
     text = _INVISIBLE.sub("", phrase)
     if text.isascii() and "&" not in text:  # nothing that the tokenizer would clean first
@@ -122,7 +122,7 @@ def _label(name: object) -> str:
 
 
 def _check_length(text: str) -> None:
-    """Before anything is done to it: a long text costs more than its refusal."""
+    """Refuse a long text before anything is done to it: even cleaning it would be costly."""
     if len(text) > MAX_NAME:
         raise ClassNameError(
             f"{text[:40]!r}... has {len(text):,} characters and at most {MAX_NAME:,} may stand in "
@@ -138,7 +138,7 @@ def _check_phrase(label: str, phrase: object) -> None:
 
 
 def _shows(text: str) -> bool:
-    """Whether there is anything to see: a letter, a digit, punctuation or a symbol."""
+    """Whether anything in it is visible: a letter, a digit, punctuation or a symbol."""
     return any(unicodedata.category(c)[0] in "LNPS" and c not in _BLANK_LETTERS for c in text)
 
 

@@ -107,7 +107,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
             raise InputError(
                 f"{out} holds a model of another run; give another --out, or --overwrite"
             )
-        checkpoint.remove(kept)  # where the run was killed between saving and this
+        checkpoint.remove(kept)  # left there if the run was killed between saving and this
         print(f"{out} is finished already: the same data and settings", file=sys.stderr)
         return card
     aside = None if arguments.resume else checkpoint.set_aside(kept)
@@ -149,7 +149,7 @@ def _report_adapted(arguments: Arguments, card: Card) -> None:
 
 
 def _with_interval(metrics: Mapping[str, Any]) -> str:
-    """An accuracy and what so few images can tell of it."""
+    """An accuracy with its confidence interval: so few images leave it uncertain."""
     from fewclip.report import wilson
 
     low, high = wilson(metrics["accuracy"], metrics["n"])

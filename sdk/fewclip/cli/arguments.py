@@ -25,7 +25,7 @@ def hardware_arguments(parser: Parser) -> None:
 
 
 def class_arguments(parser: Parser, template: str) -> None:
-    """What the classes are, and the sentence around them."""
+    """Add the arguments for class names and the sentence around them."""
     parser.add_argument("--template", default=template, help="prompt with one {}")
     parser.add_argument(
         "--classes", help="JSON: a list of labels, or {label: phrase}; or a file that holds it"
@@ -33,7 +33,7 @@ def class_arguments(parser: Parser, template: str) -> None:
 
 
 def engine_arguments(parser: Parser) -> None:
-    """Where the runs of `bench` and `compare` are done."""
+    """Add the arguments for where `bench` and `compare` run."""
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: several runs at once"
     )
@@ -44,7 +44,7 @@ def engine_arguments(parser: Parser) -> None:
 
 
 def adapt_settings(arguments: Arguments) -> dict[str, Any]:
-    """What `adapt` and `compare` both take, as their keywords."""
+    """The settings that `adapt` and `compare` share, as their keyword arguments."""
     return {
         "backbone": arguments.backbone,
         "shots": shots(arguments.shots),
@@ -57,7 +57,7 @@ def adapt_settings(arguments: Arguments) -> dict[str, Any]:
 
 
 def model_arguments(parser: Parser) -> None:
-    """A model of either kind, and how to report on it; see `model_folder.opening`."""
+    """Add the arguments for a model of either kind; see `model_folder.opening`."""
     parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     json_flag(parser)
     download_flag(parser)
@@ -72,7 +72,7 @@ def download_flag(parser: Parser) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One document on stdout; what is not finite becomes null, because NaN is no JSON."""
+    """One document on stdout; non-finite numbers become null, because NaN is not JSON."""
     print(json.dumps(plain_json(value), ensure_ascii=False, indent=2, allow_nan=False))
 
 

@@ -1,9 +1,9 @@
 """`fewclip demo`: the main job on two small sets, offline, in three minutes.
 
-"auto", Skip Tuning and DePT stand side by side on test images that no training saw. Few images to
-learn from, because Skip Tuning takes a third of a second for each. Handwritten digits are real and
-far from what the bundled backbone knows; the surfaces are drawn. Nothing here is needed by the rest
-of fewclip.
+"auto", Skip Tuning and DePT are compared on test images that no training saw. There are few images
+to learn from, because Skip Tuning takes a third of a second for each. The handwritten digits are
+real and far from what the bundled backbone knows; the surfaces are drawn. Nothing here is needed by
+the rest of fewclip.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fewclip.samples import digits, surfaces
 if TYPE_CHECKING:
     from fewclip.classifier import Classifier
 
-# What `adapt` takes; the gentle crops are those that "auto" tries first too.
+# Options of `adapt`; the gentle crops are those that "auto" also tries first.
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "zero-shot": {},
     "auto": {},
@@ -37,17 +37,17 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "dept": {"augment": "gentle"},
 }
 TEMPLATE = "a photo of {}."  # the phrases bring their own article
-BUDGET = 40.0  # seconds that each choice may take; its first round takes some 30
+BUDGET = 40.0  # seconds that each choice may take; its first round takes about 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoSet:
-    """Images that the demo writes and learns.
+    """A data set that the demo writes and learns.
 
     Attributes:
         phrases: label -> phrase.
         shots: images per class to learn from.
-        draw: (label, index) -> image; another index is another image.
+        draw: (label, index) -> image; each index gives a different image.
     """
 
     name: str
@@ -63,12 +63,12 @@ SETS = (
 
 
 def demo_arguments(parser: Parser) -> None:
-    """Add where it writes."""
+    """Add the arguments of `demo`."""
     parser.add_argument("--out", default="fewclip-demo", help="where data and models go")
 
 
 def demo(arguments: Arguments) -> int:
-    """The whole of it."""
+    """Run the demo; exit status 0."""
     run(Path(arguments.out))
     return 0
 
@@ -76,11 +76,11 @@ def demo(arguments: Arguments) -> int:
 def run(
     out: Path, *, train: int = 24, test: int = 40, budget: float = BUDGET
 ) -> list[dict[str, Any]]:
-    """Write images, adapt to them, and show what came of it.
+    """Write images, adapt to them, and show the results.
 
     Args:
         out: folder for images, models and reports; what an earlier demo left there is replaced.
-        train: images per class to take shots from; those left over calibrate.
+        train: images per class to take shots from; the rest calibrate.
         test: images per class that no training sees.
         budget: seconds that each choice may take.
 
@@ -146,7 +146,7 @@ def _adapt_and_judge(each: DemoSet, method: str, out: Path, budget: float) -> di
         # Shares of images that are answered 'known'.
         "own_known": own.known(clf),
         "ood_known": foreign.known(clf),
-        # The other set's classes are given by name alone: instead of its own, and beside them.
+        # The other set's classes are given by name alone: in place of its own, and added to them.
         "new_accuracy": foreign.report(clf.with_classes(other.phrases)).accuracy,
         "accuracy_with_added": own.report(clf.add_classes(other.phrases)).accuracy,
         "seconds": seconds,
@@ -156,7 +156,7 @@ def _adapt_and_judge(each: DemoSet, method: str, out: Path, budget: float) -> di
 
 
 class _TestImages:
-    """A set's test images, through a model's image tower once for all class sets asked about."""
+    """A set's test images, encoded once by a model for every class set it is asked about."""
 
     def __init__(self, clf: Classifier, each: DemoSet, out: Path) -> None:
         paths = sorted((out / each.name / "images" / "test").glob("*/*.png"))
@@ -211,7 +211,7 @@ def _table(each: DemoSet, rows: list[dict[str, Any]], test: int) -> str:
 
 
 def _tried(selection: Mapping[str, Any]) -> list[str]:
-    """What "auto" tried, each on training images that it had not seen."""
+    """What "auto" tried, each evaluated on training images that it had not seen."""
     width = max(len(row["candidate"]) for row in selection["rows"])
     lines = [
         "",

@@ -23,7 +23,7 @@ fewclip SUBCOMMAND --help has the rest."""
 
 
 class GroupedParser(argparse.ArgumentParser):
-    """The top parser; `summaries` (subcommand -> its one line) is what its help lists."""
+    """The top-level parser; its help lists `summaries` (subcommand -> one line)."""
 
     summaries: Mapping[str, str] = {}
 

@@ -15,7 +15,7 @@ Arguments = argparse.Namespace
 
 
 def check_arguments(parser: Parser) -> None:
-    """Add what `check` reads."""
+    """Add the arguments of `check`."""
     parser.add_argument("data", help="a folder with one sub-folder per class, or a CSV")
     parser.add_argument("--out", metavar="DIR", help="write index.html, report.json and fixes.csv")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
@@ -49,7 +49,7 @@ def check(arguments: Arguments) -> int:
 
 
 def explain_arguments(parser: Parser) -> None:
-    """Add what `explain` reads."""
+    """Add the arguments of `explain`."""
     model_arguments(parser)
     parser.add_argument("image", help="a photo")
     parser.add_argument(
@@ -62,7 +62,7 @@ def explain_arguments(parser: Parser) -> None:
 
 
 def explain(arguments: Arguments) -> int:
-    """Write the overlay; say which class it explains and where the most speaks for it."""
+    """Write the overlay; print which class it explains and which part matters most for it."""
     from fewclip.model_folder.opening import open_model
 
     out = Path(arguments.out)
@@ -88,14 +88,14 @@ def explain(arguments: Arguments) -> int:
 
 
 def suggest_arguments(parser: Parser) -> None:
-    """Add what `suggest` reads."""
+    """Add the arguments of `suggest`."""
     model_arguments(parser)
     parser.add_argument("folder", help="a folder of unlabelled images, sub-folders included")
     parser.add_argument("--n", type=int, default=20, metavar="N", help="how many to name")
 
 
 def suggest(arguments: Arguments) -> int:
-    """Exit status 2 where no image can be read; single ones that cannot are left out."""
+    """Exit status 2 if no image can be read; single unreadable ones are left out."""
     from fewclip.model_folder.opening import open_model
 
     images = _images(Path(arguments.folder))
@@ -123,7 +123,7 @@ def _images(folder: Path) -> list[str]:
 
 
 def _readable(images: Sequence[str], folder: str) -> list[str]:
-    """Those that open; why others do not is said on stderr.
+    """Those that open; the reasons why others do not go to stderr.
 
     Raises:
         DataError: none does.

@@ -10,7 +10,7 @@ from fewclip.cli.arguments import json_flag, print_json
 
 
 def methods_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `methods` reads."""
+    """Add the arguments of `methods`."""
     parser.add_argument("name", nargs="?", help="show this method's options, for --set")
     json_flag(parser)
 
@@ -51,13 +51,13 @@ def _shown(value: Any) -> str:
 
 
 def backbones_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `backbones` reads."""
+    """Add the arguments of `backbones`."""
     parser.add_argument("--all", action="store_true", help="every name that open_clip knows")
     json_flag(parser)
 
 
 def backbones(arguments: argparse.Namespace) -> int:
-    """The ones to take first, or all of them."""
+    """The ones to try first, or all of them."""
     from fewclip.backbone.listing import FEATURES, MICRO_IS_WEAK, list_backbones
     from fewclip.methods.registry import feature_methods
 

@@ -67,7 +67,7 @@ def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _extra_of(module: str) -> str | None:
-    """The extra that brings a module; None when no extra of ours does."""
+    """The extra that installs a module; None when no extra of ours does."""
     homes = {
         "torch": "train",
         "open_clip": "train",

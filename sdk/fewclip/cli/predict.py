@@ -15,7 +15,7 @@ from fewclip.errors import DataError, OptionError
 
 
 def predict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `predict` reads."""
+    """Add the arguments of `predict`."""
     parser.add_argument("model", help="a saved model or an exported folder, or hf://owner/name")
     parser.add_argument(
         "images",
@@ -47,7 +47,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Exit status 2 where images could not be read; with --out, where none could."""
+    """Exit status 2 if images could not be read; with --out, if none could."""
     if arguments.allow_download:
         from fewclip.cli.saved_model import fetch_backbone
 
@@ -97,10 +97,10 @@ def _rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _checked(given: list[str], column: str | None) -> Iterator[tuple[list[str], str | None]]:
-    """Sources in order, those that are there together, one that is not alone with its reason.
+    """Sources in order: existing ones in groups, each missing one alone with the reason.
 
     Raises:
-        DataError: none of them is there.
+        DataError: none of them exists.
     """
     from fewclip.bulk import sources
 

@@ -13,7 +13,7 @@ from fewclip.cli.arguments import (
 
 
 def fetch_backbone(path: str) -> None:
-    """Bring the backbone that a saved model names into the local cache."""
+    """Download the backbone that a saved model names into the local cache."""
     from fewclip import artifact
     from fewclip.hub import local_folder
 

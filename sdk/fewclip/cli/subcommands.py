@@ -1,4 +1,4 @@
-"""The subcommands of `fewclip`: what each is for and where it is. One is imported when named."""
+"""The subcommands of `fewclip`: what each does and where it is. Only the named one is imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fewclip.cli.help import GroupedParser
 
 
 class Subcommand(NamedTuple):
-    """One word of the command line.
+    """One subcommand.
 
     Attributes:
         run: "module:function", imported when the subcommand is named: arguments -> exit status.
-        arguments: declares what `run` reads; `run` with `_arguments` after it where not given.
+        arguments: "module:function" that declares what `run` reads; default: `run` + "_arguments".
     """
 
     help: str
@@ -63,7 +63,7 @@ SUBCOMMANDS = {
 
 
 def parser(complete: Collection[str | None]) -> Parser:
-    """The parser; the subcommands in `complete` know their arguments, the others only a name."""
+    """The parser; only the subcommands in `complete` get their arguments, the others a name."""
     from fewclip import __version__
 
     top = GroupedParser(prog="fewclip", description="A few photos per class in, a classifier out.")
@@ -80,7 +80,7 @@ def parser(complete: Collection[str | None]) -> Parser:
 
 
 def completion_arguments(parser: Parser) -> None:
-    """Add the shell's name."""
+    """Add the arguments of `completion`."""
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     parser.epilog = 'bash: put  eval "$(fewclip completion bash)"  into ~/.bashrc'
 

@@ -1,7 +1,7 @@
 """Where rows go, in parts.
 
 `files` writes FILE.csv, FILE.jsonl or a local folder, `objects` a folder of Parquet parts behind a
-URL. A part appears whole or not at all, so a run can be killed at any moment.
+URL. A part is written whole or not at all, so a run can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ __all__ = ["PART_ROWS", "PART_SECONDS", "Output", "open_output"]
 
 
 def open_output(out: str | os.PathLike[str], *arguments: Any, **options: Any) -> Output:
-    """The `Output` for what `out` names; the arguments are its own."""
+    """The `Output` for what `out` names; the other arguments are those of `Output`."""
     kind = ObjectOutput if is_url(out) else FileOutput
     return kind(out, *arguments, **options)

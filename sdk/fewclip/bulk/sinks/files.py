@@ -1,12 +1,12 @@
 """Rows into files of this machine: whole parts, joined at the end. No URL here.
 
-A part appears whole: it is written under another name, synced to disk and renamed. For FILE.csv and
+A part is never half there: it is written under another name, synced and renamed. For FILE.csv and
 FILE.jsonl the parts are in FILE.parts/ until they are joined; for a folder they are what the user
-gets. FILE.run.json, or _fewclip_run.json in the folder, says which model wrote them, so that rows
-of two models never mix.
+gets. FILE.run.json, or _fewclip_run.json in the folder, says which model wrote them, so rows of two
+models never mix.
 
-While parts exist and FILE does not, the parts are the truth; once FILE exists it alone is. That
-one rename is the only step in which this changes.
+While parts exist and FILE does not, the parts are the truth; once FILE exists, it alone is. That
+one rename is the only step that switches between the two.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class FileOutput(Output):
             raise
 
     def _check_target(self) -> None:
-        """Refuse what no earlier run wrote; `overwrite` removes nothing else either."""
+        """Refuse what no earlier run wrote: even `overwrite` does not remove that."""
         exists = self.path.exists() if not self._is_folder else _holds_files(self.path)
         if exists and not self._run_file.is_file():
             raise foreign(self.path)
 
     def _claim(self, run: dict[str, Any], overwrite: bool) -> None:
-        """Take over what an equal run left, or begin."""
+        """Continue what an equal run left, or start from nothing."""
         self._lock.seek(0)
         text = self._lock.read()
         if overwrite or not text:
@@ -117,7 +117,7 @@ class FileOutput(Output):
             with self._whole(self.path) as file:
                 if parts:
                     self._format.joined(parts, file)
-                else:  # a source without one image
+                else:  # a source without a single image
                     self._format.write(file, [])
             shutil.rmtree(self._parts_folder, ignore_errors=True)
         except OSError as error:
@@ -147,7 +147,7 @@ class FileOutput(Output):
 
     @contextlib.contextmanager
     def _whole(self, path: Path) -> Iterator[IO[bytes]]:
-        """A file that appears under its name when all of it is on disk."""
+        """A file that gets its name only when all of it is on disk."""
         temporary = path.with_name(path.name + _UNFINISHED)
         with open(temporary, "wb") as file:
             yield file
@@ -179,7 +179,7 @@ def _holds_files(folder: Path) -> bool:
 
 
 def _locked_file(path: Path, out: Path) -> IO[str]:
-    """The file, made where it is missing, held by this process until it ends."""
+    """Open the file, created if missing, and lock it for this process until it ends."""
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (held for the run)
     if sys.platform != "win32":
         try:

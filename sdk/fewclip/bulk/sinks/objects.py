@@ -1,7 +1,7 @@
 """Rows into object storage: a folder of Parquet parts behind a URL, through fsspec. No local file.
 
 A part is put as one object, which is there whole or not at all, and its name must be new. Two runs
-that write one folder go on from the same part, so that the second of them to put it stops.
+that write to one folder continue at the same part number, so the second one to put it stops.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fewclip.bulk.sinks.output import (
 from fewclip.bulk.urls import file_system
 from fewclip.errors import FewclipError, InputError
 
-# Where a put makes an object appear whole; a file system may show half of one.
+# Stores where a put is all or nothing; a file system may show half a file.
 STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 
 
@@ -40,7 +40,7 @@ class ObjectOutput(Output):
         self._format = Parquet()
         self._fs, self._root = file_system(self._url, f"writing {self._url}")
         with self._reported():
-            self._fs.invalidate_cache()  # of an earlier run in this process
+            self._fs.invalidate_cache()  # listings cached by an earlier run in this process
             self._claim(run, overwrite)
 
     def _claim(self, run: dict[str, Any], overwrite: bool) -> None:
@@ -54,7 +54,7 @@ class ObjectOutput(Output):
         suffix = self._format.suffix
         self._parts = sorted(n for n in names if n.startswith("part-") and n.endswith(suffix))
         if names and overwrite:
-            for name in [*self._parts, RUN_FILE]:  # at the end what says whose the parts are
+            for name in [*self._parts, RUN_FILE]:  # last, the file that says whose they are
                 self._fs.rm_file(self._path(name))
             self._parts = []
         if overwrite or not names:
@@ -74,10 +74,10 @@ class ObjectOutput(Output):
         self._parts.append(name)
 
     def _finish(self) -> None:
-        """The parts are what the user gets."""
+        """Nothing to do: the parts are what the user gets."""
 
     def _close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     # ---- objects -----------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class ObjectOutput(Output):
         return posixpath.join(self._root, name)
 
     def _names(self) -> list[str]:
-        """What is in the folder."""
+        """The names of the objects in the folder."""
         try:
             entries = self._fs.ls(self._root, detail=False)
         except FileNotFoundError:
@@ -94,16 +94,16 @@ class ObjectOutput(Output):
         return [posixpath.basename(path) for path in paths if path != self._root.rstrip("/")]
 
     def _put(self, name: str, content: bytes) -> None:
-        """A new object.
+        """Put a new object.
 
         Raises:
-            InputError: it is there, and not as this very call wrote it.
+            InputError: the object exists, with other content.
         """
         path = self._path(name)
         try:
             self._fs.pipe_file(path, content, mode="create")
         except FileExistsError as error:
-            # A put whose answer was lost is repeated by the client, and then finds itself.
+            # The client repeats a put whose response was lost, and then finds its own object.
             if self._fs.cat_file(path) != content:
                 raise in_use(self._url) from error
 

@@ -14,18 +14,18 @@ from fewclip.errors import InputError
 
 PART_ROWS = 50_000
 PART_SECONDS = 30.0  # what a kill -9 costs at most
-RUN_FILE = "_fewclip_run.json"  # readers of a folder of Parquet files pass over '_'
+RUN_FILE = "_fewclip_run.json"  # readers of a folder of Parquet files skip names with '_'
 
 
 class Output(abc.ABC):
-    """The rows of one run. Use it as a context; leaving it writes what is collected.
+    """The rows of one run. A context manager: leaving it writes what is collected.
 
     Args:
         out: FILE.csv, FILE.jsonl, a folder for Parquet parts, or the URL of one.
         run: what the rows depend on, as plain JSON: equal runs may be continued.
         top_k: classes per row.
         overwrite: remove what an earlier run wrote there.
-        part_rows, part_seconds: rows are kept at the latest after so many or so long.
+        part_rows, part_seconds: rows are on disk after at most this many rows or seconds.
 
     Raises:
         InputError: something else is there, another run wrote it, or is writing it now.
@@ -51,7 +51,7 @@ class Output(abc.ABC):
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Keep what is collected, also after Ctrl-C; without an error, finish."""
+        """Write what is collected, even after Ctrl-C; finish if there was no error."""
         try:
             self._flush()
             if kind is None:
@@ -60,7 +60,7 @@ class Output(abc.ABC):
             self._close()
 
     def add(self, row: Row) -> None:
-        """Take one row; it is kept within `part_rows` rows or `part_seconds`."""
+        """Take one row; it is on disk within `part_rows` rows or `part_seconds`."""
         now = time.monotonic()
         if not self._rows:
             self._begun = now
@@ -70,8 +70,8 @@ class Output(abc.ABC):
             self._flush()
 
     def _flush(self) -> None:
-        # Let go first: Ctrl-C may come in between, and a row lost is done again, one kept twice is
-        # there twice.
+        # Cleared first: if Ctrl-C comes in between, a lost row is predicted again, but one written
+        # twice would stay twice.
         rows, self._rows = self._rows, []
         if rows:
             self._write_part(rows)
@@ -82,7 +82,7 @@ class Output(abc.ABC):
 
     @abc.abstractmethod
     def _open(self, out: str, run: dict[str, Any], top_k: int, overwrite: bool) -> None:
-        """Take over what an equal run left, or begin."""
+        """Continue what an equal run left, or start from nothing."""
 
     @abc.abstractmethod
     def _write_part(self, rows: Sequence[Row]) -> None:
@@ -90,20 +90,20 @@ class Output(abc.ABC):
 
     @abc.abstractmethod
     def _finish(self) -> None:
-        """All rows are there."""
+        """All rows have been written as parts: complete the output."""
 
     @abc.abstractmethod
     def _close(self) -> None:
-        """Let go of what is held."""
+        """Release locks and open files."""
 
 
 def part_name(number: int, suffix: str) -> str:
-    """Parts sort by their names."""
+    """A name by which parts sort in order."""
     return f"part-{number:06d}{suffix}"
 
 
 def next_part(names: Sequence[str]) -> int:
-    """A number after those of all parts, sorted; one that was taken out leaves a gap."""
+    """The number after the last of the sorted `names`; a removed part leaves a gap."""
     digits = re.findall(r"\d+", names[-1]) if names else []
     return int(digits[0]) + 1 if digits else len(names)
 
