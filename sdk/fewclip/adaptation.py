@@ -46,15 +46,15 @@ def adapt(
         data: a folder with one sub-folder per class, or with train/ (val/, test/) of that shape;
             a CSV with `image_path,label`; {label: [images]}; or [(image, label)]. An image is a
             path, bytes, a PIL image or an RGB uint8 array.
-        method: "auto" for what these images are best served by, chosen by cross-validation on the
+        method: "auto" for what works best on these images, chosen by cross-validation on the
             training images; else see `fewclip.methods()`; "dept" is "kgcoop+dept".
         budget: seconds that "auto" may take before the final fit; None for
             `selection.auto.default_budget`.
-        keep_best: when "auto" is stopped (Ctrl-C, `stop`) while it chooses, take the best head on
+        keep_best: if "auto" is stopped (Ctrl-C, `stop`) while it chooses, use the best head on
             frozen features so far instead of raising.
         backbone: "micro", an open_clip NAME/TAG, or a folder; see `fewclip.backbones()`.
         shots: training images per class, or "all".
-        classes: which labels, in which order, or {label: phrase} where a label is not what one
+        classes: which labels, in which order, or {label: phrase} if a label is not what one
             would say.
         template: prompt with one `{}` for the phrase.
         val: images kept out of training for calibration, the 'unknown' threshold and the
@@ -66,11 +66,11 @@ def adapt(
         precision: "fp32", "bf16" or "auto" (by the hardware).
         progress: True for a bar on stderr, False for silence, or a callable that takes a
             `fewclip.training.loop.Progress` after every step.
-        checkpoint: a folder that is written after every epoch and continued from when it holds
-            this very run; it is left there for the caller to delete once the model is saved.
-        stop: asked before every step; True ends training with StoppedError.
-        fixes: a CSV of images to leave out or relabel, as `fewclip check` suggests it; no file of
-            the data is changed.
+        checkpoint: a folder that is written after every epoch, and resumed from if it holds this
+            very run; the caller deletes it once the model is saved.
+        stop: called before every step; True ends training with StoppedError.
+        fixes: a CSV of images to leave out or relabel, as suggested by `fewclip check`; the data's
+            own files are not changed.
         options: fields of the method's options (`omega=4`, `dept_weight=0.5` ...), and `augment`:
             "published", "gentle" (crops that keep most of an image, no mirroring) or "none".
 
@@ -81,7 +81,7 @@ def adapt(
         DataError, OptionError, ClassNameError, BackboneError: the input is at fault.
         CheckpointError: the checkpoint is another run's, broken, or held by a run at work.
         DivergedError: the loss is not finite; nothing is kept.
-        StoppedError: stopped on request; the checkpoint, if any, can be continued.
+        StoppedError: stopped on request; the checkpoint, if any, can be resumed.
     """
     config = AdaptConfig(
         method=method,

@@ -40,7 +40,7 @@ class BaseClassifier(abc.ABC):
 
     Attributes:
         card: its contract; `card.classes` are the labels, in the order of every class axis.
-        batch_size: images that are computed at once.
+        batch_size: images per forward pass.
         workers: threads that decode images.
     """
 
@@ -74,8 +74,8 @@ class BaseClassifier(abc.ABC):
             class_wise: hold `coverage` for the images of each class, not only for all together.
 
         Raises:
-            ImageError: an image cannot be read, or is none.
-            OptionError: `top_k` is not a whole number from 1 on, `coverage` not between 0 and 1.
+            ImageError: an image cannot be read, or is not an image.
+            OptionError: `top_k` is not a whole number >= 1, or `coverage` is not between 0 and 1.
             CoverageError: too few images were kept out, or the class set has changed since.
         """
         decide.check_top_k(top_k)
@@ -84,7 +84,7 @@ class BaseClassifier(abc.ABC):
         return self.answer(self.model_outputs(images), top_k, coverage, class_wise=class_wise)
 
     def check_coverage(self, coverage: float, *, class_wise: bool = False) -> None:
-        """Raise the error of `predict` if this model cannot promise `coverage`."""
+        """Raise the error that `predict` would if this model cannot promise `coverage`."""
         conformal.check_coverage(
             self.card.conformal, self.card.head, coverage, class_wise=class_wise
         )
@@ -138,17 +138,17 @@ class BaseClassifier(abc.ABC):
     ) -> Explanation:
         """Which parts of an image spoke for a class.
 
-        By attention relevance where the image tower's blocks are at hand; by occlusion for other
-        backbones and exported models, which takes 65 passes of the model.
+        By attention relevance if the image tower's blocks are accessible; by occlusion for other
+        backbones and exported models, which takes 65 forward passes.
 
         Args:
             image: one image, as for `predict`.
-            label: the class to explain, also one that is not among the classes: it is added by
-                name for this answer. None for the most probable one.
-            contrast: explain why `label` rather than this class; named like `label`.
+            label: the class to explain; one that is not among the classes is added by name for
+                this call. None for the most probable one.
+            contrast: explain why `label` rather than this class; given like `label`.
 
         Raises:
-            ImageError: the image cannot be read, or is none.
+            ImageError: the image cannot be read, or is not an image.
             ClassNameError: `label` or `contrast` cannot be a class name, or both are the same.
         """
         photo = load_image(image)
@@ -177,15 +177,16 @@ class BaseClassifier(abc.ABC):
     def suggest(self, images: Images, n: int = 20) -> list[Suggestion]:
         """Which unlabelled images to label next, the most useful first; never near-duplicates.
 
-        Typical of the images given and unlike what the model has learned from, where it keeps that.
+        They are typical of the given images, and unlike the training images if the model keeps
+        features of those.
 
         Args:
             images: unlabelled ones, as for `predict`, but not preprocessed.
             n: how many at most.
 
         Raises:
-            ImageError: an image cannot be read, or is none.
-            OptionError: `n` is not a whole number from 1 on.
+            ImageError: an image cannot be read, or is not an image.
+            OptionError: `n` is not a whole number >= 1.
         """
         from fewclip.suggest import Candidates, grey_copies, suggest
 
@@ -215,14 +216,14 @@ class BaseClassifier(abc.ABC):
         """`ood.ood_parts` of the training images, as many as the OOD score keeps; or none."""
 
     def _knowing(self, names: Sequence[str]) -> Self:
-        """This model, with those of the names added that it does not know."""
+        """This model plus those of the names that it does not know."""
         new = [name for name in dict.fromkeys(names) if name not in self.classes]
         return self.add_classes(new) if new else self
 
     def _heat(self, inputs: Inputs, question: Question) -> tuple[Heat, str]:
-        """(rows, columns) of what parts of (3, size, size) add to the answer, and by which method.
+        """(rows, columns): what each part of (3, size, size) adds to the answer; and the method.
 
-        By occlusion, which needs answers alone; to be overridden where more is at hand.
+        By occlusion, which needs only answers; a subclass that has more to go by overrides it.
         """
 
         def answer(images: Inputs) -> npt.NDArray[np.float64]:
@@ -236,12 +237,12 @@ class BaseClassifier(abc.ABC):
         """Accuracy, macro F1, per class, confusion and calibration on labelled images.
 
         Args:
-            data: in any of the forms that `adapt` takes; its test/ where it has one. Images of
-                classes that this classifier does not know are left out and reported.
+            data: in any of the forms that `adapt` takes; its test/ if it has one. Images of classes
+                that this classifier does not know are left out and reported.
 
         Raises:
             ClassNameError: none of the labels is among the classes.
-            DataError: nothing to evaluate on.
+            DataError: there is nothing to evaluate on.
         """
         from fewclip.data import read_labelled
         from fewclip.report import Report
@@ -304,20 +305,20 @@ class BaseClassifier(abc.ABC):
     def push_to_hub(self, repo: str, *, private: bool = False, token: str | None = None) -> str:
         """Publish the model on the Hugging Face Hub.
 
-        "hf://owner/name" is then its address: for `fewclip.load`, or for `OnnxClassifier` where it
-        is an exported model. Where a method tunes CLIP's towers and nothing else (fine-tune,
+        "hf://owner/name" is then its address: for `fewclip.load`, or for `OnnxClassifier` if it is
+        an exported model. If the method tunes CLIP's towers and nothing else (fine-tune,
         skip-tuning), the repository also holds the tuned CLIP in open_clip's layout.
 
         Args:
-            repo: "owner/name"; made where it is missing.
-            private: of a repository that is made now.
-            token: of the Hub; None for the one that `hf auth login` or HF_TOKEN gave.
+            repo: "owner/name"; created if missing.
+            private: whether a repository created now is private.
+            token: for the Hub; None for the one from `hf auth login` or HF_TOKEN.
 
         Returns:
             The commit's address.
 
         Raises:
-            HubError: the Hub refuses, or is out of reach.
+            HubError: the Hub refuses, or is unreachable.
             OptionError: the class set of an exported model was edited since it was opened.
         """
         from fewclip.hub import push

@@ -39,14 +39,14 @@ TEMPLATE = "a photo of a {}."
 
 
 class Classifier(BaseClassifier):
-    """A method, the classes it answers with, and the card that says both.
+    """A method, the classes it answers with, and the card that describes both.
 
     Args:
         method: trained, or zero-shot.
         card: its contract; `card.classes` are the labels, in the order of every logit axis.
-        ood_score: what the training images looked like; None for a model that saw none.
-        validation: images and labels kept out of training, when this process has them; an export
-            proves itself on them.
+        ood_score: fitted on the training images; None for a model that saw none.
+        validation: images and labels kept out of training, if this process has them; the parity of
+            an export is checked on them.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Classifier(BaseClassifier):
         """Write the model folder, whole or not at all.
 
         Raises:
-            InputError: something stands there already and `overwrite` is False.
+            InputError: something is there already and `overwrite` is False.
         """
         from fewclip.model_folder.readme import model_card
 
@@ -170,7 +170,7 @@ class Classifier(BaseClassifier):
         artifact.write_folder(Path(path), fill, overwrite=overwrite)
 
     def _to_publish(self, scratch: Path) -> tuple[Path, Mapping[str, Path]]:
-        """The model saved, and the tuned CLIP for open_clip where nothing else was tuned."""
+        """Save the model, and the tuned CLIP for open_clip if nothing else was tuned."""
         self.save(scratch)
         tunes_towers_only = self.method.tunes_towers_only
         beside = write_open_clip(scratch.parent, self.backbone) if tunes_towers_only else {}
@@ -179,7 +179,7 @@ class Classifier(BaseClassifier):
     def export_onnx(
         self, path: str | os.PathLike[str], precision: str = "fp32", **options: Any
     ) -> ExportReport:
-        """Write the ONNX folder, proven to answer as this model does.
+        """Write the ONNX folder, verified to answer as this model does.
 
         Args:
             precision: "fp32", "fp16" or "int8".
@@ -227,7 +227,7 @@ def new_card(
     phrases: Mapping[str, str],
     **fields: Any,
 ) -> Card:
-    """The card of a classifier fresh from training, or of zero-shot."""
+    """The card of a newly trained or zero-shot classifier."""
     from fewclip import __version__
 
     backbone = method.backbone
@@ -266,14 +266,14 @@ def zero_shot(
     template: str = TEMPLATE,
     device: str | torch.device = "auto",
 ) -> Classifier:
-    """A classifier before any training: class names alone.
+    """A classifier without any training, from class names alone.
 
     Args:
         classes: labels, or {label: phrase}.
 
     Raises:
-        ClassNameError: no, empty, doubled or too long names.
-        BackboneError: the backbone is unknown, unsupported or out of reach.
+        ClassNameError: there are no names, or one is empty, too long or given twice.
+        BackboneError: the backbone is unknown, unsupported or unreachable.
     """
     phrases = read_phrases(classes)
     tower = load_backbone(backbone, resolve_device(device))
@@ -302,16 +302,16 @@ def load(
     device: str | torch.device = "auto",
     allow_download: bool = False,
 ) -> Classifier:
-    """A saved model.
+    """Load a saved model.
 
     Args:
         path: a folder, or "hf://owner/name[@revision]" for one on the Hugging Face Hub.
-        allow_download: fetch the backbone that the card names where it is not in the local cache.
+        allow_download: fetch the backbone that the card names if it is not in the local cache.
 
     Raises:
-        ArtifactError: no model folder, or one that was changed since it was written.
-        FormatVersionError: written by a version this one does not know.
-        HubError: no such repository, or it is out of reach and in no cache.
+        ArtifactError: it is not a model folder, or was changed since it was written.
+        FormatVersionError: it has a format that this version does not know.
+        HubError: there is no such repository, or it is unreachable and not cached.
         BackboneError: its backbone cannot be loaded.
     """
     from fewclip.hub import local_folder

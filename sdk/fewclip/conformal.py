@@ -9,10 +9,10 @@ The score is that of APS (Romano, Sesia, Candes, "Classification with Valid and 
 NeurIPS 2020, arXiv 2006.02544) without its random part: the probability of all labels ranked
 above. RAPS (Angelopoulos et al., ICLR 2021) adds a cost per rank, which shortens the longest sets;
 measured on four tasks (`benchmarks/results/conformal.md`) it halves those of 200 classes but makes
-the average set longer, and it has two numbers to choose, for which images would have to be spent.
+the average set longer, and it has two parameters, which would have to be chosen on spare images.
 Without the random part the same photo always gets the same set, and the best label is always in
-it (its score is 0): where the model is right more often than `coverage` asks, sets are single
-labels and cover more than was asked.
+it (its score is 0): if the model is right more often than `coverage` asks, sets are single labels
+and cover more than was asked.
 
 Scores come from the probabilities BEFORE the temperature. The temperature is fitted on the very
 images that are scored; leaving it out keeps the guarantee exact without dividing those few images
@@ -30,8 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 from fewclip.contract import ConformalScores, HeadSpec
 from fewclip.errors import CoverageError, OptionError
 
-MOST = 2000  # scores kept in a card; a random part of more calibrates just as exactly
-_ROUNDING = 1e-6  # float32 logits of two runtimes differ by about so much
+MOST = 2000  # scores kept in a card; a random subset of more calibrates just as exactly
+_ROUNDING = 1e-6  # float32 logits of two runtimes differ by about this much
 
 Floats = NDArray[np.float64]
 
@@ -51,14 +51,14 @@ def scores(proba: ArrayLike) -> Floats:
 def fit(
     proba: ArrayLike, truth: ArrayLike, n_classes: int, *, kind: str = "split", seed: int = 0
 ) -> ConformalScores | None:
-    """Learn from images that took no part in training or choice; None without any.
+    """Calibrate on images that took no part in training or selection; None without any.
 
     Args:
         proba: (N, C) probabilities over the trained classes before the temperature; for `kind`
-            "cross" each row is of the model that did not see that image.
+            "cross" each row is from the model that did not see that image.
         truth: (N,) index of each image's class.
         n_classes: C.
-        seed: draws `MOST` of more images.
+        seed: for drawing `MOST` images if there are more.
     """
     labels = np.asarray(truth, dtype=np.int64)
     if labels.size == 0:
@@ -82,7 +82,7 @@ def check_coverage(
 
     Raises:
         OptionError: `coverage` is not a number between 0 and 1.
-        CoverageError: the model cannot promise it, and why.
+        CoverageError: the model cannot promise it; the message says why.
     """
     if isinstance(coverage, bool) or not isinstance(coverage, (int, float)):
         raise OptionError(
@@ -114,7 +114,7 @@ def prediction_sets(
 
     Args:
         proba: (B, M) probabilities before the temperature.
-        bounds: (M,) of `check_coverage`.
+        bounds: (M,) from `check_coverage`.
         labels: the M classes.
     """
     p = np.asarray(proba, dtype=np.float64)

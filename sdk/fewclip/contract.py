@@ -1,8 +1,8 @@
 """The card: what a saved or exported model says about itself. Plain data, no torch, no file access.
 
-`card.json` carries everything that turns pixels into an answer besides the weights: classes and
+`card.json` carries everything but the weights that turns pixels into an answer: classes and
 phrases, preprocessing, the head's constants, calibration. Training and serving both build their
-behaviour from it, so that they cannot disagree.
+behaviour from it, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WEIGHTS_FILE = "model.safetensors"
 IMAGE_GRAPH = "image.onnx"
 TEXT_GRAPH = "text.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-# Files of a backbone's folder, which open_clip loads as well.
+# Files of a backbone's folder, which open_clip can load too.
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 
-# Far beyond any backbone: what a broken or forged card may ask for is bounded before it is done.
+# Far beyond any backbone: bounds what a broken or forged card can ask for.
 MAX_SIDE = 4096  # pixels
 MAX_CONTEXT = 4096  # tokens
 MAX_SCALE = 1e6
@@ -46,7 +46,7 @@ CAT_OUTPUT = "logits_cat"  # (batch, M_trained) float32, DePT and heads on froze
 INTERMEDIATE_OUTPUT = "intermediate"  # (batch, 5 w) float32, L2-normalised; residual blocks only
 TOKENS_INPUT = "tokens"  # (n, context) int64
 
-# Keys of the graphs' metadata; values are JSON, but for the arrays: base64 of an npz file.
+# Keys of the graphs' metadata; values are JSON, except the arrays: base64 of an npz file.
 FORMAT_KEY = "format_version"
 CLASSES_KEY = "classes"
 PREPROCESSING_KEY = "preprocessing"
@@ -80,17 +80,17 @@ class Preprocess:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What the validation images taught about trust.
+    """How far to trust the answers, as measured on validation images.
 
     Attributes:
         temperature: divides the log-probabilities; 1.0 when uncalibrated.
-        text_temperature: the same of a model with a head, where it knows none of the current
-            classes and the text alone speaks.
-        threshold: an image whose `decide.in_distribution_score` lies below it is unknown;
+        text_temperature: the same for a model with a head that knows none of the current classes,
+            so that the text alone decides.
+        threshold: an image whose `decide.in_distribution_score` is below it is unknown;
             None accepts everything.
-        named_threshold: the threshold as calibrated, where the score of an image of a class known
-            by name alone puts the least ITM logit that it needs.
-        ood_center, ood_spread: mean and standard deviation of own images' OOD scores.
+        named_threshold: the threshold as calibrated; an image given a class known by name alone
+            has this score when its ITM logit is just high enough to be known.
+        ood_center, ood_spread: mean and standard deviation of in-distribution images' OOD scores.
         n: images behind the temperature that took no part in fitting; 0 means uncalibrated.
     """
 
@@ -119,14 +119,14 @@ class Calibration:
         return self.n > 0
 
     def temperature_for(self, head: HeadSpec) -> float:
-        """The one for the current classes: the text's where a head knows none of them."""
+        """The one for the current classes: the text's if a head knows none of them."""
         text_alone = head.dept_weight is not None and not head.trained
         return self.text_temperature if text_alone else self.temperature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConformalScores:
-    """What prediction sets are read from (`conformal.py`).
+    """What prediction sets are computed from (`conformal.py`).
 
     Attributes:
         kind: "split" (images kept out of training) or "cross" (each scored by the fold of the
@@ -174,12 +174,12 @@ class Card:
         kind: "model" (saved, torch) or "onnx" (exported).
         name: for people and metrics.
         classes: labels, in the order of every logit axis.
-        phrases: label -> what stands in the template's place for it.
-        template: prompt with one `{}`; the learned context, where there is one, stands in it as
+        phrases: label -> what replaces the template's `{}` for it.
+        template: prompt with one `{}`; the learned context, if there is one, appears in it as
             `X` words.
         backbone: name, hash (sha256 of its weights), context_length, embed_dim ...
-        data, metrics, training: what happened, as plain JSON.
-        files: file name -> sha256 of every other file of the folder.
+        data, metrics, training: how it was made, as plain JSON.
+        files: file name -> sha256, for every other file of the folder.
     """
 
     kind: Annotated[str, Literal["model", "onnx"]]
@@ -238,7 +238,7 @@ class Card:
         """Read `to_dict`'s output back.
 
         Raises:
-            FormatVersionError: another format version.
+            FormatVersionError: the card has another format version.
             ArtifactError: a field is missing or of the wrong shape.
         """
         version = plain.get("format_version")
@@ -264,7 +264,7 @@ def _check(holds: bool, field: str, wanted: str, value: Any) -> None:
 
 
 def plain_json(value: Any) -> Any:
-    """JSON's own types: numpy's numbers become Python's, and what is not finite becomes null."""
+    """JSON's own types: numpy numbers become Python's, and non-finite ones become null."""
     if isinstance(value, Mapping):
         return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""Logits -> answers: fusion of heads, temperature, top-k, known. The only place; no torch.
+"""Logits -> answers: fusion of heads, temperature, top-k, known. Nowhere else; no torch.
 
-What torch and ONNX Runtime hand over as logits becomes an answer here and nowhere else, so that
-a trained model and its export cannot disagree about anything but rounding.
+Logits from torch and from ONNX Runtime both become answers here, so a trained model and its export
+cannot disagree about anything but rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fewclip import conformal
 from fewclip.contract import Calibration, ConformalScores, HeadSpec
 from fewclip.errors import OptionError
 
-TARGET_TPR = 0.95  # share of the own validation images that the 'unknown' threshold lets through
+TARGET_TPR = 0.95  # share of in-distribution images that the 'unknown' threshold lets through
 
 _TEMPERATURES = (0.05, 20.0)
 
@@ -33,14 +33,14 @@ class Score(NamedTuple):
 
 
 class ModelOutputs(NamedTuple):
-    """What a model hands over for B images.
+    """What a model computes for B images.
 
     Attributes:
         logits_itm: (B, M) float32.
         logits_cat: (B, columns of the CAT head) float32, None without DePT.
-        ood_score: (B,) float64 of `OODScore`, None for a model that saw no image.
-        named_bound: (B,) float64 of `OODScore`, the ITM logit that a class known by name alone has
-            to reach; None where there is no such class.
+        ood_score: (B,) float64 from `OODScore`, None for a model that saw no image.
+        named_bound: (B,) float64 from `OODScore`, the ITM logit that a class known by name alone
+            has to reach; None if there is no such class.
     """
 
     logits_itm: NDArray[np.float32]
@@ -50,7 +50,7 @@ class ModelOutputs(NamedTuple):
 
     @classmethod
     def join(cls, parts: Sequence[ModelOutputs]) -> ModelOutputs:
-        """Those of several batches, one or more, as one."""
+        """The outputs of one or more batches as one."""
         return cls(*(_end_to_end(column) for column in zip(*parts, strict=True)))
 
 
@@ -62,10 +62,10 @@ class Prediction:
         label: the most probable class.
         score: its calibrated probability, 0..1.
         top: the most probable classes, best first.
-        known: False when the image looks like none of the classes; None where the model has nothing
-            to tell by, as zero-shot.
-        prediction_set: where a coverage was asked for, the labels that together hold the truth at
-            that rate, the most probable first; else None.
+        known: False when the image looks like none of the classes; None when the model cannot tell,
+            as with zero-shot.
+        prediction_set: if a coverage was asked for, the labels that together hold the truth at that
+            rate, the most probable first; else None.
     """
 
     label: str
@@ -77,7 +77,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """JSON types: {"label", "score", "known", "top": [{"label", "score"}]}.
 
-        And "prediction_set", a list of labels, where a coverage was asked for.
+        And "prediction_set", a list of labels, if a coverage was asked for.
         """
         plain: dict[str, Any] = {
             "label": self.label,
@@ -91,7 +91,7 @@ class Prediction:
 
 
 def _end_to_end(parts: Sequence[NDArray[Any] | None]) -> Any:
-    """Arrays one after the other; None where there are none."""
+    """The arrays concatenated along the first axis; None if there are none."""
     return None if parts[0] is None else np.concatenate([p for p in parts if p is not None])
 
 
@@ -117,7 +117,7 @@ def probabilities(
 def log_probabilities(
     logits_itm: ArrayLike, logits_cat: ArrayLike | None, head: HeadSpec, temperature: float = 1.0
 ) -> Floats:
-    """Natural logarithm of `probabilities`, exact also where those are next to 0: (B, M)."""
+    """Natural logarithm of `probabilities`, exact even where those are close to 0: (B, M)."""
     return _log_softmax(_log_probabilities(logits_itm, logits_cat, head) / temperature)
 
 
@@ -131,16 +131,17 @@ def in_distribution_score(
 ) -> Floats:
     """How much each image looks like the class it is given: (B,) float64, higher is more.
 
-    For an image whose best class was seen in training, its OOD score in standard deviations of the
-    own images'. An image whose best class is known by name alone is unlike the training images in
-    any case: its ITM logit counts, against what negative labels and the training images ask for,
-    or typing a class in would turn out-of-distribution images into it.
+    For an image whose best class was seen in training: its OOD score, standardised by those of
+    in-distribution images. An image whose best class is known by name alone is unlike the training
+    images in any case, so its ITM logit counts, relative to the bound set by negative labels and
+    training images. Without that bound, out-of-distribution images would be taken for any class
+    that is typed in.
 
     Args:
         logits_itm: (B, M).
         logits_cat: (B, columns of the head over the trained classes), None without one.
-        ood_score, named_bound: (B,) of `OODScore.score_and_bound`; without a bound nothing is known
-            by name alone.
+        ood_score, named_bound: (B,) from `OODScore.score_and_bound`; without a bound nothing is
+            known by name alone.
     """
     itm = np.asarray(logits_itm, dtype=np.float64)
     best = _log_probabilities(itm, logits_cat, head).argmax(axis=1)
@@ -172,14 +173,14 @@ def decide(
         logits_itm: (B, M).
         logits_cat: (B, columns of the CAT head), None without DePT.
         labels: the M classes, in the order of the logits.
-        top_k: how many classes to name, at most M are.
+        top_k: how many classes to name; at most M are.
         ood_score, named_bound: (B,), None for a model that saw no image.
         coverage: how often `prediction_set` must hold the truth, 0..1; None for no sets.
         class_wise: hold `coverage` for the images of each class rather than for all together.
-        conformal_scores: of the card; what `coverage` is read from.
+        conformal_scores: from the card; the sets are computed from them.
 
     Raises:
-        OptionError: `top_k` is not a number from 1 on, `coverage` not one between 0 and 1.
+        OptionError: `top_k` is not a whole number >= 1, or `coverage` is not between 0 and 1.
         CoverageError: this model cannot promise `coverage`.
     """
     check_top_k(top_k)
@@ -199,7 +200,7 @@ def decide(
 
 
 def check_top_k(top_k: object) -> None:
-    """Refuse what is not a whole number from 1 on.
+    """Refuse anything but a whole number >= 1.
 
     Raises:
         OptionError: it is not.
@@ -221,7 +222,7 @@ def _known(
     rows = len(np.asarray(logits_itm))
     if ood_score is None:
         return [None] * rows
-    if calibration.threshold is None:  # accept everything, if only because nobody could measure
+    if calibration.threshold is None:  # accept everything, perhaps for want of images to measure
         return [True if calibration.calibrated else None] * rows
     scores = in_distribution_score(
         logits_itm, logits_cat, head, calibration, ood_score, named_bound
@@ -236,13 +237,14 @@ def fit_calibration(
     head: HeadSpec,
     ood_score: ArrayLike | None = None,
 ) -> Calibration:
-    """Learn temperature and 'unknown' threshold from images that the answers were not fitted on.
+    """Fit temperature and 'unknown' threshold on images that the logits were not fitted on.
 
     Args:
         logits_itm: (B, M).
         logits_cat: (B, columns of the head over the trained classes), None without one.
         labels: (B,) integer class of each image.
-        ood_score: (N,) of own images, these or others; None for a model that saw no image.
+        ood_score: (N,) of in-distribution images, these or others; None for a model that saw no
+            image.
     """
     truth = np.asarray(labels, dtype=np.int64)
     temperature = text_temperature = 1.0
@@ -268,7 +270,7 @@ def fit_calibration(
 
 
 def _center_and_spread(values: Floats) -> tuple[float, float]:
-    """Mean and standard deviation; a spread of 1 where there is none to speak of."""
+    """Mean and standard deviation; 1 for a standard deviation of almost 0."""
     spread = float(values.std())
     return float(values.mean()), spread if spread > 1e-9 else 1.0
 
@@ -300,10 +302,10 @@ def _log_softmax(x: Floats) -> Floats:
 
 
 def _fit_temperature(log_p: Floats, truth: NDArray[np.int64]) -> float:
-    """The temperature of least negative log-likelihood, held near 1 while images are few.
+    """The temperature of least negative log-likelihood, kept near 1 while images are few.
 
-    A handful of images that are all right would ask for boundless confidence; a prior worth one
-    image (log-normal around 1) bounds it, and fades as images are added.
+    A handful of images that are all classified correctly would ask for unlimited confidence; a
+    prior worth one image (log-normal around 1) limits it, and fades as images are added.
     """
     rows = np.arange(len(truth))
 
@@ -332,10 +334,10 @@ def _minimum(f: Callable[[float], float], low: float, high: float, steps: int = 
 
 
 def _fit_threshold(scores: Floats) -> float:
-    """A bound that `TARGET_TPR` of new own images reach: the rank is that of n + 1 images.
+    """The threshold that `TARGET_TPR` of new in-distribution images reach, ranked among n + 1.
 
-    It lies between two scores, not on one, so that rounding in another runtime does not refuse the
-    very image that set it. With fewer than 19 images it lies below them all.
+    It is between two scores, not on one, so rounding in another runtime cannot refuse the very
+    image that set it. With fewer than 19 images it is below them all.
     """
     ordered = np.sort(scores)
     rank = (1 - TARGET_TPR) * (len(ordered) + 1)

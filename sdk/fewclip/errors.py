@@ -5,7 +5,7 @@ FewclipError
 │   ├── DataError                    a folder, CSV, dict or list of images
 │   │   └── ImageError               one image cannot be read
 │   │       ├── ImageTooLargeError   ... because it has more pixels than allowed
-│   │       └── DecoderBusyError     ... now: there was no time for it, and it may be whole
+│   │       └── DecoderBusyError     ... now: there was no time for it, and it may be fine
 │   ├── ClassNameError               unknown, duplicate, empty or too long class names
 │   ├── OptionError                  an unknown option or a value out of range
 │   │   └── CoverageError            ... prediction sets that this model cannot promise
@@ -17,7 +17,7 @@ FewclipError
 │   ├── DivergedError                a training loss that is not finite: a rate is too high
 │   └── GateError                    an export that does not answer as the trained model does
 ├── MissingExtraError (ImportError)  an optional dependency is not installed; CLI exit status 2
-└── StoppedError                     a long job was stopped on request; what is kept is said
+└── StoppedError                     a long job was stopped on request; it says what was kept
 
 A message says what was wrong, what was received, and how to fix it.
 """
@@ -51,7 +51,7 @@ class ImageTooLargeError(ImageError):
 
 
 class DecoderBusyError(ImageError):
-    """There was no time to decode one image; it is not at fault, and may be sent again."""
+    """There was no time to decode one image; it may be fine, and can be sent again."""
 
 
 class ClassNameError(InputError):
@@ -63,11 +63,11 @@ class OptionError(InputError):
 
 
 class CoverageError(OptionError):
-    """Prediction sets of that coverage are not to be had from this model, and why."""
+    """This model cannot promise prediction sets of that coverage; the message says why."""
 
 
 class BackboneError(InputError):
-    """A backbone is unknown, unsupported or out of reach."""
+    """A backbone is unknown, unsupported or unreachable."""
 
 
 class ArtifactError(InputError):
@@ -75,11 +75,11 @@ class ArtifactError(InputError):
 
 
 class FormatVersionError(ArtifactError):
-    """A folder was written in a format that this version does not know."""
+    """A folder has a format that this version does not know."""
 
 
 class HubError(InputError):
-    """A repository of the Hub is not there, not ours to see or write, or out of reach."""
+    """A Hub repository is missing, unreachable, or not ours to read or write."""
 
 
 class CheckpointError(InputError):
@@ -91,7 +91,7 @@ class DivergedError(InputError):
 
 
 class GateError(InputError):
-    """An exported model does not answer as the trained one does; nothing was written."""
+    """An exported model does not answer like the trained one; nothing was written."""
 
 
 class MissingExtraError(FewclipError, ImportError):
@@ -99,7 +99,7 @@ class MissingExtraError(FewclipError, ImportError):
 
     Args:
         what: what needs it, for people ("adapting a model").
-        extra: the extra that brings it ("train").
+        extra: the extra that installs it ("train").
     """
 
     def __init__(self, what: str, extra: str) -> None:

@@ -1,4 +1,4 @@
-"""The rows of a CSV that names images, as people, Label Studio and CVAT write it. No image here.
+"""The rows of a CSV that names images, as people, Label Studio and CVAT write it. It opens none.
 
 It is read row by row, so its length costs no memory.
 """
@@ -45,7 +45,7 @@ def csv_rows(
 
     Args:
         columns: each may go by any of its `ALIASES` in the file.
-        optional: columns that need not be there; then their cells are empty.
+        optional: columns that may be missing; their cells are then empty.
         fs: the fsspec file system that `path` is on; None for this machine's.
 
     Raises:
@@ -83,12 +83,12 @@ def _rows(
 
 
 def _found(names: list[str], column: str) -> list[int]:
-    """Where a column may be, likeliest first."""
+    """Indices at which a column may be, likeliest first."""
     return [names.index(each) for each in ALIASES.get(column, (column,)) if each in names]
 
 
 def _places(names: list[str], columns: Sequence[str], file: str, header: str) -> dict[str, int]:
-    """Where each column is."""
+    """{column: its index}."""
     places, missing = {}, []
     for column in columns:
         if found := _found(names, column):
@@ -105,7 +105,7 @@ def _places(names: list[str], columns: Sequence[str], file: str, header: str) ->
 
 
 def image_beside(path: Path, cell: str) -> Path:
-    """The image that a cell names, relative to the CSV; `label_tools` has its other spellings."""
+    """The image that a cell names, relative to the CSV; `label_tools` knows other spellings."""
     found = (each for each in spellings(cell, path) if os.path.exists(each))
     return next(found, path.parent / cell)
 

@@ -30,7 +30,7 @@ def scan(data: Data) -> Scan:
     """Find the labelled images of a data set.
 
     Raises:
-        DataError: it is none of the five forms, is not there, or holds nothing.
+        DataError: it has none of the five forms, does not exist, or is empty.
     """
     if isinstance(data, (str, os.PathLike)):
         from fewclip.data.shards import holds_shards, is_url, scan_shards
@@ -90,7 +90,7 @@ def _scan_folder(folder: Path) -> Scan:
 
 
 def _is_split(folder: Path) -> bool:
-    """A split holds folders, a class holds images; a stray text file tells nothing."""
+    """A split holds folders, a class holds images; a stray text file means nothing."""
     entries = visible(folder)
     return any(os.path.isdir(entry) and any(visible(entry)) for entry in entries) and not any(
         os.path.isfile(entry) and entry.suffix.lower() in image_suffixes() for entry in entries

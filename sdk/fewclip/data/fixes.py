@@ -1,7 +1,7 @@
 """Corrections to a data set, from the CSV that `fewclip check` suggests. Files stay as they are.
 
 A row names an image as the data set does (`photos/cat/1.jpg`), and says `remove`, or `relabel` and
-the new label. Rows that one disagrees with are deleted, or their action is emptied.
+the new label. Delete the rows you disagree with, or clear their action.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Fix(NamedTuple):
 
 
 def read_fixes(path: str | os.PathLike[str]) -> dict[str, Fix]:
-    """Image, as the data set names it -> what to do with it.
+    """Image, named as in the data set -> what to do with it.
 
     Raises:
         DataError: no such file, a column is missing, an unknown action, or an image named twice.
@@ -53,10 +53,10 @@ def read_fixes(path: str | os.PathLike[str]) -> dict[str, Fix]:
 
 
 def apply_fixes(found: Scan, path: str | os.PathLike[str]) -> None:
-    """Change what was found as the CSV says, and note it.
+    """Apply the CSV's corrections to what was found, and add a note about it.
 
     Raises:
-        DataError: the CSV is broken, names images that are not there or a class that is not.
+        DataError: the CSV is broken, or names images or a class that the data set does not have.
     """
     fixes = read_fixes(path)
     known = {each.source for images in found.splits.values() for each in images}

@@ -1,4 +1,4 @@
-"""What a data set claims to hold: labelled images, and what is left out. It looks for nothing."""
+"""What a data set claims to hold: labelled images, and what is left out. It does no searching."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One image as it was found.
+    """One image, not yet verified.
 
     Attributes:
         image: what `images.load_image` reads.
         label: the class it is labelled as.
-        source: where it stood, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
+        source: where it is, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
     """
 
     image: Image
@@ -26,7 +26,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """Something that was found and is not used, and why."""
+    """Something that was found but is not used, and why."""
 
     source: str
     reason: str
@@ -38,9 +38,9 @@ class Scan:
 
     Attributes:
         name: what to call the data set in a message.
-        splits: "train", "val", "test" -> images; what is not divided is all in "train".
+        splits: "train", "val", "test" -> images; without splits, all are in "train".
         divided: whether the data set itself is divided into splits.
-        labels: every class of "train", also one without images.
+        labels: every class of "train", even one without images.
     """
 
     name: str

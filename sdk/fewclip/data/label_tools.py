@@ -1,8 +1,8 @@
 """How Label Studio and CVAT spell images and labels in the CSVs they export. It opens no image.
 
-Label Studio: `image` is the address that its server has for a file, and `choice` the label, or
-JSON where several were chosen. CVAT ("Open Images"): `ImageID` has no ending, `LabelName` is an id
-that class-descriptions.csv explains, and rows of `Confidence` 0 say what an image does not show.
+Label Studio: `image` is a file's address on its server, and `choice` is the label, or JSON if
+several were chosen. CVAT ("Open Images"): `ImageID` has no extension, `LabelName` is an id that
+class-descriptions.csv explains, and rows of `Confidence` 0 say what an image does not show.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def spellings(cell: str, table: Path) -> Iterator[Path]:
-    """Where the image of a cell may be, likeliest first, beside its table."""
+    """The paths where a cell's image may be, likeliest first, relative to its table."""
     folder = table.parent
     yield folder / cell
     yield folder / cell.replace("\\", "/")
@@ -41,7 +41,7 @@ def spellings(cell: str, table: Path) -> Iterator[Path]:
 
 
 def chosen(cell: str) -> str | None:
-    """The label of a cell; None where several were chosen."""
+    """The label of a cell; None if several were chosen."""
     if not cell.startswith(("{", "[")):
         return cell
     try:
@@ -55,7 +55,7 @@ def chosen(cell: str) -> str | None:
 
 
 def described(table: Path) -> dict[str, str]:
-    """Label id -> name, from class-descriptions.csv beside the table, where there is one."""
+    """Label id -> name, from class-descriptions.csv beside the table, if there is one."""
     file = table.parent / "class-descriptions.csv"
     if not file.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Paths that a user named: known to be there, and listed without what desktops leave behind."""
+"""Paths given by a user: checked to exist, and listed without what desktops leave behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The path, once something is known to be there."""
+    """The path, checked to exist."""
     try:
         os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -1,4 +1,4 @@
-"""Training images decoded once and kept, within a budget of memory. It neither crops nor scales."""
+"""Training images decoded once and kept, within a memory budget. It never crops."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class PixelStore:
 
     Args:
         items: the images.
-        spec: the backbone's preprocessing; an image far larger than its input is kept reduced.
-        budget_bytes: what is over it is decoded again whenever it is asked for.
+        spec: the backbone's preprocessing; an image far larger than its input is stored reduced.
+        budget_bytes: images that do not fit are decoded again on every request.
     """
 
     def __init__(self, items: Sequence[Item], spec: Preprocess, budget_bytes: int) -> None:
@@ -24,17 +24,17 @@ class PixelStore:
         self._spec = spec
         self._free = budget_bytes
         self._kept: dict[int, Pixels] = {}
-        self._whole: set[int] = set()  # of the kept, those that were not reduced
+        self._whole: set[int] = set()  # those of the kept images that were not reduced
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._items)
 
     def get(self, index: int) -> Pixels:
-        """(H, W, 3) uint8 RGB, read-only, for it is shared.
+        """(H, W, 3) uint8 RGB, read-only because it is shared.
 
         Raises:
-            ImageError: the image was there when the data was read and is not any more.
+            ImageError: the image can no longer be read, as it could when the data was read.
         """
         kept = self._kept.get(index)
         if kept is not None:
@@ -52,8 +52,8 @@ class PixelStore:
         return pixels
 
     def images(self) -> list[Image]:
-        """All images for one more pass that shows them as they are: decoded where they are kept
-        at full size, else as they came."""
+        """All images, for a pass without augmentation: decoded if they are kept at full size,
+        else as they were given."""
         return [
             self._kept[i] if i in self._whole else item.image for i, item in enumerate(self._items)
         ]

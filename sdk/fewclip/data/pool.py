@@ -1,12 +1,12 @@
-"""Found images -> verified pool with classes and phrases. It draws no sample.
+"""Found images -> a verified pool with classes and phrases. It draws no sample.
 
 Every image is decoded once, in threads, before any use. One that cannot be used is skipped and
-reported. A picture counts by its content (the decoded pixels), so a copy under another name
-or in another lossless format is the same one:
+reported. Pictures are compared by content (the decoded pixels), so a copy under another name
+or in another lossless format is the same picture:
 
 - twice in one class: used once;
-- in two classes: left out in both, for which is right is not known;
-- in train and in val or test: left out of train, so nothing is measured on what was learned
+- in two classes: left out of both, because nobody knows which is right;
+- in train and in val or test: left out of train, so no training image is evaluated on
   (and out of val where it is in test).
 """
 
@@ -38,7 +38,7 @@ class Item:
         image: what `preprocess.load_image` reads.
         label: index of its class.
         source: where it is, for people: "photos/cat/1.jpg", "cat[3]", "labels.csv row 7 (...)".
-        content: sha256 of its decoded pixels; "" where it was not read by this module.
+        content: sha256 of its decoded pixels; "" if it was not read by this module.
     """
 
     image: Image
@@ -54,8 +54,8 @@ class Pool:
     Attributes:
         classes: labels with at least one image in `train`.
         phrases: label -> what one would say for it.
-        train, val, test: images; val and test are None where the data set has no such split.
-        skipped: what was found and is not used.
+        train, val, test: images; val and test are None if the data set has no such split.
+        skipped: what was found but is not used.
         notes: what a user should know about how the data was read.
     """
 
@@ -83,15 +83,16 @@ def read(
     """Read and verify a data set in any of the five forms.
 
     Args:
-        data: a folder of class folders, or of train/ (val/, test/) that hold such; a CSV with
-            `image_path,label`; {label: [images]}; or [(image, label)].
-        classes: a list takes these labels only, in this order; {label: phrase} keeps all labels
+        data: a folder of class folders, or of train/ (val/, test/) with class folders in each; a
+            CSV with `image_path,label`; {label: [images]}; or [(image, label)].
+        classes: a list keeps these labels only, in this order; {label: phrase} keeps all labels
             and says what to call them. The default phrase is the label, `_` read as a space.
-        fixes: a CSV of images to leave out or relabel, as `fewclip check` suggests it.
+        fixes: a CSV of images to leave out or relabel, as suggested by `fewclip check`.
 
     Raises:
-        DataError: not there, empty, or fewer than two classes with a usable image.
-        ClassNameError: `classes` names what the data does not hold, or two classes would be the
+        DataError: the data does not exist, is empty, or has fewer than two classes with a usable
+            image.
+        ClassNameError: `classes` names what the data does not have, or two classes would have the
             same prompt.
     """
     result = scan(data)
@@ -138,14 +139,14 @@ def read(
 def read_labelled(
     data: Data, classes: Sequence[str], *, split: str = "test"
 ) -> tuple[list[Item], list[Skipped]]:
-    """Read images whose labels are among `classes`, to measure on; repeats are kept.
+    """Read images whose labels are among `classes`, for evaluation; repeats are kept.
 
     Of a data set that is divided into train/, val/ and test/, only `split` is taken. Images of
     other classes are skipped and reported.
 
     Raises:
         DataError: there is no such split, or no usable image.
-        ClassNameError: not one label is among `classes`.
+        ClassNameError: none of the labels is among `classes`.
     """
     result = scan(data)
     if result.divided and split not in result.splits:
@@ -180,7 +181,7 @@ def content_hash(items: Iterable[Item]) -> str:
 
 
 def _verify(found: Sequence[Found]) -> tuple[list[_Seen], list[Skipped]]:
-    """Decode everything once: the contents of what can be used, the reasons for the rest."""
+    """Decode everything once: what can be used with its content hash, the rest with reasons."""
 
     def look(each: Found) -> _Seen | Skipped:
         try:
@@ -205,7 +206,7 @@ def _content(picture: PILImage.Image) -> str:
 def _without_repeats(
     splits: Mapping[str, list[_Seen]],
 ) -> tuple[dict[str, list[_Seen]], list[Skipped]]:
-    """Each picture once; what is measured on goes before what is learned from."""
+    """Each picture once; a copy in val or test has precedence over one in train."""
     same: dict[str, list[tuple[str, _Seen]]] = defaultdict(list)
     for split in ("test", "val", "train"):
         for seen in splits.get(split, ()):
@@ -239,12 +240,12 @@ def _items(seen: Iterable[_Seen], classes: Sequence[str]) -> list[Item]:
     return [
         Item(s.found.image, index[s.found.label], s.found.source, s.content)
         for s in seen
-        if s.found.label in index  # a class whose last image in train could not be used
+        if s.found.label in index  # else none of its images in train could be used
     ]
 
 
 def _outside_classes(found: Iterable[Found], labels: Container[str], reason: str) -> list[Skipped]:
-    """One line for each class that is not among `labels`."""
+    """One entry for each class that is not among `labels`."""
     others = Counter(each.label for each in found if each.label not in labels)
     return [
         Skipped(f"class {label!r}", f"{n} images of a class {reason}")

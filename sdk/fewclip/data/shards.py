@@ -1,7 +1,7 @@
 """Labelled images of Parquet, Arrow and WebDataset files, or behind a URL -> Scan. `bulk` reads
-them; this sorts.
+them; this sorts them into classes and splits.
 
-The encoded images are held in memory: what is adapted to or evaluated on is small.
+The encoded images are held in memory: data to adapt to or evaluate on is small.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["holds_shards", "is_url", "scan_shards"]
 
 
 def holds_shards(path: Path) -> bool:
-    """Whether it is such a file, or a folder of them, divided into splits or not."""
+    """Whether a path is such a file, or a folder of them, with or without splits."""
     if path.is_file():
         return sources.is_container(path.name)
     files = [file.name for file in _two_levels(path)]
-    # A folder of photos stays one, even with an archive in it.
+    # A folder of photos is still that with an archive in it.
     return any(map(sources.is_container, files)) and not any(map(_is_image, files))
 
 
@@ -36,11 +36,11 @@ def scan_shards(path: Path | str) -> Scan:
     """Find the labelled images of one file, of a folder of files, or behind a URL.
 
     The split is that of the folder ("train/0.tar") or of the file's name
-    ("train-00000-of-00002.parquet"); without either all is "train". An image behind a URL that says
-    no label has that of its folder, as photos on this machine do.
+    ("train-00000-of-00002.parquet"); without either, all is "train". An image behind a URL that
+    comes without a label is labelled by its folder, like photos on this machine.
 
     Raises:
-        DataError: there is not one image with a label.
+        DataError: no image has a label.
         MissingExtraError: Parquet and Arrow need the `scale` extra.
     """
     result = Scan(readable(path), {"train": []})
@@ -89,7 +89,7 @@ def _add(record: Record, split: str, result: Scan) -> None:
 
 
 def _reason(record: Record) -> str:
-    """Why a record without a label has none: it may be no image but the break of a file."""
+    """Why a record has no label: it may not be an image, but the error of a broken file."""
     try:
         record.load()
     except (DataError, OSError) as error:

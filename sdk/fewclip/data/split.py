@@ -1,8 +1,8 @@
-"""Folder, CSV, dict or list -> verified, seeded few-shot split. It trains nothing, needs no torch.
+"""Folder, CSV, dict or list -> verified, seeded few-shot split. No training, no torch.
 
-`discovery.py` finds the images, `pool.py` verifies them, this file draws the split. It follows
-from the pictures, the class names and the seed alone: not from the order of a file system, not from
-file names, and for one class not from any other.
+`discovery.py` finds the images, `pool.py` verifies them, this file draws the split. It depends on
+the pictures, the class names and the seed alone: not on the order of a file system, not on file
+names, and for one class not on any other.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ __all__ = [
 Val = str | float | os.PathLike[str]
 
 _AT_LEAST = 8  # images of a class before "auto" takes one in five of them for validation
-_LISTED = 100  # skipped things that a card spells out; it is served over HTTP
+_LISTED = 100  # skipped things that a card lists; it is served over HTTP
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """What is learned from and what is measured on; no picture is in both.
+    """Images to train on and images to validate on; no picture is in both.
 
     Attributes:
         train, val: images, class by class.
-        unused: images that are in neither, for `shots` and `val` left them over.
+        unused: images in neither, left over by `shots` and `val`.
         shots, seed: what the sample was drawn with.
     """
 
@@ -67,7 +67,7 @@ class Split:
     seed: int
 
     def summary(self) -> dict[str, Any]:
-        """The data as a card tells it: plain JSON types."""
+        """The data as a card describes it: plain JSON types."""
         return {
             "shots": self.shots,
             "seed": self.seed,
@@ -96,7 +96,7 @@ class Split:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
-        """Images per class, also where there are none."""
+        """Images per class, including classes with none."""
         counts = Counter(item.label for item in items)
         return {label: counts[i] for i, label in enumerate(self.classes)}
 
@@ -107,15 +107,15 @@ def few_shot(
     """Draw `shots` training images of every class, and validation images.
 
     Args:
-        shots: images per class, or "all". More shots with the same seed keep those of fewer.
-        val: "auto" takes the data set's own val/ where it has one; else what `shots` left over;
-            else one in five of a class with 8 or more images; else none. Or a fraction of each
-            class below 1; or a folder or CSV of labelled images; or 0.
+        shots: images per class, or "all". A larger sample with the same seed contains the smaller.
+        val: "auto" takes the data set's own val/ if it has one; else what `shots` left over;
+            else one in five of a class with 8 or more images; else none. Or a fraction below 1 of
+            each class; or a folder or CSV of labelled images; or 0.
         seed: >= 0.
 
     Raises:
         OptionError: `shots`, `val` or `seed` is out of range.
-        DataError: `val` is no data set, or holds all images of a class.
+        DataError: `val` is not a data set, or holds all images of a class.
     """
     limit = _limit(shots)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -159,7 +159,7 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Image paths in order: a file is itself, a folder its images at any depth, a CSV its rows.
 
     Raises:
-        DataError: a path is not there, or a folder or CSV names no image.
+        DataError: a path does not exist, or a folder or CSV holds no image.
     """
     found = []
     for path in map(existing, paths):
@@ -197,7 +197,7 @@ def _limit(shots: object) -> int | None:
 def _given_val(pool: Pool, val: object) -> tuple[list[Item] | None, list[Skipped]]:
     """Validation images that do not come from `pool.train`, if any."""
     if val == "auto":
-        return pool.val or None, []  # a val/ without usable images is none
+        return pool.val or None, []  # a val/ without usable images counts as none
     if isinstance(val, (str, os.PathLike)):
         items, skipped = read_labelled(val, pool.classes, split="val")
         return items, skipped
@@ -210,7 +210,7 @@ def _given_val(pool: Pool, val: object) -> tuple[list[Item] | None, list[Skipped
 
 
 def _held(n: int, limit: int | None, val: Val) -> int:
-    """How many of a class's n images are kept for validation; at least one is left to learn."""
+    """How many of a class's n images go to validation; at least one is left for training."""
     if isinstance(val, (int, float)):
         return min(round(val * n), n - 1)
     if limit is not None and n > limit:

@@ -3,13 +3,13 @@
     with DecodePool(2, max_pixels=50_000_000) as pool:
         pixels = pool.decode(data, crop=card.preprocessing).crop  # (size, size, 3) uint8
 
-A decoder is C code over hostile bytes: it may crash, take all memory or never return. Here it runs
-in a process with a limit on its memory and a deadline, without this process's secrets, and only
-pixels come back. Large images are decoded by processes of their own, at a low priority, and so is
-what takes longer than a moment: neither keeps small images waiting.
+A decoder is C code fed with hostile bytes: it may crash, take all memory or never return. Here it
+runs in a process with a memory limit and a deadline, without this process's secrets, and only
+pixels come back. Large images are decoded by separate processes, at a low priority, and so are slow
+ones: neither keeps small images waiting.
 
-What is refused is refused for one of two reasons. The image's own: it is broken, or takes more than
-its share of time or memory (`ImageError`). Or the machine's: it had no time for a good image now
+An image is refused for one of two reasons: it is at fault itself, being broken or taking more than
+its share of time or memory (`ImageError`), or the machine has no time for it right now
 (`DecoderBusyError`).
 """
 
@@ -34,26 +34,26 @@ from fewclip.decoding.decode_worker import reduce_image
 from fewclip.errors import DecoderBusyError, FewclipError, ImageError, ImageTooLargeError
 from fewclip.images import MAX_PIXELS, decode
 
-SECONDS = 10.0  # of a process's own time until it is killed
-SLOW = 2  # slow images at once; one more, and the one under way longest is given up
-LARGE = 256 << 10  # bytes of a file from which on it counts as large ...
-LARGE_PIXELS = 1 << 21  # ... and pixels: a kilobyte of WebP may hold fifty million
-_QUICK = 0.3  # seconds of its own time after which a small image counts as slow ...
-_QUICK_LARGE = 1.0  # ... a large one, and
-_QUICK_PIXEL = 5e-8  # more for each pixel that it may have
+SECONDS = 10.0  # of CPU time until a process is killed
+SLOW = 2  # slow images at once; with one more, the longest-running is given up
+LARGE = 256 << 10  # a file of this many bytes counts as large ...
+LARGE_PIXELS = 1 << 21  # ... or of this many pixels: a kilobyte of WebP may hold fifty million
+_QUICK = 0.3  # seconds of CPU time after which a small image counts as slow ...
+_QUICK_LARGE = 1.0  # ... a large one, plus
+_QUICK_PIXEL = 5e-8  # this for each pixel that it may have
 _LOW, _LOWEST = 10, 19  # priorities (nice) of large and of slow images
 _WHOLE = 1 << 30  # a square that any image fits into
 _BASE_MEMORY = 512 << 20  # address space of Python, its libraries and a file
-_PIXEL_MEMORY = 24  # bytes a pixel: coefficients, RGBA, what it is laid on, RGB
+_PIXEL_MEMORY = 24  # bytes per pixel: coefficients, RGBA, its background, RGB
 
 
 class _Lane:
-    """Processes that decode files of about one size; `DecodePool` holds its lock.
+    """Processes that decode files of about one size, guarded by `DecodePool`'s lock.
 
     Args:
         workers: images decoded at once.
         priority: nice value of the processes.
-        quick: seconds of its own time after which an image counts as slow.
+        quick: seconds of CPU time after which an image counts as slow.
     """
 
     def __init__(self, workers: int, priority: int, quick: float) -> None:
@@ -67,9 +67,9 @@ class DecodePool:
 
     Args:
         workers: small images decoded at once, and as many large ones; slow ones come on top.
-        max_pixels: of one image; more are refused before they are decoded.
-        seconds: of processor time until decoding one image is given up; others that wait, or a
-            machine that leaves it no time, may end it before.
+        max_pixels: of one image; a larger one is refused before it is decoded.
+        seconds: of CPU time until decoding one image is given up; other images that wait, or a
+            machine that leaves it no time, may end it sooner.
         memory: bytes of address space of a process; None for what `max_pixels` may need.
     """
 
@@ -103,7 +103,7 @@ class DecodePool:
         """Start the processes for small images now; others start when they are first needed.
 
         Raises:
-            FewclipError: one does not come up.
+            FewclipError: one of them does not start.
         """
         if sys.platform != "win32":
             for process in [self._take(self._small) for _ in range(self._workers)]:
@@ -126,7 +126,7 @@ class DecodePool:
         Raises:
             ImageTooLargeError: more than `max_pixels`.
             DecoderBusyError: there was no time for it.
-            ImageError: no readable image, or one that takes too much time or memory.
+            ImageError: not a readable image, or one that takes too much time or memory.
         """
         found = self.decode_small(image, crop=crop, thumbnail=thumbnail)
         return found or self.decode_large(image, crop=crop, thumbnail=thumbnail)
@@ -138,7 +138,7 @@ class DecodePool:
         crop: Preprocess | None = None,
         thumbnail: int | None = None,
     ) -> Decoded | None:
-        """`decode` for an image that is not large; None, soon, for one that is."""
+        """`decode` for an image that is not large; for one that is, None without much delay."""
         if is_large(image):
             return None
         few = min(LARGE_PIXELS, self.max_pixels)
@@ -176,8 +176,8 @@ class DecodePool:
             idle = [*self._small.idle, *self._large.idle]
             self._small.idle, self._large.idle = [], []
             busy = self._all.difference(idle)
-        # A pipe is closed by the thread that reads it: closed under it, its number may be another
-        # file's by then.
+        # A pipe is closed by the thread that reads it: if closed here, its descriptor could already
+        # be another file's when that thread reads.
         for process in busy:
             process.end()
         for process in idle:
@@ -233,7 +233,7 @@ class DecodePool:
             ) from error
 
     def _slow_down(self, process: DecodeProcess) -> None:
-        """Let the others pass; of too many slow images the one under way longest is given up."""
+        """Let the others pass; if too many images are slow, give up the longest-running."""
         process.lower_priority(_LOWEST)
         with self._lock:
             self._slow.append(process)
@@ -242,7 +242,7 @@ class DecodePool:
 
     @contextlib.contextmanager
     def _slot(self, lane: _Lane) -> Iterator[Callable[[], None]]:
-        """One of the lane's turns; the function gives it back early."""
+        """One of the lane's slots; the function gives it back early."""
         lane.slots.acquire()
         given: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""One decoding process, seen from the process that asks it: start, ask, kill. It chooses nothing.
+"""One decoding process, seen from its parent: start, ask, kill. It decides nothing.
 
 `decode_pool.py` decides which process gets which image, and when one is given up; what runs inside
 is `decode_worker.py`.
@@ -28,9 +28,9 @@ from fewclip.errors import DecoderBusyError, FewclipError, ImageError, ImageTooL
 from fewclip.images import FORMATS_VARIABLE
 from fewclip.preprocess import Pixels
 
-PATIENCE = 6  # times as long may an image take on the clock, on a machine that is busy
-_STARTING = 60.0  # seconds for a process to start, on a machine that is busy
-_MOMENT = 0.01  # seconds between two looks at the time that is left, at least
+PATIENCE = 6  # an image may take this many times as long by the clock, on a busy machine
+_STARTING = 60.0  # seconds for a process to start, on a busy machine
+_MOMENT = 0.01  # least number of seconds between two looks at the time left
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT", FORMATS_VARIABLE)
 
 Left = Callable[[], float]  # seconds that are left
@@ -38,12 +38,12 @@ Left = Callable[[], float]  # seconds that are left
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """What came back of one image, uint8 RGB.
+    """The result of decoding one image, uint8 RGB.
 
     Attributes:
-        crop: (size, size, 3), what the model sees, not normalised; as an image given to `predict`
-            it is answered like the file. None where it was not asked for.
-        thumbnail: (h, w, 3), the whole image within a square. None where it was not asked for.
+        crop: (size, size, 3), what the model sees, not normalised; given to `predict`, it gets the
+            same answer as the file. None if it was not asked for.
+        thumbnail: (h, w, 3), the whole image within a square. None if it was not asked for.
     """
 
     crop: Pixels | None
@@ -51,7 +51,7 @@ class Decoded:
 
 
 class DecodeProcess:
-    """One process and the two pipes to it; for one thread at a time, but for `end`."""
+    """One process and the two pipes to it; for one thread at a time, except for `end`."""
 
     def __init__(self, memory: int, seconds: float, max_pixels: int) -> None:
         self._seconds, self._max_pixels = seconds, max_pixels
@@ -74,8 +74,8 @@ class DecodeProcess:
 
     @property
     def was_killed(self) -> bool:
-        """Whether somebody killed it, such as a system that is out of memory. What an image breaks
-        ends otherwise: by a fault, or by the alarm that the process sets itself."""
+        """Whether it was killed from outside, such as by a system out of memory. A process broken
+        by its image ends differently: by a fault, or by the alarm that it sets itself."""
         return self._popen.poll() == -signal.SIGKILL
 
     @property
@@ -86,7 +86,7 @@ class DecodeProcess:
         """Wait until it has imported what it needs.
 
         Raises:
-            DecoderBusyError: it did not come up in time.
+            DecoderBusyError: it did not start in time.
             FewclipError: it ended.
         """
         ends = time.monotonic() + _STARTING
@@ -110,9 +110,9 @@ class DecodeProcess:
             os.setpriority(os.PRIO_PROCESS, self.pid, nice)
 
     def allow(self, seconds: float) -> Left:
-        """So many seconds of this process's own time from now on; what others compute costs none.
+        """Allow so many seconds of the process's own CPU time from now on; others' does not count.
 
-        Otherwise a training, or a few large photos at once, would make a good image a slow one.
+        Otherwise a training run, or a few large photos at once, would make a good image a slow one.
         """
         goal, ends = self.computed() + seconds, time.monotonic() + PATIENCE * self._seconds
         return lambda: min(goal - self.computed(), ends - time.monotonic())
@@ -131,7 +131,7 @@ class DecodeProcess:
         return True
 
     def receive(self, left: Left, size: int, side: int) -> Decoded:
-        """The answer, of no other shape than was asked for: the process may be in other hands."""
+        """The answer, in no other shape than was asked for: the process may have been hijacked."""
         status, crop_side, height, width, length = ANSWER.unpack(self._read(ANSWER.size, left))
         if status != DONE:
             text = self._read(min(length, MAX_TEXT), left).decode("utf-8", "replace")
@@ -145,11 +145,11 @@ class DecodeProcess:
         return Decoded(crop, self._pixels(height, width, left) if side else None)
 
     def end(self) -> None:
-        """Kill it from any thread; the one that waits for its answer meets the end of the pipe."""
+        """Kill it from any thread; the one that waits for its answer sees the pipe end."""
         self._popen.kill()
 
     def kill(self) -> None:
-        """Kill it and close the pipes; for the thread that has it."""
+        """Kill it and close the pipes; only for the thread that uses it."""
         with self._killing:
             self._popen.kill()
             self._popen.wait()
@@ -158,12 +158,12 @@ class DecodeProcess:
                     pipe.close()
 
     def computed(self) -> float:
-        """Seconds of processor time so far; elsewhere than on Linux, of the clock."""
+        """Seconds of CPU time so far; except on Linux, of wall-clock time."""
         if sys.platform != "linux":
             return time.monotonic()
         try:
             return time.clock_gettime(~self.pid << 3 | 2)  # what clock_getcpuclockid(3) gives
-        except OSError:  # it has ended, which the pipe says
+        except OSError:  # it has ended; the pipe will show that
             return math.inf
 
     def _pixels(self, height: int, width: int, left: Left) -> Pixels:
@@ -188,7 +188,7 @@ def encode_request(
     crop: Preprocess | None,
     thumbnail: int | None,
 ) -> bytes:
-    """What a process reads to decode one image."""
+    """The request that makes a process decode one image."""
     order: dict[str, Any] = {"max_pixels": max_pixels}
     if not isinstance(image, bytes):
         order["path"] = os.path.abspath(image)
@@ -202,7 +202,7 @@ def encode_request(
 
 
 def crop_options(crop: Preprocess) -> dict[str, Any]:
-    """What `resize_and_crop` wants to know; the mean is not the decoder's."""
+    """The arguments of `resize_and_crop`; normalisation is not the decoder's job."""
     return {
         "size": crop.size,
         "interpolation": crop.interpolation,
@@ -211,8 +211,8 @@ def crop_options(crop: Preprocess) -> dict[str, Any]:
 
 
 def worker_environment() -> dict[str, str]:
-    """For a process that opens untrusted files: no tokens or passwords, and one thread; numpy's
-    threads would only reserve address space."""
+    """Environment of a process that opens untrusted files: no tokens or passwords, and one
+    thread; numpy's threads would only reserve address space."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(part for part in sys.path if part)
     return kept | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -220,10 +220,10 @@ def worker_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """A process that is started meanwhile never gets SIGINT or SIGTERM: it inherits the mask.
+    """A process started inside this block never gets SIGINT or SIGTERM: it inherits the mask.
 
     Ctrl-C goes to every process of a terminal, and BentoML's SIGTERM to every process below it.
-    They are for the pool's process, which finishes what it has begun and then ends this one.
+    They are for the pool's process, which finishes its work and then ends the processes it started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

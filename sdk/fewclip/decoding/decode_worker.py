@@ -1,7 +1,7 @@
 """The process that decodes for a `DecodePool`: files in, pixels out. Run by the pool alone.
 
 It may be killed at any moment, and it limits itself: memory, no file written, no core dump, and an
-alarm should the pool die while a file is being decoded. It ends with its standard input.
+alarm should the pool die while a file is being decoded. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_TEXT = 2000
 def main() -> None:
     """Answer requests until standard input ends."""
     requests, answers = os.dup(0), os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # whatever a library prints must not look like an answer
     plan = json.loads(sys.argv[1])
     _limit_self(plan["memory"])
     _write(answers, ANSWER.pack(DONE, 0, 0, 0, 0))
@@ -55,7 +55,7 @@ def _answer(order: Mapping[str, Any], file: bytes) -> bytes:
         status, reason = TOO_LARGE, str(error)
     except ImageError as error:
         status, reason = BROKEN, str(error)
-    except Exception as error:  # our own fault, and the pool's to report
+    except Exception as error:  # our own fault; the pool reports it
         status, reason = FAILED, f"{type(error).__name__}: {error}"
     text = reason.encode("utf-8", "replace")[:MAX_TEXT]
     return ANSWER.pack(status, 0, 0, 0, len(text)) + text

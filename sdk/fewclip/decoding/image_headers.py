@@ -1,9 +1,9 @@
-"""A look at an image file's containers before Pillow parses them. Decodes no pixel; no torch.
+"""Checks an image file's container before Pillow parses it. Decodes no pixels; no torch.
 
 Pillow copies what a header points at and walks what a header counts, before anybody has asked for
 a pixel. A few megabytes can make that gigabytes or minutes: a thousand TIFF tags over one block of
 bytes, nine hundred scans of a progressive JPEG, a hundred thousand comments in a plain PPM. What
-is counted here is cheap to count. What is broken otherwise is left for Pillow to refuse.
+is counted here is cheap to count. Files broken in other ways are left for Pillow to refuse.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fewclip.errors import ImageError
 
 MAX_SCANS = 100  # of a JPEG; encoders write about ten
 MAX_METADATA = 32 << 20  # bytes; the depth maps of phones take a few megabytes
-MAX_EXIF = 4 << 20  # bytes; one JPEG segment holds 64 KB, and joining them costs their square
+MAX_EXIF = 4 << 20  # bytes; one JPEG segment holds 64 KB, and joining them takes quadratic time
 MAX_COMMENTS = 1 << 20  # bytes of a GIF before its first image; joined one by one, as above
 
 _MAX_SEGMENTS = 10_000  # of a JPEG before its pixels
@@ -30,7 +30,7 @@ _MAX_VALUES = 1 << 20  # numbers in the tags of a TIFF directory: a strip needs 
 _MAX_RATIONALS = 10_000  # each becomes an object of half a kilobyte
 _MAX_PPM_HEADER = 64 << 10  # bytes, read one by one
 _MAX_PPM_COMMENTS = 1000  # of a plain PPM; each moves all that follows it
-_SHARED = 64 << 10  # bytes that honest tags may have in common
+_SHARED = 64 << 10  # bytes that honest tags may share
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")
 _TYPE_SIZES = {
@@ -59,19 +59,19 @@ _SEQUENTIAL = {0xC0, 0xC1, 0xC9}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # In the pixels 0xFF is followed by 0, by a restart marker or by more of its kind.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# "P6", then two numbers, or three where the brightest value is named, comments between them.
+# "P6", then two numbers, or three if the maximum value is given, comments between them.
 _PPM = r"P\S{{1,5}}(?:(?:\s|#[^\r\n]*[\r\n])*+[0-9.+-]++){{{numbers}}}"
 
 
 def check_headers(file: IO[bytes]) -> None:
-    """Refuse what would cost more to parse than an image may; the file is left at its start.
+    """Refuse a file that is too costly to parse; it is left at its start.
 
     Raises:
         ImageError: too many scans, tags, chunks or comments, or too many bytes of metadata.
     """
     file.seek(0)
     head = file.read(12)
-    # Cut short raises these: Pillow says so in its own words.
+    # A truncated file raises these; Pillow reports it in its own words.
     with contextlib.suppress(struct.error, IndexError):
         if head[:3] == b"\xff\xd8\xff":
             file.seek(0)
@@ -91,11 +91,11 @@ def check_exif(exif: bytes) -> None:
     """Refuse an EXIF block that is too large, or whose tags point at more than it holds.
 
     Raises:
-        ImageError: it is one.
+        ImageError: it is such a block.
     """
     block = exif.removeprefix(b"Exif\0\0")
     _limit(len(block), MAX_EXIF, "bytes of EXIF")
-    with contextlib.suppress(struct.error):  # broken, and worth nothing; the pixels are whole
+    with contextlib.suppress(struct.error):  # a broken block is ignored; the pixels are fine
         _check_directory(BytesIO(block), MAX_EXIF)
 
 
@@ -127,7 +127,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     position, stray, in_scans = 0, 0, False
     while found := _MARKER.search(data, position):
         stray += found.start() - position
-        if not in_scans:  # Pillow reads what is between headers byte by byte, and no pixels
+        if not in_scans:  # between headers Pillow reads byte by byte, within scans it does not
             _limit(stray, _SHARED, "stray bytes")
         marker, start = data[found.end() - 1], found.end() + 2
         if marker == _EOI:
