@@ -18,7 +18,7 @@ from fewclip import conformal
 from fewclip.contract import Calibration, ConformalScores, HeadSpec
 from fewclip.errors import OptionError
 
-TARGET_TPR = 0.95  # share of in-distribution images that the 'unknown' threshold lets through
+TARGET_TPR = 0.95  # share of in-distribution validation images above the 'unknown' threshold
 
 _TEMPERATURES = (0.05, 20.0)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 def heads(x: Tensor, attn: nn.MultiheadAttention) -> Tensor:
     b, t, w = x.shape
-    return x.reshape(b, t, attn.num_heads, w // attn.num_heads).transpose(1, 2)
+    return x.reshape(b, t, attn.num_heads, w // attn.num_heads).transpose(1, 2)  # (B, h, T, w/h)
 
 
 def project(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,8 +33,9 @@ def project_keys(attn: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """Attention of all heads; float32 on a CPU even if the matmuls around it are bf16: there
-    bf16's backward is slower than float32's, and so is its forward with a mask."""
+    """Attention of all heads, (B, heads, T, w / heads) like q; float32 on a CPU even if the matmuls
+    around it are bf16: there bf16's backward is slower than float32's, and so is its forward with
+    a mask."""
     if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             q, k, v = q.float(), k.float(), v.float()

@@ -19,7 +19,7 @@ from fewclip.backbone.towers import ACTIVATION_BYTES, MOST_IMAGES, Backbone, Cla
 from fewclip.contract import Preprocess
 from fewclip.errors import OptionError
 
-_FLOATS_PER_PIXEL = 48  # alive at once in a pass: a ResNet's stem and a ViT-B/16 both need so many
+_FLOATS_PER_PIXEL = 48  # alive at once in a pass: a ResNet stem and a ViT-B/16 both need this many
 _CLASSES_AT_ONCE = 64
 _PrefixedBlocks = tuple[Sequence[nn.Module], int]
 # Per thread: where the running pass wants the inputs of blocks stored.

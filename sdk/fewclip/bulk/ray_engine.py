@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 READ_CPUS = 0.2  # of a reading task, which mostly waits
-_BLOCKS = 2000  # the list of shards is cut into at most so many
+_BLOCKS = 2000  # the list of shards is cut into at most this many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

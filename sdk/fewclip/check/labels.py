@@ -76,9 +76,9 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
 
 
 def doubt_labels(features: Floats, labels: Ints, seed: int = 0) -> LabelNoise | None:
-    """The probability that each label is wrong, by models that did not see the image.
+    """The probability that each of N labels is wrong, by models that did not see the image.
 
-    None if a class has only one image.
+    None if a class has only one image. `features` (N, L), `labels` (N,) in 0..M-1.
     """
     folds = min(FOLDS, int(np.bincount(labels).min()))
     if folds < 2:
@@ -168,7 +168,10 @@ def _confident_learning(proba: Floats, labels: Ints) -> Ints:
 
 
 def unlike_their_class(photos: Sequence[Photo], features: Floats, labels: Ints) -> Iterator[Issue]:
-    """Photos far from all others of their class, compared with how far apart those are."""
+    """Photos far from all others of their class, compared with how far apart those are.
+
+    `features` is (N, L), `labels` (N,).
+    """
     x = features - features.mean(0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
     likeness = np.full(len(photos), np.nan)
@@ -205,6 +208,8 @@ def overlapping(
     """Pairs of classes whose images are mistaken for each other.
 
     Args:
+        proba: (N, M) by models that did not see the image.
+        labels: (N,) as given, 0..M-1.
         name_likeness: (M, M) cosine of the names' text features.
     """
     m = len(classes)

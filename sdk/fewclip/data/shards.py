@@ -28,7 +28,7 @@ def holds_shards(path: Path) -> bool:
     if path.is_file():
         return sources.is_container(path.name)
     files = [file.name for file in _two_levels(path)]
-    # A folder of photos is still that with an archive in it.
+    # A folder of photos stays a folder of photos, even with an archive in it.
     return any(map(sources.is_container, files)) and not any(map(_is_image, files))
 
 

@@ -8,9 +8,8 @@ runs in a process with a memory limit and a deadline, without this process's sec
 pixels come back. Large images are decoded by separate processes, at a low priority, and so are slow
 ones: neither keeps small images waiting.
 
-An image is refused for one of two reasons: it is at fault itself, being broken or taking more than
-its share of time or memory (`ImageError`), or the machine has no time for it right now
-(`DecoderBusyError`).
+An image is refused for one of two reasons: either it is broken or takes more than its share of time
+or memory (`ImageError`), or the machine has no time for it right now (`DecoderBusyError`).
 """
 
 from __future__ import annotations

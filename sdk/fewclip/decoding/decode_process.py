@@ -110,7 +110,7 @@ class DecodeProcess:
             os.setpriority(os.PRIO_PROCESS, self.pid, nice)
 
     def allow(self, seconds: float) -> Left:
-        """Allow so many seconds of the process's own CPU time from now on; others' does not count.
+        """Allow this many seconds of the process's CPU time from now on; others' does not count.
 
         Otherwise a training run, or a few large photos at once, would make a good image a slow one.
         """
