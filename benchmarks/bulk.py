@@ -1,14 +1,14 @@
-"""Bulk prediction: its rate beside the bare runtime's, its memory as the source grows, its kills.
+"""Bulk prediction: its rate beside the bare runtime's, its memory as the source grows, kills.
 
     python -m benchmarks.bulk MODEL [--rows 10000 100000] [--size 500 375] [--kills 10]
         [--out benchmarks/results/bulk.md]
 
 MODEL is an exported folder. The source is a folder of many names (hard links) of 4,000 JPEGs, read
-anew under every name. The bare runtime answers 1,000 paths in one call; turns alternate, so that
-whatever else the machine does falls on both. Memory is the peak of a process of its own.
+again under every name. The bare runtime answers 1,000 paths in one call; turns alternate, so that
+other load on the machine affects both. Memory is the peak of a process of its own.
 
-With --kills, `fewclip predict` over the largest source is killed (SIGKILL) at so many random
-moments, each time started again by the same command, and its rows are compared with those of the
+With --kills, `fewclip predict` over the largest source is killed (SIGKILL) at that many random
+moments, restarted each time by the same command, and its rows are compared with those of the
 uninterrupted run.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def write_photos(work: Path, size: tuple[int, int]) -> None:
-    """FILES files of a hundred contents."""
+    """FILES files with a hundred different contents."""
     (work / "photos").mkdir()
     contents = photos(100, size)
     for number in range(FILES):
@@ -85,7 +85,7 @@ def write_photos(work: Path, size: tuple[int, int]) -> None:
 
 
 def write_source(work: Path, rows: int) -> Path:
-    """A folder of folders: many names of the same files."""
+    """A folder of folders: many names for the same files."""
     source = work / f"source-{rows}"
     for number in range(rows):
         folder, index = divmod(number, FOLDER_FILES)
@@ -100,7 +100,7 @@ def write_source(work: Path, rows: int) -> Path:
 
 
 def rate(model: Path, work: Path) -> list[str]:
-    """Turns of both in one process."""
+    """Alternating turns of both in one process."""
     clf = OnnxClassifier(model)
     source = write_source(work, TURN_IMAGES)
     images = [str(path) for path in sorted(source.rglob("*.jpg"))]
@@ -188,7 +188,7 @@ class Difference:
 
 
 def killed(model: Path, work: Path, rows: int, kills: int, seed: int) -> list[str]:
-    """The command killed at random moments of about as much time as it needs, then left alone."""
+    """Kill the command at random moments over about the time it needs, then let it finish."""
     cut = work / "cut.jsonl"
     argv = [sys.executable, "-m", "fewclip.cli", "predict", str(model)]
     argv += [str(work / f"source-{rows}"), "--out", str(cut)]
@@ -199,7 +199,7 @@ def killed(model: Path, work: Path, rows: int, kills: int, seed: int) -> list[st
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(seconds)
-            break  # done before it could be killed
+            break  # finished before it could be killed
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -224,7 +224,7 @@ def killed(model: Path, work: Path, rows: int, kills: int, seed: int) -> list[st
 
 
 def seconds_of(model: Path, work: Path, rows: int) -> float:
-    """What an uninterrupted run may take, from a thousand images."""
+    """Estimated seconds of an uninterrupted run, from a thousand images."""
     argv = [sys.executable, "-c", CHILD, str(model), str(work / f"source-{TURN_IMAGES}")]
     done = subprocess.run(
         [*argv, str(work / "pace.jsonl")], stdout=subprocess.PIPE, check=True, text=True
@@ -233,13 +233,13 @@ def seconds_of(model: Path, work: Path, rows: int) -> float:
 
 
 def random_moments(kills: int, seconds: float, seed: int) -> list[float]:
-    """Seconds after each start; together about nine tenths of what the work takes."""
+    """Seconds after each start; together about nine tenths of what the work needs."""
     rng = random.Random(seed)
     return [rng.uniform(0, 1.8 * seconds / kills) for _ in range(kills)]
 
 
 def compared(cut: Path, reference: Path) -> Difference:
-    """Both files side by side."""
+    """Compare both files row by row."""
     names: set[str] = set()
     rows = answers = same = 0
     order, score = True, 0.0

@@ -1,13 +1,13 @@
-"""What `check` finds, and what it is worth to take its suggestions. Prints Markdown tables.
+"""What `check` finds, and what taking its suggestions is worth. Prints Markdown tables.
 
     python -m benchmarks.check [DATA] [--seeds 1 2 3] [--auto SECONDS]
 
-Wrong labels: of the training photos of CIFAR-10 and signs (64 a class) 5, 10 and 20 % get another
-class at random. Precision and recall of the listed labels, and the accuracy of `gda` on test
-photos, which took part in no choice, with those labels and after the suggestions are taken; with
---auto that of "auto", given so many seconds, as a user takes the suggestions. Copies:
-200 training photos, each once more as a copy that was saved again, resized, cropped or mirrored.
-Clean sets: what is reported where nothing was done.
+Wrong labels: 5, 10 and 20 % of the training photos of CIFAR-10 and signs (64 a class) get another
+class at random. Shown are precision and recall of the listed labels, and the accuracy of `gda` on
+test photos, which took no part in any choice, with those labels and with the suggestions taken;
+with --auto that of "auto", given this many seconds, when a user takes the suggestions. Copies: 200
+training photos, each with a copy that was saved again, resized, cropped or mirrored. Clean sets:
+what is reported where nothing was changed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def photo(image: PILImage.Image, name: str, label: str) -> Photo:
 
 
 def flipped(labels: Ints, classes: int, rate: float, rng: np.random.Generator) -> Ints:
-    """The same with a share of them changed to another class."""
+    """The labels with a share of them changed to another class."""
     wrong = labels.copy()
     some = rng.choice(len(labels), round(rate * len(labels)), replace=False)
     wrong[some] = (labels[some] + rng.integers(1, classes, len(some))) % classes
@@ -131,7 +131,7 @@ def auto_rows(task: Task, name: str, seed: int, budget: float) -> None:
 
 
 def named(images: list[Any], given: Ints, labels: list[str]) -> dict[str, list[Any]]:
-    """Images by the label that they are given."""
+    """Images grouped by their given labels."""
     return {
         label: [image for image, y in zip(images, given, strict=True) if y == i]
         for i, label in enumerate(labels)

@@ -104,10 +104,10 @@ def measured(task: Task, values: Floats, coverage: float) -> Floats:
 
 
 def band(task: Task, coverage: float) -> tuple[float, float]:
-    """Where the mean of SPLITS splits lies with 99 % if coverage is exact.
+    """Where the mean of SPLITS splits lies with 99 % probability if coverage is exact.
 
     One split's coverage varies by its calibration and by its test photos. The splits share photos,
-    so that their mean is given the band of one split.
+    so their mean is given the band of a single split.
     """
     n, rest = task.calibration, len(task.truth) - task.calibration
     spread = np.sqrt(coverage * (1 - coverage) * (1 / n + 1 / rest))

@@ -7,7 +7,7 @@ On drawn surfaces, whose damage is known to the pixel: pointing accuracy (the ho
 the damage, or within half a patch, 8 pixels, of it) and the share of all heat that lies there, for
 four methods, by attention relevance, by occlusion, and by a Gaussian blob in the middle of the
 image. On CIFAR-10 test photos: deletion and insertion (Petsiuk, Das, Saenko, "RISE", BMVC 2018):
-mean probability of the answer while the hottest parts are taken away first, or come back first;
+mean probability of the answer while the hottest parts are removed first, or restored first;
 besides the blob, patches in random order are a baseline there.
 
 DATA holds the photo archives (default: shared/data beside the project).
@@ -53,7 +53,7 @@ def by_attention(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> 
 
 
 def by_occlusion(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> Heat:
-    """What an exported model does."""
+    """Occlusion, as an exported model explains its answers."""
 
     def answer(images: Inputs) -> Floats:
         itm, cat = clf.logits(images)
@@ -73,7 +73,7 @@ def blob(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> Heat:
 
 
 def random_order(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> Heat:
-    """No explanation at all: a random value for each patch, by the photo alone."""
+    """No explanation at all: a random value for each patch, seeded by the photo."""
     rng = np.random.default_rng(int.from_bytes(photo.tobytes()[:8]))
     grid = rng.random((clf.card.preprocessing.size // PATCH,) * 2, np.float32)
     sides = photo.size

@@ -3,10 +3,9 @@
     python benchmarks/kill.py --kills 50
 
 Each kill falls at a random moment of `fewclip adapt --resume`, `fewclip add-classes --overwrite` or
-`fewclip export --overwrite`, whose moments are spread over the time that the command takes. After
-each: a folder that stands there loads, or there is none; a checkpoint that stands there is whole.
-At the end adapt, taken up again after all its kills, has the very weights of a run that was never
-killed. Prints one row per command.
+`fewclip export --overwrite`, spread over the time that the command takes. After each, the folder
+loads or does not exist, and any checkpoint is intact. At the end, adapt, resumed after all its
+kills, has exactly the weights of a run that was never killed. Prints one row per command.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def timed(words: list[str]) -> float:
 
 
 def killed(words: list[str], seconds: float) -> bool:
-    """Whether the command was still at work after so many seconds, and is dead now."""
+    """Kill the command after `seconds`; returns whether it was still running."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         process.wait(seconds)
@@ -60,7 +59,7 @@ def killed(words: list[str], seconds: float) -> bool:
 
 
 def check(out: Path) -> str:
-    """What stands at `out`; raises where it is neither whole nor nothing."""
+    """What is at `out`; raises if it is neither intact nor absent."""
     kept = out.with_name(out.name + ".checkpoint")
     epochs = ""
     if kept.exists() and (kept / checkpoint.STATE_FILE).exists():
@@ -74,7 +73,7 @@ def check(out: Path) -> str:
 
 
 def kill_many(root: Path, kills: int, seed: int) -> bool:
-    """Kill so often, check each time, and compare the end with a run that was never killed."""
+    """Kill `kills` times, check each time, and compare the end with a run never killed."""
     rng = random.Random(seed)
     photos, whole = write_photos(root / "photos"), root / "whole"
     lasts = {"adapt": timed(adapt_words(photos, whole))}
@@ -92,7 +91,7 @@ def kill_many(root: Path, kills: int, seed: int) -> bool:
     while sum(sum(c.values()) for c in found.values()) < kills:
         name = COMMANDS[runs % len(COMMANDS)]
         runs += 1
-        if targets["adapt"].exists():  # done: the next kills are to fall on another training
+        if targets["adapt"].exists():  # finished: the next kills should hit another training
             finished.append(targets["adapt"])
             targets["adapt"] = root / f"m{runs}"
             words["adapt"] = adapt_words(photos, targets["adapt"])

@@ -1,15 +1,15 @@
-"""What methods reach on photos like a user's own. Prints a Markdown table.
+"""What accuracy methods reach on photos like a user's own. Prints a Markdown table.
 
     python -m benchmarks.own_data [DATA] [--methods gda linear-probe ...] [--shots 4 8 16]
                                   [--seeds 1 2 3] [--tasks cifar-10 signs digits surfaces tiny-20]
                                   [--new] [--budget SECONDS]
 
-DATA holds the photo archives (default: shared/data beside the project). Learned from training
-photos, measured once on test photos, which took part in no choice. "features + LR" is what most
+DATA holds the photo archives (default: shared/data beside the project). Trained on training
+photos, measured once on test photos, which took no part in any choice. "features + LR" is what most
 people would do instead: scikit-learn's logistic regression on CLIP's image features, C by
 cross-validation. With --new only the first half of the classes is learned, and the accuracy is that
 on the test photos of the other half, which are known by name alone. --budget is that of "auto", for
-a machine that has other things to do: its default is made for an idle one.
+a busy machine: its default assumes an idle one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_task(data: Path, folder: Path, task: str) -> tuple[dict[str, str], Imag
 
 
 class Task:
-    """A task's photos; the test photos pass the frozen image tower once for all methods."""
+    """A task's photos; the test photos pass through the frozen image tower once for all methods."""
 
     def __init__(self, phrases: Mapping[str, str], train: Images, test: Images) -> None:
         self.phrases, self.train, self.test = dict(phrases), train, test
@@ -90,7 +90,7 @@ class Task:
         return first, rest
 
     def report(self, clf: fewclip.Classifier) -> Report:
-        """Of a classifier for these classes, on the test photos."""
+        """The report of a classifier for these classes, on the test photos."""
         if clf.method.trains_images:
             return clf.evaluate(self.test)
         outputs = clf.outputs_of(*self.encoded)
@@ -134,7 +134,7 @@ def measure_new(
 def learn(
     method: str, task: Task, shots: int, seed: int, budget: float | None
 ) -> fewclip.Classifier:
-    """As a user would who keeps no photo out of training."""
+    """Adapt as a user would who keeps no photos out of training."""
     train = {label: task.train[label] for label in task.phrases}
     return fewclip.adapt(
         train,

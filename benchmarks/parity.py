@@ -1,11 +1,11 @@
-"""How exported models answer beside the trained ones, on real photos. Prints a Markdown table.
+"""How exported models compare with the trained ones on real photos. Prints a Markdown table.
 
     python -m benchmarks.parity [DATA]
 
 DATA is an archive or folder with train/ and test/ (default: the CIFAR-10 photos in shared/data
 beside the project). Adapted on 16 shots; compared on 600 of the test photos, which training and
-calibration have not seen, and on twelve odd sizes and modes. What fails the gate is written by
-force, and the table says so.
+calibration have not seen, and on twelve images of odd sizes and modes. What fails the gate is
+written with force, and the table says so.
 """
 
 from __future__ import annotations

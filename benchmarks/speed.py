@@ -7,10 +7,10 @@ other than micro are random; class names are ImageNet's. `plain` is the tests' s
 implementation on the same case: full-length tokens, every class, every row, nothing kept.
 
 The limit is what the step's own matrix products and attentions take when nothing else is done:
-each shape is timed alone, right beside the steps, so that what else the machine does slows both.
-An epoch is 16 images a class of 500 x 375 JPEG, each decoded, cropped, passed through the frozen
-part and trained on once; it is added up from those four, not run. `gda` has no steps: it passes
-each image in five views and fits.
+each shape is timed alone, right next to the steps, so that other load on the machine slows both.
+An epoch is 16 JPEGs of 500 x 375 a class, each decoded, cropped, passed through the frozen part and
+trained on once; it is the sum of those four, not run. `gda` has no steps: it encodes each image in
+five views and fits.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _row(case: dict[str, Any]) -> str:
 
 
 def measure(shape: str, method: str, classes: int, precision: str, steps: int) -> dict[str, float]:
-    """The figures of one case in this process; the step is the median but for the first two."""
+    """The figures of one case in this process; the step is the median without the first two."""
     import torch
 
     from fewclip.methods import registry
@@ -170,7 +170,7 @@ def _steps(
 
 @contextlib.contextmanager
 def _product_shapes() -> Iterator[collections.Counter[Any]]:
-    """How often each product runs within: operator and arguments, tensors by shape and strides."""
+    """Count each product that runs inside: operator and arguments, tensors by shape and strides."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -196,7 +196,7 @@ def _product_shapes() -> Iterator[collections.Counter[Any]]:
 
 
 class _Described(NamedTuple):
-    """A tensor without its numbers."""
+    """A tensor without its values."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -225,7 +225,7 @@ def _limit(shapes: collections.Counter[Any]) -> float:
 
 
 def _gda_pass(tuned: Any, pixels: Any) -> float:
-    """Seconds an image."""
+    """Seconds per image."""
     import torch
 
     with torch.inference_mode():
@@ -233,7 +233,7 @@ def _gda_pass(tuned: Any, pixels: Any) -> float:
 
 
 def _gda_fit(tuned: Any, classes: int) -> None:
-    """Fit on random features: the arithmetic does not look at them."""
+    """Fit on random features: the arithmetic does not depend on their values."""
     import numpy as np
 
     from fewclip.heads import FeatureSample

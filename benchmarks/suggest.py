@@ -1,11 +1,11 @@
-"""What `suggest` is worth: labels against accuracy, beside random choice. Prints Markdown.
+"""What `suggest` is worth: accuracy by number of labels, beside random choice. Prints Markdown.
 
     python -m benchmarks.suggest [DATA] [--seeds 101 102 103 104 105] [--bunches]
 
-Of the training photos of CIFAR-10 and signs (64 a class) two a class are labelled at random; then
-20 at a time are labelled, those that are suggested or as many at random, up to 160. `gda` is fitted
-anew at each step, on features that are computed once, and measured on test photos, which took part
-in no choice. The rule was chosen on halves of the training photos (seeds 1 to 20).
+Of the training photos of CIFAR-10 and signs (64 a class), two a class are labelled at random; then
+20 at a time, suggested ones or as many random ones, up to 160. `gda` is refitted at each step, on
+features that are computed once, and measured on test photos, which took no part in any choice. The
+rule was chosen on halves of the training photos (seeds 1 to 20).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def shot_again(image: PILImage.Image, rng: np.random.Generator) -> PILImage.Imag
 
 
 def read_pool(data: Path, task: str, *, bunches: bool) -> Pool:
-    """With `bunches`, one photo in four stands in the pool eight times, each shot again."""
+    """Read a task; with `bunches`, one photo in four is there eight times, each shot again."""
     with tempfile.TemporaryDirectory() as folder:
         phrases, train, test = read_task(data, Path(folder), task)
         classes = sorted(phrases)
@@ -75,7 +75,7 @@ def read_pool(data: Path, task: str, *, bunches: bool) -> Pool:
 
 
 def fitted(sample: FeatureSample, classes: int, seed: int) -> FittedHead:
-    """`gda` as it is, without augmented views; its share against the text chosen out of fold."""
+    """`gda` without augmented views; its weight against the text is chosen out of fold."""
 
     def heads(rows: Floats, labels: Ints, images: Ints) -> list[object]:
         return [fit_gda(rows, labels, images, classes)]

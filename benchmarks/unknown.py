@@ -4,7 +4,7 @@
                                  [--seeds 1 ...] [--val auto|0] [--shots 16]
 
 DATA holds the photo archives (default: shared/data beside the project). Adapted on training photos;
-own and out-of-distribution (OOD) images are test photos, which took part in no choice.
+own and out-of-distribution (OOD) images are test photos, which took no part in any choice.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Cell:
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One model: its pairs; shares of own test photos accepted, of photos of a class added by name
-    that it gives to that class, and of those accepted; and what the method was."""
+    that it assigns to that class, and of those accepted; and the method."""
 
     cells: dict[str, Cell]
     own_accepted: float
@@ -70,7 +70,7 @@ def auroc(own: np.ndarray, outside: np.ndarray) -> float:
 
 
 def scores(clf: fewclip.Classifier, sample: FeatureSample) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) of the score behind `known`, and whether each is known."""
+    """(n,) scores behind `known`, and (n,) whether each is known."""
     middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate[:, 0])
     outputs = clf.outputs_of(torch.from_numpy(sample.features[:, 0]), middle)
     head, calibration = clf.card.head, clf.card.calibration
@@ -97,7 +97,7 @@ def evenly(total: int, count: int) -> np.ndarray:
 
 
 class Matrix:
-    """Test images, passed once per image tower: most methods leave CLIP's own as it is."""
+    """Test images, encoded once per image tower: most methods leave CLIP's own unchanged."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.data, self.folder = data, folder

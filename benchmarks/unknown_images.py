@@ -28,12 +28,12 @@ _PAGE = (
 
 
 def is_near(own: str, ood: str) -> bool:
-    """Both are photos of everyday things, some of the same: a dog is one in CIFAR-10, too."""
+    """Both are photos of everyday things, some of the same: CIFAR-10 has dogs, too."""
     return own in _EVERYDAY and ood in _EVERYDAY
 
 
 def is_design(own: str, ood: str) -> bool:
-    """The half of the pairs whose training photos the score was chosen on."""
+    """Whether the score was chosen on this pair's training photos: true of half of them."""
     return (OWN.index(own) + OOD.index(ood)) % 2 == 0
 
 

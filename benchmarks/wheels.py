@@ -1,11 +1,10 @@
-"""The wheel in empty virtual environments: each extra on each Python, by plain pip, and then used.
+"""The wheel in empty virtual environments: each extra on each Python, by plain pip, then used.
 
     python -m benchmarks.wheels [--python python3.12 ...] [--extra base --extra service ...]
 
 Prints a Markdown table. What is run after each install is in `USES`. PyTorch and its GPU libraries,
-3 GB in each, are installed once per Python and linked into the environments of the extras that ask
-for them; all else pip resolves and fetches for each. Without the checkout: nothing of it is on the
-path.
+3 GB in each, are installed once per Python and linked into the environments of the extras that need
+them; pip resolves and fetches everything else for each. The checkout is not on the path.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ USE_SECONDS = 600
 
 
 class FailedError(FewclipError):
-    """A command ended with another status than it should have."""
+    """A command ended with an unexpected status."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Environment:
         return self.run("-m", "fewclip.cli", *words, status=status)
 
     def run(self, *words: str, status: int = 0, seconds: int = USE_SECONDS) -> str:
-        """What the environment's Python prints, stderr included.
+        """Run the environment's Python; returns what it prints, stderr included.
 
         Raises:
-            FailedError: another exit status, or none in time.
+            FailedError: another exit status, or it did not end in time.
         """
         command = [self.python, *words]
         try:
@@ -186,14 +185,14 @@ WITHOUT_TORCH = ("base", "service", "scale")
 
 
 def build_wheel(target: Path) -> Path:
-    """What `make wheel` makes."""
+    """Build what `make wheel` builds."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return next(target.glob("*.whl"))
 
 
 def readme_gradio() -> str:
-    """The README's own words for what `[app]` and `[all]` need besides: the requirement."""
+    """The additional requirement of `[app]` and `[all]`, as the README gives it."""
     found = re.search(
         r"^pip install --no-deps '(gradio[^']*)'", (ROOT / "README.md").read_text(), re.M
     )
@@ -202,7 +201,7 @@ def readme_gradio() -> str:
 
 
 def materials(work: Path) -> None:
-    """photos/ and onnx/, made with this checkout."""
+    """Make photos/ and onnx/ with this checkout."""
     import fewclip
 
     for label in ("one", "zero"):
@@ -213,14 +212,14 @@ def materials(work: Path) -> None:
 
 
 def new_environment(python: str, folder: Path, work: Path) -> Environment:
-    """An empty one."""
+    """Create an empty environment."""
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([python, "-m", "venv", str(folder)], check=True, env=environ())
     return Environment(folder, work)
 
 
 def link_torch(source: Environment, target: Environment) -> None:
-    """Give `target` all that is installed in `source` and not in it, as hard links."""
+    """Hard-link into `target` what is installed in `source` and missing there."""
     (packages,) = source.folder.glob("lib/python*/site-packages")
     into = target.folder / packages.relative_to(source.folder)
     for item in packages.iterdir():

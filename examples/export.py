@@ -9,7 +9,7 @@ from fewclip.runtime import OnnxClassifier
 
 
 def main(model: str, out: str, image: str) -> None:
-    """Export behind the parity gate, then ask the exported folder."""
+    """Export behind the parity gate, then predict with the exported folder."""
     report = fewclip.load(model).export_onnx(out, precision="fp32", overwrite=True)
     print(f"largest difference {report.max_abs_diff:.1e}")
     answer = OnnxClassifier(out).predict([image], top_k=3)[0]

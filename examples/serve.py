@@ -9,7 +9,7 @@ from fewclip_service import serve
 
 
 def main(model: str) -> int:
-    """Serve on loopback; FEWCLIP_TOKEN asks callers for a token."""
+    """Serve on loopback; set FEWCLIP_TOKEN to require a token."""
     port = int(os.environ.get("FEWCLIP_PORT", "3000"))
     token = os.environ.get("FEWCLIP_TOKEN", "")
     return serve(model, port=port, token=token, max_bytes=5_000_000)

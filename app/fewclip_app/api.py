@@ -38,7 +38,7 @@ def build(sessions: Sessions) -> None:
 
     @on_error
     def example(request: gr.Request) -> dict[str, Any]:
-        """Put the bundled example in place of this session's images; {"classes", "images"}."""
+        """Replace this session's images with the bundled example; returns {"classes", "images"}."""
         workspace = sessions.of(request)
         step_images.load_example(workspace)
         return _counted(workspace)
@@ -54,7 +54,7 @@ def build(sessions: Sessions) -> None:
     ) -> AsyncIterator[dict[str, Any]]:
         """Train on this session's images, or on those of a zip with a folder per class.
 
-        Gives {"state", "stage", "epoch", "epochs", "loss", "seconds_left", "ahead"} as it goes on,
+        Yields {"state", "stage", "epoch", "epochs", "loss", "seconds_left", "ahead"} as it goes on,
         and at the end the same with {"classes", "accuracy", "before", "interval", "n"}.
         """
         try:
@@ -81,16 +81,16 @@ def build(sessions: Sessions) -> None:
                 shown = state
                 await asyncio.sleep(step_adapt.POLL_SECONDS)
         finally:
-            job.stop()  # the client has gone; a finished job takes no notice
+            job.stop()  # the client has gone; no effect on a finished job
         if job.state != "done":
             raise gr.Error(job.error or "stopped", print_exception=False)
-        yield _state(job, sessions) | _result(workspace)  # a quick one may end between two glances
+        yield _state(job, sessions) | _result(workspace)  # a quick one may end between two polls
 
     @on_error
     def classify(request: gr.Request, images: Any, classes: Any = None) -> Any:
-        """{"label", "score", "known", "top"} of an image, or a list of them for a list of images.
+        """{"label", "score", "known", "top"} for an image, or a list of them for a list of images.
 
-        `classes` are more class names for this session, as with add_class.
+        `classes` are further class names for this session, as with add_class.
         """
         workspace = sessions.of(request)
         if classes:
@@ -110,7 +110,7 @@ def build(sessions: Sessions) -> None:
 
     @on_error
     def add_class(request: gr.Request, name: Any) -> list[str]:
-        """Let this session's model know one more class (or a list of them) by name; no training."""
+        """Add a class (or a list of them) to this session's model by name; no training."""
         workspace = sessions.of(request)
         _extend(workspace, name)
         return list(_model(workspace).classifier.classes)
@@ -119,7 +119,7 @@ def build(sessions: Sessions) -> None:
     def download(
         request: gr.Request, name: str = step_download.NAME
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Zips of the saved model and of the exported ONNX folder."""
+        """Make zips of the saved model and of the exported ONNX folder."""
         saved, exported = training.save(sessions.of(request), step_download.slug(name))
         return _file(saved), _file(exported)
 

@@ -1,4 +1,4 @@
-"""Starts the page and leaves nothing behind. On the loopback only, unless another host is given."""
+"""Starts the page and leaves nothing behind. On loopback only, unless another host is given."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fewclip_app.upload_quota import UploadQuota
 if TYPE_CHECKING:  # comes with Gradio, whose absence is reported below
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The browser may ask nobody but this server. Gradio's own scripts and styles are inline, and it
-# makes workers from blobs.
+# The browser may contact only this server. Gradio's own scripts and styles are inline, and it
+# creates workers from blobs.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "frame-ancestors 'self'; form-action 'self'; base-uri 'self'; object-src 'none'"
@@ -43,9 +43,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class KeepToOurselves:
     """ASGI middleware: the browser loads nothing from elsewhere, and the server fetches nothing.
 
-    Gradio would fetch `/gradio_api/file=http://...` for whoever asks. A page elsewhere whose name
-    is made to lead here (DNS rebinding) would pass for this page's own scripts, so the names
-    it may be called by are known ones; no IP address can be made to lead elsewhere.
+    Gradio would fetch `/gradio_api/file=http://...` for anyone. A foreign page whose host name is
+    made to resolve to this server (DNS rebinding) would count as same-origin, so only known host
+    names are accepted; an IP address cannot be rebound.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ def run(
     """Serve the page until Ctrl-C or SIGTERM, then delete everything that was uploaded.
 
     Args:
-        settings: limits and access; None for those of the environment.
+        settings: limits and access; None to read them from the environment.
 
     Raises:
         OptionError: the port is taken.
@@ -122,7 +122,7 @@ def run(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed pages left; a living page holds a lock on its folder."""
+    """Remove what killed pages left behind; a running page holds a lock on its folder."""
     for leftover in folder.glob(f"{_PREFIX}*"):
         try:
             # A page that is just starting has its folder before it has its lock.
@@ -141,7 +141,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _names(host: str, settings: Settings) -> frozenset[str]:
-    """Names that browsers may call the page by; this machine's own where others can reach it."""
+    """Host names that browsers may use; this machine's own too if others can reach it."""
     own = {host, socket.gethostname()} if host not in _LOOPBACK else set()
     return frozenset(name.lower() for name in {*own, *settings.hosts})
 

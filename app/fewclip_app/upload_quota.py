@@ -1,6 +1,6 @@
-"""ASGI middleware: a bound on what is uploaded and not yet deleted, all people together.
+"""ASGI middleware: a limit on uploads not yet deleted, for all people together.
 
-Gradio stores an upload before anybody says whose it is, so limits per person cannot hold it.
+Gradio stores an upload before anybody says whose it is, so limits per person cannot bound it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ if TYPE_CHECKING:  # comes with Gradio
 
 
 class UploadQuota:
-    """Refuses an upload that says no length (411) or for which there is no room (507).
+    """Refuses an upload that declares no length (411) or for which there is no room (507).
 
     Args:
         folder: where uploads are stored.
-        apart: the folder below it that has limits of its own.
-        most: bytes of all uploads.
+        apart: the folder below it that has its own limits.
+        most: limit on the bytes of all uploads.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class UploadQuota:
     ) -> None:
         self.app = app
         self._folder, self._apart, self._most = folder, apart, most
-        self._coming = 0  # bytes of uploads under way
+        self._coming = 0  # bytes of uploads in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_upload = (
@@ -60,7 +60,7 @@ class UploadQuota:
 
 
 def stored(folder: Path, apart: Path) -> int:
-    """Bytes of all files below a folder, but for one folder in it."""
+    """Bytes of all files below a folder, except one folder in it."""
     total = 0
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if Path(where, name) != apart]

@@ -1,4 +1,4 @@
-"""Every architecture of open_clip's list: which methods take it, run forward with random weights.
+"""Every architecture in open_clip's list: which methods work with it, run with random weights.
 
     python -m benchmarks.backbones.every_backbone --export       # what benchmarks/results keeps
     python -m benchmarks.backbones.every_backbone --only EVA     # a part of the table, kept nowhere
@@ -7,10 +7,10 @@ With --export, gda is also adapted, saved, loaded and exported on a small model 
 
 Each architecture runs in a process of its own within a memory limit. Those above `LARGEST`
 parameters are built and run without memory (torch's meta device): shapes are checked, not numbers.
-Weights are random and made here; nothing is downloaded. Text towers and tokenizers that come from
-Hugging Face are stood in for: the first by a small model of the same type, the second by random
-token ids; the former need the extra `transformers`. Writes `parameters.json`, which
-`fewclip backbones` reads.
+Weights are random and made here; nothing is downloaded. Text towers and tokenizers from Hugging
+Face are replaced: the former by a small model of the same type, which needs the extra
+`transformers`, the latter by random token ids. Writes `parameters.json`, which `fewclip backbones`
+reads.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from fewclip.backbone.text_tokens import context_length, reads_clip_bpe
 from fewclip.errors import first_line
 from fewclip.methods.registry import feature_methods, list_methods
 
-LARGEST = 160_000_000  # parameters that are given memory
+LARGEST = 160_000_000  # most parameters that are given memory
 MEMORY = 5 << 30
 SECONDS = 600.0
 TEXT_TYPES = {"roberta-base": "roberta", "xlm-roberta": "xlm-roberta", "nllb": "m2m_100"}
@@ -51,7 +51,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "backbones.md"
 
 
 class RandomTokens:
-    """In place of a tokenizer whose files are not here."""
+    """Stands in for a tokenizer whose files are not here."""
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
@@ -62,7 +62,7 @@ class RandomTokens:
 
 
 def prepared(model: str, folder: Path) -> dict[str, Any]:
-    """The model's config; a text tower of Hugging Face becomes a small one of its type."""
+    """The model's config; a text tower from Hugging Face becomes a small one of its type."""
     cfg: dict[str, Any] = copy.deepcopy(open_clip.get_model_config(model))
     cfg["vision_cfg"] = {**cfg["vision_cfg"]}
     if cfg["vision_cfg"].get("timm_model_name"):
@@ -97,7 +97,7 @@ def examine(model: str) -> dict[str, Any]:
         real = count <= LARGEST
         if real:
             clip = kind(**own).eval()
-    # Not of `cfg`, which names a stand-in.
+    # Not from `cfg`, which names a stand-in.
     reason = missing_blocks(open_clip.get_model_config(model)) or missing_parts(clip)
     parameters = None if foreign_text else count
     found: dict[str, Any] = {
@@ -112,7 +112,7 @@ def examine(model: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def forward(clip: Any, cfg: dict[str, Any], reason: str | None, real: bool) -> dict[str, Any]:
-    """Features beside open_clip's own; the interface of features alone holds for all models."""
+    """Compare features with open_clip's; the features-only interface works for all models."""
     pre = read_preprocess(clip, {}, "x")
     vocabulary = 1000 if "hf_model_name" in cfg["text_cfg"] else cfg["text_cfg"]["vocab_size"]
     tower = FeatureBackbone(
@@ -131,7 +131,7 @@ def forward(clip: Any, cfg: dict[str, Any], reason: str | None, real: bool) -> d
     tokens = torch.from_numpy(tower.token_rows(["a", "b"])).to(device)
     taps = tower.new_taps()
     image = tower.encode_image(pixels, taps)
-    # transformers reads a number out of a tensor, which without memory has none.
+    # transformers reads a number out of a tensor, which has none without memory.
     nameless = not real and "hf_model_name" in cfg["text_cfg"]
     text = image if nameless else tower.encode_tokens(tokens)
     middle = tower.intermediate(taps)
@@ -197,7 +197,7 @@ def _child(work: Any, argument: str, reply: Connection) -> None:
 
 
 def table(rows: dict[str, dict[str, Any]], names: dict[str, int]) -> str:
-    """Markdown, an architecture a line."""
+    """Markdown, one line per architecture."""
     headings = ["architecture", "names", "million parameters", "methods"]
     return markdown(
         [*headings, "intermediate features", "forward"],
@@ -214,7 +214,7 @@ def _architecture(row: dict[str, Any]) -> list[str]:
 
 
 def export_table(rows: dict[str, dict[str, Any]]) -> str:
-    """Markdown, a kind of tower a line."""
+    """Markdown, one line per kind of tower."""
     headings = ["kind of tower", "largest logit difference", "same best class"]
     return (
         "gda on one small model of each kind: adapted on 3 classes of 6 images, saved, loaded and "
@@ -232,7 +232,7 @@ def _export(row: dict[str, Any]) -> list[str]:
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""Local backbone folders of every kind of tower that open_clip has, small, with random weights."""
+"""Small local backbone folders with random weights, one for each kind of tower in open_clip."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from fewclip.samples.digits import GREY_STEP, SHEET, TILE
 
 
 def make_sheet() -> Image.Image:
-    """Row d holds all images of digit d, in scikit-learn's order; what is over is black."""
+    """Row d holds all images of digit d, in scikit-learn's order; the rest is black."""
     digits = load_digits()
     rows = [digits.images[digits.target == d] for d in range(10)]
     sheet = np.zeros((10 * TILE, max(map(len, rows)) * TILE), dtype=np.uint8)

@@ -2,15 +2,15 @@
 
     python benchmarks/bundled/pretrain_micro.py IMAGES --out BACKBONE
 
-makes a backbone as the bundled one was made (its card is in sdk/fewclip/micro/README.md):
+makes a backbone the way the bundled one was made (its card is in sdk/fewclip/micro/README.md):
 `BACKBONE/` then works as `fewclip adapt ... --backbone BACKBONE`. IMAGES has one sub-folder per
 class. `--names names.json` may give {folder: {"name", "synonyms": [...], "coarse": [...]}}; without
-it a folder is called what it is called.
+it a class has its folder's name.
 
 A caption is a template around a word; a word is the class's name (65 %), a synonym (10 %) or a
 coarser word such as "bird" (25 %), where there are any. Several captions of a batch can be true of
-one image: image to caption, the other true ones are left out of the comparison; caption to image,
-all true images are positives.
+one image: from image to caption, the other true ones are left out of the comparison; from caption
+to image, all true images are positives.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Settings:
     Attributes:
         lr: peak of AdamW's learning rate, reached after `warmup` steps, then cosine to 0.
         drop: share of patches dropped at random during the first `drop_until` of the steps.
-        clip: gradient norm.
-        steps: stop after so many; None for all epochs.
+        clip: limit on the gradient norm.
+        steps: stop after this many; None for all epochs.
     """
 
     epochs: int = 14
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """What may be said of one class."""
+    """What captions may call one class."""
 
     name: str
     synonyms: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Words:
 
 
 def read_words(classes: Sequence[str], file: Path | None) -> list[Words]:
-    """Names from a JSON file, or from the folders."""
+    """Read names from a JSON file, or take the folders'."""
     given: Mapping[str, Any] = {} if file is None else json.loads(file.read_text("utf-8"))
     return [
         Words(

@@ -1,6 +1,6 @@
 """A real `fewclip app` in a process of its own, and the Chromium that looks at it. No checks.
 
-What tests and screenshots of the page share.
+Shared by tests and screenshots of the page.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Page(WebProcess):
 
 
 def chromium_path() -> str | None:
-    """Debian's chromium, or what else there is."""
+    """Debian's Chromium, or another; None if there is none."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def launch(playwright: Any) -> Any:
-    """A headless browser with a made-up webcam."""
+    """A headless browser with a fake webcam."""
     return playwright.chromium.launch(executable_path=chromium_path(), headless=True, args=FLAGS)

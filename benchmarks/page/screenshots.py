@@ -1,4 +1,4 @@
-"""Pictures of the page for the documentation, taken from the running page itself. No checks.
+"""Screenshots for the documentation, taken from the running page itself. No checks.
 
     python -m benchmarks.page.screenshots [--out out/screenshots]
 
@@ -24,7 +24,7 @@ PATIENCE = 1_200_000.0  # milliseconds
 WIDTHS = (1280, 390)
 IN_DOCS = ("images-1280.png", "results-1280.png", "classify-1280.png", "why-results-1280.png")
 DOCS = Path(__file__).parents[2] / "docs"
-TALLEST = 1400  # pixels of a picture that people still look at
+TALLEST = 1400  # pixels: the tallest screenshot that people still look at
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def take_every_step(view: Any, out: Path) -> None:
-    """Go through the page once, and take each step in every look."""
+    """Go through the page once, and capture each step in every style."""
     from playwright.sync_api import expect
 
     expect.set_options(timeout=PATIENCE)
@@ -110,7 +110,7 @@ def go(view: Any, step: str) -> None:
 
 
 def house() -> Image.Image:
-    """What no class of the example looks like."""
+    """An image that resembles no class of the example."""
     picture = Image.new("RGB", (256, 256), (150, 205, 255))
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, 180, 256, 256), fill=(90, 170, 80))
@@ -140,7 +140,7 @@ def shoot(view: Any, out: Path, step: str, kind: str = "") -> None:
                 f"document.body.classList.toggle('dark', {str(scheme == 'dark').lower()})"
             )
             view.mouse.move(0, 0)
-            view.wait_for_timeout(400)  # transitions of colour
+            view.wait_for_timeout(400)  # colour transitions
             shot = Image.open(io.BytesIO(view.locator(f"#step-{step}").screenshot()))
             height = shot.height if shot.height <= TALLEST else whole_rows(view, step)
             picture = shot.convert("RGB").crop((0, 0, shot.width, height))

@@ -3,10 +3,10 @@
     python -m benchmarks.service.hostile EXPORTED [--requests 10000]
         [--out benchmarks/results/hostile.md]
 
-Hand-made ones on raw sockets (`hostile_cases.py`), bodies that hypothesis makes up, and what
+Hand-made ones on raw sockets (`hostile_cases.py`), bodies that hypothesis generates, and what
 schemathesis derives from the service's own OpenAPI document. A 5xx other than 503 and 504, a
 traceback in an answer, or a good request that is not answered, is a finding; memory is watched.
-Good requests are timed alone and while files that are dear to open are sent, in turns.
+Good requests are timed alone and, in turns, while files that are expensive to open are sent.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def attack(server: Server, some: Iterable[Case]) -> tuple[Counter[str], list[str
 
 
 def is_well(server: Server, seconds: float = 30.0) -> bool:
-    """Whether a good request is answered, after 503s for a while at most."""
+    """Whether a good request is answered, with at most a while of 503s before."""
     image = photo(random.Random(1), "JPEG")
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -103,7 +103,7 @@ def is_well(server: Server, seconds: float = 30.0) -> bool:
 
 
 def latencies(server: Server, seconds: float) -> list[float]:
-    """Milliseconds of one good request after another; one that is refused counts as endless."""
+    """Milliseconds of one good request after another; one that is refused counts as infinite."""
     image = photos(1)[0]
     found = []
     ends = time.monotonic() + seconds
@@ -117,7 +117,7 @@ def latencies(server: Server, seconds: float) -> list[float]:
 
 
 def good_beside_bombs(server: Server, seed: int) -> tuple[list[str], list[str]]:
-    """Good requests alone and beside dear ones, in turns: lines of the report, findings."""
+    """Good requests alone and beside expensive ones, in turns: report lines, findings."""
     rng = random.Random(seed)
     bombs = [dear(rng) for _ in range(BOMBS)]  # making them costs more than sending them
     alone: list[float] = []
@@ -166,7 +166,7 @@ def _p95(values: list[float]) -> float:
 
 
 def made_up(server: Server, examples: int) -> tuple[Counter[str], list[str]]:
-    """Bodies, headers and queries that hypothesis makes up and shrinks."""
+    """Bodies, headers and queries that hypothesis generates and shrinks."""
     from hypothesis import given
     from hypothesis import strategies as st
 
@@ -214,7 +214,7 @@ def derived(server: Server, examples: int) -> tuple[Counter[str], list[str]]:
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
     document = httpx.get(f"{server.url}/v1/openapi.json", timeout=30).json()
-    # Not whether bad data is refused: its bad fields may be serialised into good ones.
+    # Not whether bad data is refused: bad fields may be serialised into good ones.
     held = [
         schemathesis.checks.not_a_server_error,
         conformance.status_code_conformance,
@@ -246,7 +246,7 @@ def derived(server: Server, examples: int) -> tuple[Counter[str], list[str]]:
 
 
 def _many(examples: int) -> Any:
-    """Hypothesis settings: so many examples, the same ones every time, nothing kept."""
+    """Hypothesis settings: this many examples, the same ones every time, nothing stored."""
     from hypothesis import HealthCheck, Phase, settings
 
     return settings(

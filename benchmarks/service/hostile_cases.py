@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Cases without end, each kind in turn."""
+    """Endless cases, each kind in turn."""
     rng = random.Random(seed)
     makers: list[Callable[[random.Random], Case]] = [
         mutated_image, truncated_image, polyglot, bomb, dear, fields, names, multipart, headers,
@@ -103,7 +103,7 @@ def upload(rng: random.Random, content: bytes) -> bytes:
 
 
 def photo(rng: random.Random, kind: str) -> bytes:
-    """A small real image of noise."""
+    """A small valid image of noise."""
     size = (rng.randint(1, 48), rng.randint(1, 48))
     mode = rng.choice(["RGB", "L"])
     pixels = rng.randbytes(size[0] * size[1] * (3 if mode == "RGB" else 1))
@@ -177,7 +177,7 @@ def bomb(rng: random.Random) -> Case:
 
 
 def dear(rng: random.Random) -> Case:
-    """Files that are cheap to send and dear to open, and names that are dear to read."""
+    """Files that are cheap to send and expensive to open, and names that are expensive to read."""
     kind = rng.choice(list(_DEAR))
     if kind == "names":
         body = part("image", photo(rng, "JPEG"), "a.jpg")

@@ -6,10 +6,10 @@
 MICRO is an exported folder. FOLDER is an export of ViT-B/32 with random weights; it is made there
 when it is missing (minutes).
 
-Everything of one table is measured in one run, in turns that are repeated, so that whatever else
-the machine does falls on all of them: the bare runtime (JPEG bytes to predictions, decoding
-included, batches of 32); the service at 1, 8 and 32 clients, which are threads of another process;
-and /livez, a route that does nothing. CPU is what the runtime's or the worker's process spends.
+Everything in one table is measured in one run, in repeated turns, so that other load on the machine
+affects all of it: the bare runtime (JPEG bytes to predictions, decoding included, batches of 32);
+the service at 1, 8 and 32 clients, which are threads of another process; and /livez, a route that
+does nothing. CPU is what the runtime's or the worker's process uses.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def photos(count: int, size: tuple[int, int] = (500, 375)) -> list[bytes]:
 
 @dataclasses.dataclass
 class Sum:
-    """What the turns of one row add up to."""
+    """The totals over the turns of one row."""
 
     seconds: float = 0.0
     cpu: float = 0.0
@@ -81,7 +81,7 @@ def bare(classifier: OnnxClassifier, images: list[bytes], seconds: float, into: 
 
 
 def clients(port: int, count: int, seconds: float, path: str) -> tuple[float, list[float]]:
-    """Ask as fast as answers come, over `count` kept connections: seconds spent, latencies."""
+    """Send requests as fast as answers come, over `count` connections: seconds, latencies."""
     bodies = [_body(image) for image in photos(32)]
     latencies: list[float] = []
     start = time.perf_counter()
@@ -116,7 +116,7 @@ def _body(image: bytes) -> bytes:
 
 
 def measure(server: Server, count: int, seconds: float, path: str, into: Sum) -> None:
-    """One turn of so many clients."""
+    """One turn with `count` clients."""
     words = [str(server.port), str(count), str(seconds), path]
     metrics, cpu = server.metrics(), _cpu(server)
     done = subprocess.run(
@@ -173,7 +173,7 @@ def table(name: str, folder: Path, seconds: float, turns: int) -> list[str]:
     rows = {(count, path): Sum() for path in ("/v1/predict", "/livez") for count in CLIENTS}
     with Server(folder, queue=256, timeout=120) as server:
         bare(classifier, images[:8], 0.1, Sum())
-        measure(server, 8, 3.0, "/v1/predict", Sum())  # the batching learns its pace
+        measure(server, 8, 3.0, "/v1/predict", Sum())  # the batching adapts to the pace
         for _ in range(turns):
             for (count, path), row in rows.items():
                 if path == "/v1/predict":

@@ -1,6 +1,6 @@
 """A real `fewclip serve` in a process of its own. No measuring.
 
-What tests and benchmarks of the service share.
+Shared by tests and benchmarks of the service.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Server(WebProcess):
     Args:
         folder: an exported folder, or a folder of them.
         settings: of the service: `max_bytes=1000` becomes FEWCLIP_MAX_BYTES.
-        command: instead of `fewclip serve`, what to run; it is given the port by environment.
+        command: what to run instead of `fewclip serve`; it gets the port in its environment.
     """
 
     def __init__(

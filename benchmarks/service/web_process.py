@@ -1,4 +1,4 @@
-"""A web server of ours in a process of its own, on a free port of loopback. Not which server."""
+"""A web server of ours in a process of its own, on a free loopback port. Subclasses say which."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class WebProcess:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
     def command(self) -> Sequence[str]:
-        """What is run."""
+        """What to run."""
         raise NotImplementedError
 
     def environ(self) -> Mapping[str, str]:
-        """Its environment, besides this process's."""
+        """Its environment variables, besides this process's."""
         raise NotImplementedError
 
     def ready(self) -> bool:
-        """Whether it takes requests yet."""
+        """Whether it accepts requests yet."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -67,10 +67,10 @@ class WebProcess:
         self.clean_up()
 
     def clean_up(self) -> None:
-        """What is left to remove when the server has ended."""
+        """Remove what is left when the server has ended."""
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Until it is `ready`.
+        """Wait until it is `ready`.
 
         Raises:
             RuntimeError: it died, or is not ready in time; the message holds its log.
@@ -85,7 +85,7 @@ class WebProcess:
         raise RuntimeError(f"not ready after {seconds:g} s:\n{self.log()}")
 
     def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and kill what does not follow it; returns the exit status."""
+        """SIGTERM, then kill what ignores it; returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         children = self.workers()
@@ -112,7 +112,7 @@ class WebProcess:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A loopback port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Classifier -> ONNX: graph, precision, parity gate. Light until `export` is used."""
+"""Classifier -> ONNX: graph, precision, parity gate. Cheap to import until `export` is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXTRA = {"onnx", "onnxscript", "torch", "open_clip", "safetensors"}
 
 
 def __getattr__(name: str) -> Any:
-    """`export`, at its first use.
+    """Import `export` when it is first used.
 
     Raises:
         MissingExtraError: the 'export' extra is not installed.

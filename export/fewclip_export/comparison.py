@@ -12,20 +12,20 @@ import numpy.typing as npt
 from fewclip import decide
 from fewclip.contract import Card
 
-NEAR_TIE = 1e-3  # of logits, and of the score behind `known`, which has the validation's spread
+NEAR_TIE = 1e-3  # in logits, and in the score behind `known`, in units of its validation spread
 
 Numbers = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelRun:
-    """What one side found out about N images, and the card that makes answers of it."""
+    """Model outputs for N images, and the card that turns them into answers."""
 
     card: Card
     found: decide.ModelOutputs
 
     def difference(self, other: ModelRun) -> float:
-        """Largest absolute difference of a logit, any head; not finite where one is not."""
+        """Largest absolute logit difference over all heads; not finite if any logit is not."""
         pairs = [(self.found.logits_itm, other.found.logits_itm)]
         if self.found.logits_cat is not None:
             assert other.found.logits_cat is not None
@@ -34,9 +34,9 @@ class ModelRun:
         return max(float(np.abs(one - two).max()) for one, two in pairs)
 
     def same_class(self, others: Sequence[ModelRun]) -> tuple[float, int]:
-        """Share of images with the same best class on every side, and how many near ties.
+        """Share of images with the same best class in every run, and the number of near ties.
 
-        Near ties, this side's own best two closer than `NEAR_TIE`, are left out of the share.
+        Near ties (this run's two best classes within `NEAR_TIE`) are left out of the share.
         """
         proba = self._probabilities()
         if proba.shape[1] < 2:
@@ -49,7 +49,7 @@ class ModelRun:
         return _share(same, clear), int((~clear).sum())
 
     def same_known(self, others: Sequence[ModelRun]) -> float:
-        """Share of images that every side holds for known, or for unknown; near ties left out."""
+        """Share of images on which every run agrees about `known`; near ties are left out."""
         threshold = self.card.calibration.threshold
         if threshold is None or self.found.ood_score is None:
             return 1.0
@@ -59,7 +59,7 @@ class ModelRun:
         return _share(same, np.abs(score - threshold) >= NEAR_TIE)
 
     def accuracy_change(self, other: ModelRun, labels: npt.NDArray[np.int64]) -> float | None:
-        """The other side's accuracy minus this one's; labels (N,), -1 for one that is not known."""
+        """Accuracy of `other` minus this run's, None without labels; labels (N,), -1 if unknown."""
         chosen = labels >= 0
         if not chosen.any():
             return None

@@ -1,4 +1,4 @@
-"""Classifier -> a folder that is proven to answer as the trained model does, or no folder."""
+"""Classifier -> a folder proven to answer as the trained model does, or no folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fewclip_export.sensitivity import rank_products
 
 Floats = npt.NDArray[np.floating[Any]]
 ReportProgress = Callable[[str], None]
-RANKED_ON = 16  # images that the sensitivity of matrix products is measured on
+RANKED_ON = 16  # images for measuring the sensitivity of matrix products
 
 
 def export(
@@ -55,13 +55,13 @@ def export(
         classifier: trained, or zero-shot.
         out: the folder to write.
         precision: "fp32"; "fp16" for GPUs; "int8" for CPUs.
-        images: what to prove it on: labelled data in any form that `adapt` takes, or a plain list
-            of images. None: the validation images, where this process has them or the files that
-            the card names are still there; else generated pictures, and the report says so.
-        force: write it even if it answers differently; the card is branded.
+        images: parity samples: labelled data in any form that `adapt` takes, or a plain list of
+            images. None: the validation images, if this process has them or the files named in
+            the card still exist; otherwise generated images, and the report says so.
+        force: write it even if it answers differently; the card is marked.
         overwrite: replace a model folder at `out`.
-        seed: of augmented and generated images.
-        progress: takes one line per step.
+        seed: for augmented and generated images.
+        progress: called with one line per step.
 
     Raises:
         GateError: it answers differently, or crashes ONNX Runtime; nothing was written.
@@ -124,7 +124,7 @@ def export(
 def _rescues(
     trained: Classifier, graph: Path, samples: ParitySamples, report_progress: ReportProgress
 ) -> Iterator[tuple[str, ...]]:
-    """Ever more of the most sensitive matrix products to keep in float32, up to half of them."""
+    """Growing sets of the most sensitive matrix products to keep in float32, up to half."""
     report_progress("the gate refused int8: looking for the matrix products that lose most")
     images = preprocess(samples.paths[:RANKED_ON], trained.card.preprocessing)
     ranked = rank_products(graph, images)
@@ -138,11 +138,11 @@ def _rescues(
 def _write_graphs(
     trained: Classifier, card: Card, folder: Path, work: Path, report_progress: ReportProgress
 ) -> tuple[Mapping[str, Floats], Path | None]:
-    """Graphs and tokenizer.
+    """Write the graphs and the tokenizer.
 
     Returns:
-        What the image graph's metadata holds besides the card, and the float32 image graph where
-        the export is another one.
+        What the image graph's metadata holds besides the card, and the float32 image graph if the
+        export has another precision.
     """
     text = trained.backbone.reads_clip_bpe  # else the classes are fixed: see `text_tower`
     if text:
@@ -191,4 +191,4 @@ def _read_images(images: Any, classes: Sequence[str]) -> list[tuple[Image, str |
 
 
 def _silent(text: str) -> None:
-    """ReportProgress nothing."""
+    """A ReportProgress that reports nothing."""

@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float32]
 
 OPSET = 20  # later ones write an Attention operator that runs no faster on a CPU
 # Features and intermediate features before normalisation: where the tower ends and the heads
-# begin; not in the result.
+# begin. The finished graph does not output them.
 RAW, RAW_INTERMEDIATE = CUTS = ("raw", "raw_intermediate")
 
 # One ONNX file cannot hold more than 2 GB; a larger graph has its weights beside it.
@@ -54,7 +54,7 @@ ONE_FILE = 1_900_000_000
 
 
 class ImageGraph(nn.Module):
-    """(B, 3, H, W) and text features (M, D) -> what `names` names, in that order."""
+    """(B, 3, H, W) and text features (M, D) -> the outputs listed in `names`, in that order."""
 
     def __init__(self, method: Method, *, dept: bool) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class TextGraph(nn.Module):
 
 
 def _normalised(raw: Tensor) -> Tensor:
-    """As F.normalize, whose ONNX form asks for shapes; the head should need `CUTS` alone."""
+    """Like F.normalize, whose ONNX form needs shapes; the head should need only `CUTS`."""
     length: Tensor = raw.norm(dim=-1, keepdim=True)
     return raw / length.clamp_min(1e-12)
 
@@ -104,22 +104,22 @@ def _normalised(raw: Tensor) -> Tensor:
 def export_graphs(
     method: Method, card: Card, tokens: np.ndarray, image: Path, text: Path | None
 ) -> np.ndarray:
-    """Write both graphs in float32; without a path for the text graph, the other alone.
+    """Write both graphs in float32, or the image graph alone if the text graph has no path.
 
     Args:
-        method: the trained module, left as it is.
+        method: the trained module; it is not modified.
         tokens: (M, context) int64 of the classes' prompts.
-        image, text: files to write; both still give `CUTS` out, where `precision.py` cuts.
+        image, text: files to write; both still output `CUTS`, where `precision.py` splits them.
 
     Returns:
-        (M, D) float32 L2-normalised text features of the classes, the `classes` default.
+        (M, D) float32 L2-normalised text features of the classes: the default of `classes`.
     """
     plain = on_cpu(method)
     size = card.preprocessing.size
     with torch.inference_mode():
         rows = torch.from_numpy(tokens)
         features = F.normalize(plain.text_from_tokens(rows), dim=-1).numpy()
-    # An example batch of 1 would be taken for a constant: the graph then fails at every other.
+    # A batch of 1 would be traced as a constant, and the graph would fail at any other size.
     pixels, few = torch.randn(2, 3, size, size), torch.randn(3, features.shape[1])
     graph = ImageGraph(plain, dept=card.head.dept_weight is not None)
     _export(
@@ -139,11 +139,11 @@ def export_graphs(
 
 
 def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = None) -> None:
-    """Take `CUTS` out of the outputs, write the contract into the metadata and check the graph.
+    """Remove `CUTS` from the outputs, write the contract into the metadata and check the graph.
 
     Args:
-        arrays: for the image graph: what answering needs besides it, `CLASS_FEATURES` among them,
-            which also becomes the default of the `classes` input.
+        arrays: for the image graph: what else answering needs, including `CLASS_FEATURES`, which
+            also becomes the default of the `classes` input.
     """
     # Weights in files beside the graph stay there: only the graph itself is read and written.
     model = onnx.load(str(path), load_external_data=False)
@@ -167,13 +167,13 @@ def finish_graph(path: Path, card: Card, arrays: Mapping[str, Floats] | None = N
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write one file, or the graph with its weights beside it where one could not hold them."""
+    """Write one file, or the graph with its weights beside it if one file can't hold them."""
     large = model.ByteSize() > ONE_FILE
     onnx.save(model, str(path), save_as_external_data=large, location=f"{path.name}.data")
 
 
 def on_cpu(method: Method) -> Method:
-    """The module itself where it is on the CPU already, else a copy: it is never moved."""
+    """The module itself if it is on the CPU, else a copy there: it is never moved."""
     if method.backbone.device.type == "cpu":
         return method
     return copy.deepcopy(method).cpu()
@@ -204,7 +204,7 @@ def _export(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporter and converters tell of their own inner workings, in warnings and in logs."""
+    """Silence what the exporter and the converters warn and log about their own internals."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

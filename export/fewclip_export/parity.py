@@ -26,14 +26,14 @@ from fewclip_export.parity_probe import BATCHES, NEW
 from fewclip_export.report import Findings
 
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
-TIMEOUT = 3600.0  # seconds; a runtime that hangs is a failed gate too
+TIMEOUT = 3600.0  # seconds; a runtime that hangs fails the gate too
 
 Floats = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a precision must hold; None is not asked of it."""
+    """Bounds that a precision must meet; None means no bound."""
 
     difference: float | None
     agreement: float
@@ -49,12 +49,12 @@ LIMITS: Mapping[str, Limits] = {
 
 @dataclasses.dataclass(frozen=True)
 class TorchSide:
-    """What torch answers on the parity samples; each image passes the tower once.
+    """Torch's outputs for the parity samples; each image passes through the tower once.
 
     Attributes:
         own: with the classes of the trained model.
-        new_classes: names that were added; none where the export cannot add any.
-        extended: with those added; None for none.
+        new_classes: names that were added; empty if the export cannot add any.
+        extended: with those added; None if there are none.
     """
 
     own: ModelRun
@@ -65,7 +65,7 @@ class TorchSide:
 def run_torch(trained: Classifier, samples: ParitySamples) -> TorchSide:
     """
     Args:
-        trained: on the CPU: a GPU's own rounding is no fault of the export.
+        trained: on the CPU, because a GPU's own rounding is not the export's fault.
     """
     card = trained.card
     taken = {prompt_key(text) for text in (*card.classes, *card.phrases.values())}
@@ -95,8 +95,8 @@ def examine(
 
     Args:
         folder: graphs and tokenizer; `card` is not written there yet.
-        reference: the float32 image graph, to race against; None where it is the export itself.
-        work: for the exchange with the other process.
+        reference: the float32 image graph, to time against; None if it is the export itself.
+        work: a folder for exchanging files with the other process.
 
     Raises:
         GateError: ONNX Runtime crashed or refused the graphs.
@@ -138,7 +138,7 @@ def examine(
 
 
 def failures(findings: Findings, precision: str) -> tuple[str, ...]:
-    """What the gate objects to, by how much; empty when it lets the export through."""
+    """Why the gate refuses, and by how much; empty if the export passes."""
     limits = LIMITS[precision]
     reasons = []
     difference = findings.max_abs_diff
@@ -163,7 +163,7 @@ def failures(findings: Findings, precision: str) -> tuple[str, ...]:
 
 
 def refusal(precision: str, reasons: Sequence[str], findings: Findings | None) -> GateError:
-    """The error of a gate that stays shut: by how much, and what to try."""
+    """The error for a failed gate: by how much it failed, and what to try."""
     remedy = {
         "fp32": "this is a fault of fewclip or of ONNX Runtime: please report it",
         "fp16": "try --precision fp32",
@@ -178,10 +178,10 @@ def refusal(precision: str, reasons: Sequence[str], findings: Findings | None) -
 
 
 def _run(request: Mapping[str, Any], work: Path, precision: str) -> dict[str, Floats]:
-    """Ask the other process."""
+    """Run `parity_probe` in another process and return its reply."""
     path = work / "request.json"
     path.write_text(json.dumps(request), encoding="utf-8")
-    # It finds the very packages that this process runs, installed or not.
+    # It imports the same packages as this process, installed or not.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
         done = subprocess.run(

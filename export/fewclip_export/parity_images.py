@@ -1,7 +1,7 @@
-"""The images that an export is proven on, as files. It compares nothing.
+"""The parity samples of an export, as files. It compares nothing.
 
-The best proof are images of the user's own that were kept out of training. Too few are completed
-by augmented views of them, and pictures of odd sizes and modes are always among them.
+The best samples are the user's own images that were kept out of training. If there are too few,
+augmented views of them are added; images of odd sizes and modes always are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fewclip.contract import Card
 from fewclip.preprocess import Image, load_image
 
 AT_LEAST = 200
-AT_MOST = 600  # more prove no more, and each is computed three times
-GENERATED_SIZES = (48, 256)  # sides of generated pictures, pixels
+AT_MOST = 600  # more would prove nothing more, and each is computed three times
+GENERATED_SIZES = (48, 256)  # sides of generated images, pixels
 
 VALIDATION_FILES = "validation_files"  # in card.data: [{"path", "label", "sha256"}]
 
@@ -31,12 +31,12 @@ Picture = PILImage.Image
 
 @dataclasses.dataclass(frozen=True)
 class ParitySamples:
-    """What an export is proven on.
+    """The images on which an export is compared with the trained model.
 
     Attributes:
         paths: image files.
-        labels: for each its class, None where that is not known.
-        own: how many, from the first on, are the user's own images, unchanged.
+        labels: the class of each, None if unknown.
+        own: how many of the first ones are the user's own images, unchanged.
         origin: where they come from, for people.
     """
 
@@ -53,11 +53,11 @@ def gather(
     folder: Path,
     seed: int,
 ) -> ParitySamples:
-    """Write the images to `folder`, those that are files already apart.
+    """Write the images to `folder`, except those that are files already.
 
     Args:
-        given: images and labels that the caller names; None to take the validation images of this
-            process, or those that the card remembers and that are still there, unchanged.
+        given: images and labels from the caller; None to take the validation images of this
+            process, or those named in the card whose files are still there, unchanged.
     """
     rng = np.random.default_rng(seed)
     pairs: Sequence[tuple[Image, str | None]] = ()
@@ -101,7 +101,7 @@ def gather(
 
 
 def remembered(card: Card) -> list[tuple[Image, str | None]]:
-    """Validation images that the card names, where the very same file is still there."""
+    """Validation images named in the card whose files are still there, unchanged."""
     source = card.data.get("source")
     entries: Sequence[Mapping[str, Any]] = card.data.get(VALIDATION_FILES, ())
     root = Path(source) if source else Path()
@@ -111,7 +111,7 @@ def remembered(card: Card) -> list[tuple[Image, str | None]]:
     for entry in entries:
         path = root / entry["path"]
         try:
-            # A regular file: an untrusted card may name a device, which never ends.
+            # Regular files only: an untrusted card may name a device, which can be read forever.
             if path.is_file() and sha256_file(path) == entry["sha256"]:
                 found.append((str(path), entry["label"]))
         except (OSError, ValueError):  # ValueError: a NUL in the name
@@ -120,7 +120,7 @@ def remembered(card: Card) -> list[tuple[Image, str | None]]:
 
 
 def _as_file(image: Image, stem: Path) -> str:
-    """The path of an image: its own, or of a file with its content."""
+    """The path of an image: its own, or that of a new file with its content."""
     if isinstance(image, (str, os.PathLike)):
         return os.fspath(image)
     if isinstance(image, bytes):
@@ -135,7 +135,7 @@ def _write(picture: Picture, path: Path, **options: Any) -> str:
 
 
 def _view(path: str, rng: np.random.Generator) -> Picture:
-    """A random crop of 70 to 100 % of either side, flipped half of the time."""
+    """A random crop of 70 to 100 % of either side, flipped half the time."""
     picture = load_image(path)
     width, height = (max(1, round(side * rng.uniform(0.7, 1))) for side in picture.size)
     left = int(rng.integers(picture.width - width + 1))
@@ -159,7 +159,7 @@ def _generate(rng: np.random.Generator) -> Picture:
 
 
 def _odd(path: str, folder: Path) -> list[str]:
-    """One picture in sizes, modes and formats that a user's files may have."""
+    """One image in sizes, modes and formats that a user's files may have."""
     picture = load_image(path)
     picture.thumbnail((256, 256))
     clear = picture.convert("RGBA")

@@ -1,8 +1,8 @@
-"""The ONNX side of the gate: a process of its own, because a bad graph can kill its process.
+"""The ONNX side of the gate, in its own process because a bad graph can crash it.
 
 Usage: python -m fewclip_export.parity_probe REQUEST.json
 
-No torch is imported, which the reply says.
+It imports no torch; the reply reports that.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from fewclip.runtime import OnnxClassifier
 from fewclip.runtime.sessions import open_session
 
 BATCHES = (1, 7)
-NEW = "new"  # outputs are named by its batch size, that with added classes so
+NEW = "new"  # outputs are named by batch size, those with added classes by this
 TIMED_BATCH = 8
 TIMED_SECONDS = 10.0
 TIMED_RUNS = (5, 25)  # at least, at most
 
 
 def main(request: dict[str, Any]) -> None:
-    """Answer a request: model outputs of every image at every batch size, and how fast it goes.
+    """Answer a request: model outputs for every image at every batch size, and the speed.
 
     Args:
         request: `folder` with graphs, its `card`, `images` (paths), `new_classes` to add by name, a
-            float32 `reference` graph to race or None, and `reply`, the npz file to write.
+            float32 `reference` graph to time against or None, and `reply`, the npz file to write.
     """
     folder, card = Path(request["folder"]), Card.from_dict(request["card"])
     classifier = OnnxClassifier(folder, "cpu", card=card)
@@ -42,7 +42,7 @@ def main(request: dict[str, Any]) -> None:
     reply: dict[str, Any] = {}
     alone, batch = BATCHES
     reply |= _named(str(alone), _outputs(classifier, images, alone))
-    if request["new_classes"]:  # they stand behind the own ones, whose answers are among theirs
+    if request["new_classes"]:  # added after the trained classes, so the outputs hold both
         extended = classifier.add_classes(request["new_classes"])
         found = _outputs(extended, images, batch)
         reply |= _named(NEW, found)
@@ -57,7 +57,7 @@ def main(request: dict[str, Any]) -> None:
 
 
 def _outputs(classifier: OnnxClassifier, images: list[str], size: int) -> ModelOutputs:
-    """Of image files, `size` at a time; a last batch may be smaller."""
+    """Outputs for image files, `size` at a time; the last batch may be smaller."""
     parts = [classifier.model_outputs(images[i : i + size]) for i in range(0, len(images), size)]
     return ModelOutputs.join(parts)
 
@@ -68,7 +68,7 @@ def _named(name: str, found: ModelOutputs) -> dict[str, npt.NDArray[Any]]:
 
 
 def _speed(classifier: OnnxClassifier, folder: Path, reference: Path, images: list[str]) -> float:
-    """How many times as fast as float32: the median of runs that take turns on a batch."""
+    """Speed relative to float32: the median of alternating runs on one batch."""
     card = classifier.card
     graphs = {reference: "fp32", folder / IMAGE_GRAPH: card.precision}
     pixels = preprocess(images[:TIMED_BATCH], card.preprocessing)

@@ -1,7 +1,7 @@
 """Float32 graphs -> fp16 or int8. The heads stay in float32: they cost nothing and decide.
 
-An int8 model's text tower is fp16: with its word embeddings that is the smaller file, class names
-are read too rarely to need speed, and an error there would favour a class on every image.
+An int8 model's text tower is fp16: with its word embeddings that file is smaller, class names are
+encoded too rarely to need speed, and an error there would favour one class on every image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def check_precision(precision: str) -> str:
-    """The precision itself.
+    """Return the precision unchanged.
 
     Raises:
         OptionError: there is no such precision.
@@ -31,7 +31,7 @@ def check_precision(precision: str) -> str:
 
 
 def to_fp16(source: Path, target: Path) -> None:
-    """Write the graph `source`, float32 with `CUTS` among its outputs, with half the bits.
+    """Write `source`, a float32 graph with `CUTS` among its outputs, in float16.
 
     Inputs and outputs stay float32.
     """
@@ -41,9 +41,9 @@ def to_fp16(source: Path, target: Path) -> None:
 
 
 def to_int8(source: Path, target: Path, float_products: Sequence[str] = ()) -> None:
-    """Write the graph `source`, float32 with `CUTS` among its outputs, quantised.
+    """Write `source`, a float32 graph with `CUTS` among its outputs, quantised.
 
-    The weights of matrix products per channel, and their other side as it comes.
+    Weights of matrix products are quantised per channel, their other operand dynamically.
 
     Args:
         float_products: names of matrix products that stay in float32.
@@ -70,7 +70,7 @@ class Tower:
         prepared: the graph before quantisation.
         head: the rest of the graph, which stays as it is.
         products: names of the matrix products that may be quantised, in the graph's order. The
-            projection is none of them: one row of work, and a third of the error.
+            projection is not among them: one row of work, and a third of the error.
     """
 
     def __init__(self, source: Path, folder: Path) -> None:
@@ -116,13 +116,13 @@ class Tower:
 
 
 def _split(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The tower, that ends in `CUTS`, and the head, that begins there."""
+    """The tower, which ends in `CUTS`, and the head, which begins there."""
     outputs = [output.name for output in model.graph.output]
     cuts = [name for name in outputs if name in CUTS]
     after = {*cuts, CLASSES_INPUT}
     tower: list[onnx.NodeProto] = []
     head: list[onnx.NodeProto] = []
-    for node in model.graph.node:  # in topological order, as ONNX demands
+    for node in model.graph.node:  # in topological order, as ONNX requires
         if after & set(node.input):
             after |= set(node.output)
             head.append(node)
@@ -141,7 +141,7 @@ def _part(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> onnx.ModelProto:
-    """Some nodes of a graph with what they need; inputs and outputs of the whole, by name."""
+    """Some nodes of a graph with the weights they use; graph inputs and outputs by name."""
     used = {name for node in nodes for name in node.input}
     graph = onnx.helper.make_graph(
         nodes,

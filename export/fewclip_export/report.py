@@ -1,4 +1,4 @@
-"""What an export is worth beside the trained model: numbers, and a text for people."""
+"""How an export compares with the trained model: numbers, and text for people."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Findings:
-    """How an exported folder answers beside the trained model.
+    """How the answers of an exported folder compare with the trained model's.
 
     Attributes:
         images: image files compared; `origin` describes them.
-        near_ties: of these, left out of the agreement: the trained model's own best two answers
-            lie closer than 0.001.
-        max_abs_diff: largest difference of a logit, any head, batch size or class set.
+        near_ties: how many of these are left out of the agreement, because the trained model's
+            two best answers are within 0.001.
+        max_abs_diff: largest logit difference over all heads, batch sizes and class sets.
         top1_agreement: share of images with the same best class at every batch size, 0..1.
         new_class_agreement: the same with classes added by name through `text.onnx`; None where
             the backbone's tokenizer has no exported form, so the classes are fixed.
-        known_agreement: share of images that both hold for known, or both for unknown, 0..1.
-        labelled: images whose class is known.
+        known_agreement: share of images that both call known, or both unknown, 0..1.
+        labelled: number of images whose class is known.
         accuracy_change: exported minus trained, on the user's own labelled images as they are
-            (-0.01 is one point lost); None where there is none.
-        accuracy_change_all: the same with augmented views of them; what the gate looks at.
-        speed_vs_fp32: images a second beside the float32 export, CPU, measured in turns in the
-            same run.
+            (-0.01 is one point lost); None if there are none.
+        accuracy_change_all: the same with augmented views of them; what the gate checks.
+        speed_vs_fp32: images per second relative to the float32 export, on CPU, measured
+            alternately in the same run.
     """
 
     images: int
@@ -43,17 +43,17 @@ class Findings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportReport(Findings):
-    """The findings, and what the folder takes.
+    """The findings, and the files that were written.
 
     Attributes:
         precision: "fp32", "fp16" or "int8".
         folder: where it was written.
-        files: file name -> bytes, the card apart.
+        files: file name -> bytes, without the card.
         size: of all files, bytes.
-        float_products: matrix products of an int8 graph that stay in float32 since the gate refused
-            it without; the most sensitive first.
-        failures: what the gate objects to; empty unless it was forced.
-        forced: written in spite of failures.
+        float_products: matrix products of an int8 graph that stay in float32 because the gate
+            refused the graph with all of them quantised; the most sensitive first.
+        failures: why the gate refused; empty unless the export was forced.
+        forced: whether it was written despite failures.
     """
 
     precision: str
@@ -72,7 +72,7 @@ class ExportReport(Findings):
         return bool(self.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """The report in plain JSON types."""
         plain = dataclasses.asdict(self)
         lists = {"failures": list(self.failures), "float_products": list(self.float_products)}
         return {**plain, **lists, "forced": self.forced}

@@ -1,4 +1,4 @@
-"""Which matrix products an int8 graph had better keep in float32. It decides nothing."""
+"""Which matrix products an int8 graph should keep in float32 first. It decides nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def rank_products(source: Path, images: Floats) -> list[str]:
-    """Names of the products that int8 would convert, the one that changes the outputs most first.
+    """Names of the products that int8 would convert, most sensitive first.
 
-    Each is quantised alone and the tower run on the images: slow, but only an export that its gate
-    has refused needs it.
+    Each is quantised alone and the tower run on the images. This is slow, but only an export that
+    the gate has refused needs it.
 
     Args:
         source: the float32 image graph with its cuts among the outputs.

@@ -3,8 +3,9 @@
     fewclip_service.serve("pets-onnx", port=3000)    # until SIGTERM
     fewclip_service.build("pets-onnx")               # -> tag of a Bento with the model inside
 
-A request's way through the files: `guard` (ids, token, routes) -> `api` (fields) -> `forms` (bytes)
--> `gate` (room?) -> `engine` (decode, batch, deadline) -> `service` (BentoML's batching).
+A request passes through `http/middleware` (ids, token, routes) -> `http/api` (fields) ->
+`http/multipart` (bytes) -> `inference/admission` (room?) -> `inference/batching` (decode, batch,
+deadline) -> `service` (BentoML's batching).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An exported folder -> a Bento: model, code and container recipe in one. Nothing is served here.
 
-The code goes in as it is installed here, so the Bento needs no fewclip from anywhere. The
-image has what serving needs, and no torch.
+The code goes in as it is installed here, so the Bento need not install fewclip. The image has
+what serving needs, and no torch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def build(path: str | os.PathLike[str], *, name: str | None = None) -> str:
     """Make a Bento of an exported folder, or of a folder of them, in BentoML's store.
 
     Args:
-        name: of the Bento; the folder's when not given.
+        name: the Bento's; the folder's by default.
 
     Returns:
         Its tag, "name:version". `bentoml containerize TAG` makes the container image from the
@@ -103,11 +103,11 @@ def _fill(context: Path, root: Path, name: str) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     (context / "service.py").write_text(_SERVICE.replace("{python}", python))
     recipe = {"service": "service:Fewclip", "name": name, "include": ["*"]}
-    (context / "bentofile.yaml").write_text(json.dumps(recipe))  # JSON is YAML, too
+    (context / "bentofile.yaml").write_text(json.dumps(recipe))  # JSON is valid YAML
 
 
 def _requirements() -> list[str]:
-    """The versions that are installed here. ONNX Runtime is the CPU's, a tenth of the GPU's size;
+    """The versions installed here. ONNX Runtime is the CPU build, a tenth of the GPU build's size;
     for a GPU, change that line of the recipe."""
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in _NEEDED]
     for name in _RUNTIMES:
@@ -119,5 +119,5 @@ def _requirements() -> list[str]:
 
 
 def _bento_name(name: str) -> str:
-    """A name that BentoML takes: lower case letters, digits and inner dashes."""
+    """A name that BentoML accepts: lower-case letters, digits and inner dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "fewclip"

@@ -1,4 +1,4 @@
-"""The README of a Bento: from the cards of the models inside. Words only, nothing is built here."""
+"""The README of a Bento, from the cards of the models inside. Text only, nothing is built here."""
 
 from __future__ import annotations
 
@@ -145,6 +145,6 @@ def _models(cards: Sequence[tuple[str, Card]]) -> str:
 
 
 def _memory(folders: Sequence[Path]) -> int:
-    """MiB of a worker, in steps of 64: what is on disk is held once more while it is replaced."""
+    """MiB a worker needs, in steps of 64; a model is in memory twice while it is replaced."""
     size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*"))
     return -(-(_WORKER_MEMORY + 2 * size) // (64 * MiB)) * 64

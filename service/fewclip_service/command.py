@@ -1,4 +1,4 @@
-"""The verbs `fewclip serve` and `fewclip build`: words in, exit status out."""
+"""The subcommands `fewclip serve` and `fewclip build`: arguments in, exit status out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POSITIONAL = "model"
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """One flag per setting; what is not given comes from the environment."""
+    """Add one flag per setting; what is not given comes from the environment."""
     for field in dataclasses.fields(Settings):
         text = field.metadata["help"]
         if field.name == _POSITIONAL:
@@ -49,10 +49,10 @@ def serve(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def gathered(models: Sequence[str]) -> Iterator[Path]:
-    """One folder to serve: the only one that was named, or a temporary one that leads to each.
+    """One folder to serve: the only one given, or a temporary one with a link to each.
 
     Raises:
-        InputError: two of them have the same name, or one is not there.
+        InputError: two of them have the same name, or one does not exist.
     """
     folders = [Path(os.path.abspath(local_folder(model))) for model in models]
     if len(folders) == 1:
@@ -72,12 +72,12 @@ def gathered(models: Sequence[str]) -> Iterator[Path]:
 
 
 def _served_name(model: str) -> str:
-    """A folder's own name; from the Hub, where folders are named by commit, the repository's."""
+    """A folder's own name; for one from the Hub, named by commit, the repository's."""
     return Path(model.partition("@")[0] if is_address(model) else os.path.abspath(model)).name
 
 
 def build_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, and the Bento's name."""
+    """Add the folder and the Bento's name."""
     parser.add_argument("model", metavar="DIR", help="an exported folder, or a folder of them")
     parser.add_argument("--name", help="of the Bento; the folder's when not given")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -1,7 +1,7 @@
-"""Connections: a request's head has to arrive in time, and only so many may be open. No requests.
+"""Connections: a deadline for a request's head, and a limit on open ones. No requests.
 
-uvicorn waits for a head for ever, so a few hundred unfinished ones take all descriptors. Its
-protocol is extended here; whatever it does with a whole request stays as it is.
+uvicorn waits forever for a head, so a few hundred unfinished ones use up all descriptors. Its
+protocol is extended here; what it does with a complete request is unchanged.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _MOST = 1000
 
 
 def limit_connections(head_seconds: float, most: int) -> None:
-    """Limit the connections of a server that is started after this in the same process.
+    """Limit the connections of a server that is started later in the same process.
 
     Args:
-        head_seconds: until a connection is closed on which no whole head arrived.
+        head_seconds: until a connection without a complete head is closed.
         most: connections at once; 0 for what the process's descriptors allow.
     """
     base: Any = auto.AutoHTTPProtocol
     most = most or _allowed()
 
     class LimitedProtocol(base):  # type: ignore[misc]
-        """One connection; `cycle` is the base's request under way."""
+        """One connection; `cycle` is the base class's request in progress."""
 
         _timer: asyncio.TimerHandle | None = None
 

@@ -1,8 +1,8 @@
 """Starting and stopping the server: workers, signals, the listening socket. No requests.
 
 BentoML's arbiter starts the workers and replaces one that dies. It runs in a thread of its own, so
-that this process hears the signals: of a worker's death at once instead of ten seconds later, and
-of the end before the workers do, to close the door before they leave.
+that this process gets the signals: it learns of a worker's death at once instead of ten seconds
+later, and of a shutdown before the workers do, to stop new connections before they leave.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)  # a packet filter that lets noth
 def serve(path: str | os.PathLike[str], **settings: Any) -> int:
     """Serve an exported folder, or every exported folder under a folder, until it is stopped.
 
-    SIGTERM or Ctrl-C: no new connection is taken, every accepted request is answered.
+    On SIGTERM or Ctrl-C no new connection is accepted, and every accepted request is answered.
 
     Args:
         settings: fields of `Settings`.
@@ -75,7 +75,7 @@ def _run(settings: Settings, metrics_folder: str, orphans_folder: str) -> None:
             raise MissingExtraError("serving", "service") from error
         raise
 
-    # By default all servers of a user share one folder, and each empties it at its start.
+    # By default all servers of a user share one folder, and each empties it when it starts.
     BentoMLContainer.prometheus_multiproc_dir.set(metrics_folder)
     logs.configure()
     service: Any = Fewclip
@@ -97,7 +97,7 @@ def _run(settings: Settings, metrics_folder: str, orphans_folder: str) -> None:
 
 
 def _wait(arbiter: Any, metrics_folder: str) -> None:
-    """Until SIGTERM or SIGINT; a worker that dies meanwhile is replaced."""
+    """Wait for SIGTERM or SIGINT; a worker that dies meanwhile is replaced."""
     asked: list[int] = []
     died: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,11 +112,11 @@ def _wait(arbiter: Any, metrics_folder: str) -> None:
 
 
 def _replace(arbiter: Any, metrics_folder: str) -> None:
-    """Restart what died, and take what it was busy with out of the metrics."""
+    """Restart workers that died, and remove the requests they were busy with from the metrics."""
     from circus.exc import ConflictError  # type: ignore[import-untyped]
     from prometheus_client.multiprocess import mark_process_dead
 
-    with contextlib.suppress(ConflictError):  # still starting: its own rounds will see to it
+    with contextlib.suppress(ConflictError):  # still starting: its own checks will see to it
         arbiter.manage_watchers()
     alive = {pid for watcher in arbiter.iter_watchers() for pid in watcher.processes}
     for file in Path(metrics_folder).glob("gauge_live*_*.db"):
@@ -129,14 +129,14 @@ def _close_door(arbiter: Any) -> None:
     """Let no new connection in, while the workers accept those that wait.
 
     Closing the socket would reset the waiting ones. A filter on it drops the packets of new ones,
-    whose senders knock again and find the port closed.
+    whose senders retry and find the port closed.
     """
     if sys.platform != "linux":
         return
     code = ctypes.create_string_buffer(_RETURN_0)
     program = struct.pack("HL", 1, ctypes.addressof(code))
     for listener in arbiter.sockets.values():
-        with contextlib.suppress(OSError):  # a kernel without filters: a reset is the price
+        with contextlib.suppress(OSError):  # a kernel without filters: they are reset
             listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 

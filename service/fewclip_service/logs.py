@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the id of the request it belongs to. No policy.
+"""Structured logs: one JSON object per line, with the id of the request it belongs to. No policy.
 
 Request bodies, file names, tokens and client addresses are never logged.
 """
@@ -51,7 +51,7 @@ def log_exception(event: str, **fields: Any) -> None:
 
 
 def _not_about_one_request(record: logging.LogRecord) -> bool:
-    """The guard logs what happens to a request; uvicorn would tell the same without its id."""
+    """The middleware logs what happens to a request; uvicorn would repeat it without its id."""
     return "ASGI" not in record.getMessage()
 
 

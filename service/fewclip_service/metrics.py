@@ -14,7 +14,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """Use `metrics()`: a name can be registered once in a process."""
+    """Use `metrics()`: a name can be registered only once in a process."""
 
     def __init__(self) -> None:
         self.requests = Counter(

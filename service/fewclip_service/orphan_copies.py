@@ -1,7 +1,7 @@
-"""What a worker hands to the parent, which answers its requests should it die: `orphan_keeper.py`.
+"""What a worker hands to the parent, which answers its requests if it dies: `orphan_keeper.py`.
 
-A copy of each connection's descriptor goes over a socket; how far its request is, a byte says in
-memory that both share, so that a request costs no message.
+A copy of each connection's descriptor goes over a socket; a byte in shared memory says how far its
+request has got, so that a request costs no message.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONTINUE = b"HTTP/1.1 100 "
 
 
 def keep_orphans(environ: Mapping[str, str] = os.environ) -> None:
-    """The worker's side, for a server that is started after this in the same process."""
+    """Install the worker's side for a server that is started later in the same process."""
     folder = environ.get(FOLDER)
     if folder is None:
         return
@@ -37,7 +37,7 @@ def keep_orphans(environ: Mapping[str, str] = os.environ) -> None:
     copies = _Copies(Path(folder))
 
     class KeptProtocol(base):  # type: ignore[misc]
-        """One connection; `cycle` is the base's request under way."""
+        """One connection; `cycle` is the base class's request in progress."""
 
         _place: int | None = None
 
@@ -68,7 +68,7 @@ def keep_orphans(environ: Mapping[str, str] = os.environ) -> None:
 
 
 class _Watched:
-    """A transport that says when an answer begins, before it does."""
+    """A transport that reports an answer just before it begins."""
 
     def __init__(self, transport: asyncio.Transport, note: Any) -> None:
         self._transport, self._note = transport, note
@@ -89,11 +89,11 @@ class _Copies:
         self._folder = folder
         self._parent: socket.socket | None = None
         self._free = list(range(PLACES))
-        self._closed: list[int] = []  # places whose end the parent does not know yet
+        self._closed: list[int] = []  # freed places that the parent does not know of yet
         self.states: Any = bytearray()
 
     def add(self, transport: asyncio.Transport) -> int | None:
-        """The place of a connection that the parent holds from now on; None for none."""
+        """Hand a connection to the parent: its place, or None if the parent does not take it."""
         try:
             parent = self._parent or self._connect()
             self._report_closed(parent)
@@ -105,13 +105,13 @@ class _Copies:
         right = (socket.SOL_SOCKET, socket.SCM_RIGHTS, handle)
         try:
             parent.sendmsg([MESSAGE.pack(OPENED, place)], [right], socket.MSG_DONTWAIT)
-        except OSError:  # it is behind, and need not hold this one
+        except OSError:  # the parent is behind, and need not hold this one
             self._free.append(place)
             return None
         return place
 
     def remove(self, place: int, transport: asyncio.Transport) -> None:
-        """The connection is over: shut down, because the parent's copy is open a moment longer."""
+        """Shut down a finished connection: the parent's copy stays open a moment longer."""
         with contextlib.suppress(OSError, TypeError):  # closed already; uvloop's has no shutdown
             transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         assert self._parent is not None
@@ -119,7 +119,7 @@ class _Copies:
         self._report_closed(self._parent)
 
     def _report_closed(self, parent: socket.socket) -> None:
-        """Without waiting: what a parent that is behind does not take is reported later."""
+        """Report without waiting: what a parent that is behind does not take is reported later."""
         with contextlib.suppress(OSError):
             while self._closed:
                 parent.send(MESSAGE.pack(CLOSED, self._closed[-1]), socket.MSG_DONTWAIT)

@@ -1,8 +1,8 @@
 """Requests whose worker was killed: the parent answers them 503. It reads and forwards none.
 
-`orphan_copies.py` gives the parent a copy of each connection's descriptor, and notes in memory that
-both share how far its request is. The copy keeps the connection open when the worker is gone: what
-has no answer gets one then. An answer that had begun breaks off, as it would without this.
+`orphan_copies.py` gives the parent a copy of each connection's descriptor, and notes in shared
+memory how far its request has got. The copy keeps the connection open when the worker is gone, and
+a request without an answer gets one. An answer that had begun breaks off, as it would without this.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _LINGER = 2.0  # seconds in which a client may finish sending and read its answe
 
 
 class OrphanKeeper:
-    """The parent's side. Use it as a context around the workers.
+    """The parent's side. Use it as a context manager around the workers.
 
     Args:
-        folder: an empty one of its own.
+        folder: an empty one that nothing else uses.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -55,7 +55,7 @@ class OrphanKeeper:
     def __enter__(self) -> OrphanKeeper:
         if sys.platform == "linux":
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with contextlib.suppress(OSError):  # a path too long: connections break as they did
+            with contextlib.suppress(OSError):  # path too long: connections break as without this
                 listener.bind(str(self._folder / SOCKET))
                 listener.listen()
                 os.environ[FOLDER] = str(self._folder)
@@ -76,7 +76,7 @@ class OrphanKeeper:
                 threading.Thread(target=self._follow, args=(worker,), daemon=True).start()
 
     def _follow(self, worker: socket.socket) -> None:
-        """One worker from its first connection to its end."""
+        """Follow one worker from its first connection to its end."""
         copies: dict[int, int] = {}
         states: bytes | mmap.mmap = b""
         with worker, contextlib.suppress(OSError):
@@ -119,7 +119,7 @@ def _received(worker: socket.socket) -> tuple[tuple[int, int], int | None] | Non
 
 
 def _answer_all(copies: Mapping[int, int], states: bytes | mmap.mmap) -> int:
-    """Answer what waits, and close all; how many were answered."""
+    """Answer what is waiting, and close everything; returns how many were answered."""
     waiting = []
     for place, handle in copies.items():
         connection = socket.socket(fileno=handle)
@@ -146,7 +146,7 @@ def _has_unread(connection: socket.socket) -> bool:
 
 
 def _linger(connections: list[socket.socket]) -> None:
-    """Read what clients still send: closed over it, a connection takes its answer back."""
+    """Read what clients still send: closing with unread data would discard the answer."""
     ends = time.monotonic() + _LINGER
     with selectors.DefaultSelector() as selector:
         for connection in connections:

@@ -1,7 +1,7 @@
 """The BentoML service: what BentoML batches, mounts and starts. Everything else is plain Python.
 
 Importing this module reads the settings from the environment: BentoML imports it in the parent,
-which wants to know how many workers to start, and again in each worker.
+which needs the number of workers to start, and again in each worker.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from fewclip_service.orphan_copies import keep_orphans
 from fewclip_service.settings import Settings
 from fewclip_service.shutdown import GracefulShutdown
 
-# BentoML's batching measures how long a job waits by the wall clock. When that is set (a machine
-# that was asleep, a time server), it would refuse what waits, and keep what comes next waiting.
+# BentoML's batching measures how long a job waits by the wall clock. When that jumps (the machine
+# slept, a time server set it), it would refuse what waits, and keep what comes next waiting.
 vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 
 SETTINGS = Settings.read()
@@ -49,7 +49,7 @@ PAGE = Page()
 
 
 class GuardedService(bentoml.Service):  # type: ignore[misc]
-    """BentoML's service with our guard around its app, and its batching within reach."""
+    """BentoML's service with our middleware around its app, and its batching within reach."""
 
     factory: ServiceAppFactory
 
@@ -83,9 +83,9 @@ def _core() -> Worker:
     threads=1,  # one batch at a time, on all cores that the worker has
     http={"host": SETTINGS.host, "port": SETTINGS.port},
     logging={"access": {"enabled": False}},
-    # No spans unless a BentoML configuration asks for some: they are made even for nobody.
+    # No spans unless a BentoML configuration asks for them: they are created even if unused.
     tracing={"excluded_urls": "."},
-    # For containers: there, loopback would be out of everyone's reach.
+    # For containers, whose loopback nobody outside can reach.
     envs=[
         {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
         {"name": "BENTOML_HOST", "value": "0.0.0.0"},
@@ -122,14 +122,14 @@ class Fewclip:
         max_latency_ms=int(SETTINGS.timeout * 1000),
     )
     def infer(self, jobs: list[Any]) -> list[Any]:
-        """What BentoML batches; no route (the guard does not let it pass)."""
+        """What BentoML batches; not a route (the middleware blocks it)."""
         return list(run_batch(jobs))
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, image: Path, top_k: int = 5, model: str = "") -> dict[str, Any]:
         """Classify one image: the route of `bentoml.SyncHTTPClient`.
 
-        Over HTTP the guard sends it to `/v1/predict`; this body is for calls within a process.
+        Over HTTP the middleware sends it to `/v1/predict`; this body is for calls within a process.
         """
         chosen = self.core.models.get(model or None)
         prediction = chosen.classifier.predict(image, top_k)[0]

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         for name in ("workers", "max_bytes", "max_pixels", "max_images", "max_classes"):
             self.check(name, getattr(self, name) >= 1, "at least 1")
         self.check("port", 0 < self.port < 65536, "from 1 to 65535")
-        # The page's parts talk to the process that they began with.
+        # The page's requests must all reach the process that they began with.
         self.check("workers", not self.ui or self.workers == 1, "1 with --ui")
         self.check("threads", self.threads >= 0, "0 or more")
         self.check("max_batch", self.max_batch >= 2, "at least 2")

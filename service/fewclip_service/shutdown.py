@@ -1,9 +1,9 @@
 """A worker's last second: how it stops without losing a request. Signals only.
 
-uvicorn, when it is stopped, closes idle connections at once, and a request that is on its way on
-one of them is lost. So the signal first only changes the answers: every one closes its connection,
-and /readyz says 503. A moment later, when no connection is left that a client would use again,
-uvicorn gets to see the signal and finishes what is still being computed.
+When stopped, uvicorn closes idle connections at once, and a request on its way on one of them is
+lost. So at first the signal only changes the answers: every one closes its connection, and /readyz
+says 503. A moment later, when no connection is left that a client would reuse, uvicorn gets the
+signal and finishes what is still being computed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GracefulShutdown:
         def handle(number: int, frame: FrameType | None) -> None:
             if not callable(then):
                 return
-            if self.draining:  # asked again: at once
+            if self.draining:  # asked twice: stop at once
                 then(number, frame)
                 return
             self.draining = True

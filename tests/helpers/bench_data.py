@@ -24,7 +24,7 @@ def write_photo(path: Path, hue: int, number: int) -> None:
 
 
 def write_folder(folder: Path, classes: Sequence[str], train: int, test: int) -> Path:
-    """train/CLASS/, test/CLASS/; without test/ when `test` is 0, then without train/ too."""
+    """train/CLASS/, test/CLASS/; if `test` is 0, the class folders alone."""
     for hue, label in enumerate(classes):
         for i in range(train + test):
             part = ("train" if i < train else "test") if test else ""
@@ -53,7 +53,7 @@ def write_aircraft(root: Path, variants: Sequence[str], train: int, test: int) -
     for i, said in enumerate(variants):
         for n in range(train + test):
             number = f"{i:03d}{n:04d}"
-            # The lists leave the ending out, and it is .jpg.
+            # The lists leave out the suffix, which is .jpg.
             place = folder / "images" / f"{number}.jpg"
             write_photo(place.with_suffix(".png"), i, n)
             place.with_suffix(".png").rename(place)

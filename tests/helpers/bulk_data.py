@@ -1,4 +1,4 @@
-"""The same handwritten digits as a folder, CSV, Parquet, Arrow and WebDataset. Real files all."""
+"""The same handwritten digits as a folder, CSV, Parquet, Arrow and WebDataset. Real files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _arrow(out: Path, paths: Sequence[Path]) -> Path:
 
 
 def _datasets(out: Path, paths: Sequence[Path]) -> Path:
-    """What `save_to_disk` leaves: streams, and JSON beside them."""
+    """What `save_to_disk` writes: streams, and JSON beside them."""
     import pyarrow as pa
 
     out.mkdir()

@@ -1,4 +1,4 @@
-"""A saved model and its exports, for the tests of runtime and export. Made once a run."""
+"""A saved model and its exports, for the tests of runtime and export. Made once per run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def saved_model(factory: pytest.TempPathFactory) -> Path:
 
 
 def exported_model(factory: pytest.TempPathFactory, precision: str = "fp32") -> Path:
-    """`saved_model`, exported from a process that has its images no more in memory."""
+    """`saved_model`, exported from a process that no longer has its images in memory."""
     saved = saved_model(factory)
 
     def make(target: Path) -> None:
@@ -62,7 +62,7 @@ def exported_model(factory: pytest.TempPathFactory, precision: str = "fp32") -> 
 
 
 def ood_images(folder: Path, count: int) -> list[str]:
-    """Pictures that are no digits, of many sizes."""
+    """Images that are not digits, in many sizes."""
     import numpy as np
     from PIL import Image
 

@@ -118,7 +118,7 @@ def make(name: str, meta: Any, **options: Any) -> Method:
 
 
 def start_as_official(method: Method, meta: Any, official: dict[str, str]) -> None:
-    """Random starts are drawn by name, as the oracle's README tells."""
+    """Draw random initial values by name, as the oracle's README describes."""
     parameters = method.trained_parameters()
     for ours, theirs in official.items():
         if ours in parameters and meta.get("init", {}).get(theirs, "").startswith("draw"):

@@ -1,7 +1,7 @@
 """A small Hub on loopback: the routes that the client uses to make, fill and read a repository.
 
-Files live in memory. Large ones go the way of Git LFS: asked for in a batch, sent to an address of
-their own, and read back through a redirect, as on the real one.
+Files live in memory. Large ones take the Git LFS route: requested in a batch, sent to an address of
+their own, and read back through a redirect, as on the real Hub.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Files = dict[str, bytes]
 
 
 class Refusal(Exception):
-    """An answer that is an error: its status, and the code that the client's errors are made of."""
+    """An error response: its status, and the code from which the client picks its exception."""
 
     def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(message or code)
@@ -56,7 +56,7 @@ class Hub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        # Where large files are is another host, as far as a client can see.
+        # As far as a client can see, large files are on another host.
         self.storage = f"http://localhost:{self._server.server_port}/lfs"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

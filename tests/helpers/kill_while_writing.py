@@ -1,7 +1,7 @@
 """Helper of test_artifact: write a folder in child processes that die at every line in turn.
 
 Usage: kill_while_writing.py FOLDER OVERWRITE. Prints how many moments there were, and after how
-many of them the old (or no) folder and the new one stood there; fails on anything in between.
+many of them the old folder (or none) or the new one was there; fails on anything in between.
 """
 
 from __future__ import annotations

@@ -13,13 +13,13 @@ from fewclip.data import Item
 
 
 def picture(name: str, size: tuple[int, int] = (12, 9)) -> Image.Image:
-    """Noise that follows from the name: (width, height) RGB."""
+    """Noise determined by the name: (width, height) RGB."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
 def fill(folder: Path, n: int, *, prefix: str = "") -> list[Path]:
-    """n different PNGs; what they show follows from the folder's name, `prefix` and number."""
+    """n different PNGs; the folder's name, `prefix` and number determine what they show."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{prefix}{i}.png" for i in range(n)]
     for path in paths:
@@ -35,5 +35,5 @@ def cats_dogs_sea_lions(folder: Path) -> Path:
 
 
 def contents(items: Iterable[Item]) -> list[tuple[str, int]]:
-    """What items show and what they are, in order: where they lie does not count."""
+    """What items show and their classes, in order, wherever the files are."""
     return [(item.content, item.label) for item in items]

@@ -33,7 +33,7 @@ def overwrite(x: Tensor, start: int, rows: Tensor) -> Tensor:
 
 
 def text(clip: Any, prompts: Sequence[str], levels: Sequence[Tensor] = ()) -> Tensor:
-    """(M, D); `levels[k]` (n, w) stands at positions 1..n at the input of block k."""
+    """(M, D); `levels[k]` (n, w) is at positions 1..n of the input of block k."""
     tokens = tokenizer()(list(prompts), len(clip.positional_embedding))
     x = clip.token_embedding(tokens)
     if levels:
@@ -49,7 +49,7 @@ def text(clip: Any, prompts: Sequence[str], levels: Sequence[Tensor] = ()) -> Te
 
 
 def image(clip: Any, pixels: Tensor, levels: Sequence[Tensor] = ()) -> Tensor:
-    """(B, D); `levels[k]` (n, w) stands after the patches at the input of block k."""
+    """(B, D); `levels[k]` (n, w) follows the patches in the input of block k."""
     visual = clip.visual
     patches = visual.conv1(pixels).flatten(2).mT
     x = torch.cat([visual.class_embedding.expand(len(pixels), 1, -1), patches], 1)
@@ -118,7 +118,7 @@ class Plain:
         return v
 
     def texts(self, names: Sequence[str], v: Tensor) -> Tensor:
-        """(B, M, D), the same for every image of v (B, D) but with CoCoOp."""
+        """(B, M, D), the same for every image of v (B, D) except with CoCoOp."""
         if "context" not in self.p:
             t = text(self.clip, [self.template.format(name) for name in names])
             return t.expand(len(v), -1, -1)

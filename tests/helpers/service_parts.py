@@ -1,4 +1,4 @@
-"""What the tests of the service share besides fixtures."""
+"""What the tests of the service share, besides fixtures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 CLASSES = ["red", "green", "blue"]
 
-# Of the shared server: small, so that going beyond them is cheap.
+# Limits of the shared server: small, so that exceeding them is cheap.
 LIMITS: dict[str, Any] = {
     "max_bytes": 200_000,
     "max_pixels": 1_000_000,

@@ -1,7 +1,7 @@
 """The classes of step 1 as HTML: one card each, with its name and its images. It changes nothing.
 
-All cards are one component, which the browser brings up to date in place. A Gradio gallery would
-show an upload from where it first lay, and ask for it again after it has been taken from there.
+All cards are one component, which the browser updates in place. A Gradio gallery would show an
+upload from its first path, and request it again after it has been moved from there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fewclip_app.work.uploads import Photo
 from fewclip_app.work.workspace import ClassDraft
 
 NOT_USED = "Not used:"
-CARDS = 24  # classes that get a card; more of them are listed
-SHOWN = 10  # images of a card that are shown at once; the others behind a click
-ACCEPT = "image/*,.heic,.heif,.avif"  # by name too: Chromium does not count HEIC as an image
+CARDS = 24  # classes that get a card; the others are listed
+SHOWN = 10  # images of a card that are shown at first; the others are behind a click
+ACCEPT = "image/*,.heic,.heif,.avif"  # also by suffix: Chromium does not count HEIC as an image
 
 
 def component() -> gr.HTML:
@@ -34,7 +34,7 @@ def component() -> gr.HTML:
 
 
 def draw(drafts: Sequence[ClassDraft], found: Sequence[Finding] = ()) -> str:
-    """All classes, what was found in their images, and what adds another class."""
+    """All classes, the findings about their images, and the field that adds a class."""
     cards = "".join(_card(draft, number, found) for number, draft in enumerate(drafts[:CARDS], 1))
     add = "<button type='button' class='fc-add' data-act='add'>+ Add a class</button>"
     return f"<div class='fc-cards'>{cards}{add}</div>{_rest(drafts[CARDS:])}"

@@ -1,4 +1,4 @@
-"""Between the page and its handlers: how events run, errors as text, and files that were sent."""
+"""Between the page and its handlers: how events run, errors as text, and uploaded files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gradio.utils import get_upload_folder
 from fewclip.errors import DataError
 from fewclip_app.work.job_queue import user_message
 
-# How every event of the page runs. Not through Gradio's queue: there, an event that follows at once
-# on the end of another one can be thrown away together with the stream that carried the other,
-# and the page waits for ever. What must be few at a time takes a lock of its own.
+# How every event of the page runs. Not through Gradio's queue: there, an event that directly
+# follows the end of another can be dropped together with the stream that carried the other, and
+# the page waits forever. Work that must be limited takes a lock of its own.
 EVENT: dict[str, Any] = {"api_visibility": "private", "queue": False}
 
 LOST = "it did not arrive: the file is too large, or the connection broke; add it again"
@@ -40,10 +40,10 @@ def on_error(function: F) -> F:
 
 
 def uploaded(file: Mapping[str, Any]) -> Path:
-    """The file behind {"path": ...} of a browser or client: one that was uploaded.
+    """The uploaded file behind {"path": ...} from a browser or client.
 
     Raises:
-        DataError: any other path; it would be one of the server's own.
+        DataError: any other path, which would be one of the server's own files.
     """
     path = os.path.realpath(str(file.get("path", "")))
     inside = os.path.realpath(get_upload_folder()) + os.sep

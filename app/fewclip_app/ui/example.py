@@ -1,4 +1,4 @@
-"""The bundled example of step 1: real handwritten digits, some to learn from and some to test."""
+"""The bundled example of step 1: real handwritten digits, some to train and some to test on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRAIN, TEST = 24, 20  # images of each digit
 
 
 def example_folder(target: Path) -> None:
-    """Write the example as `train/NAME/` and `test/NAME/` into `target`, which is made."""
+    """Write the example as `train/NAME/` and `test/NAME/` into `target`, which is created."""
     for name in digits.NAMES:
         for index in range(TRAIN + TEST):
             folder = target / ("train" if index < TRAIN else "test") / name

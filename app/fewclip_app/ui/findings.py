@@ -9,9 +9,9 @@ from fewclip_app.ui import render
 from fewclip_app.work.review import Finding, Review
 from fewclip_app.work.uploads import Photo
 
-MOST = 4  # of a class that are shown at once; answered ones make room for others
+MOST = 4  # findings of a class shown at once; answered ones make room for others
 
-# Why it is asked about, where the question itself does not say it.
+# Why it is asked, where the question itself does not say so.
 _ODD = {
     "outlier": "It is unlike all the others.",
     "empty": "There is nothing to see in it.",
@@ -24,7 +24,7 @@ _ODD = {
 
 
 def draw(found: Sequence[Finding], name: str) -> str:
-    """Findings of the class called `name`."""
+    """Findings of the class called `name`, as HTML."""
     if not found:
         return ""
     items = "".join(_item(each, name) for each in found[:MOST])
@@ -34,7 +34,7 @@ def draw(found: Sequence[Finding], name: str) -> str:
 
 
 def summarize(review: Review, found: Sequence[Finding]) -> str:
-    """How far the check is, and what it found about whole classes."""
+    """The check's progress, and its findings about whole classes."""
     if review.running:
         return "<small role='status'>Looking for doubtful images in the background ...</small>"
     if review.job is None:

@@ -1,6 +1,6 @@
-"""Why it answered that: a heat map in a box that opens on a click, and is computed when it opens.
+"""Why the model answered that: a heat map in a box, computed when a click opens it.
 
-The box is part of whatever lists the images; `heat.js` asks for its content, and puts it there.
+The box is part of whatever lists the images; `heat.js` requests its content and inserts it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from fewclip_app.ui.browser import script
 from fewclip_app.ui.events import EVENT
 from fewclip_app.work.decoding import decode
 
-SIDE = 640  # pixels of the longer side that is explained: no model sees as many
-SHOWN = 300  # of the heat map on the page
+SIDE = 640  # pixels of the explained image's longer side: no model sees more
+SHOWN = 300  # pixels of the heat map on the page
 
 
 def asks() -> str:
-    """JavaScript for a component with boxes: it triggers the event `why` with a box's key."""
+    """JavaScript for a component with boxes; it triggers the event `why` with a box's key."""
     return script("heat")
 
 
 def slot(key: str) -> str:
-    """Where the heat map of a box will be."""
+    """Placeholder for the heat map of a box."""
     return f"<div class='fc-heat' data-heat='{escape(key)}' role='status'>Looking ...</div>"
 
 
 def answer(key: str, draw: Callable[[], str]) -> str:
-    """What the box of this key gets: what `draw` gives, or why it could not."""
+    """Content for the box with this key: the result of `draw`, or why it failed."""
     try:
         drawn = draw()
     except FewclipError as error:
@@ -55,10 +55,10 @@ def connect(asking: gr.HTML, handler: Callable[..., str], inputs: Sequence[Any] 
 def draw_heat(
     classifier: BaseClassifier, path: Path, labels: Sequence[str | None], max_pixels: int
 ) -> str:
-    """A heat map for each label, None for the best one.
+    """A heat map for each label; a label of None means the best class.
 
     Raises:
-        FewclipError: the image cannot be read, or a label is no class name.
+        FewclipError: the image cannot be read, or a label is not a class name.
     """
     image = decode(path, max_pixels=max_pixels)
     image.thumbnail((SIDE, SIDE))

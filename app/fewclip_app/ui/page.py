@@ -1,4 +1,4 @@
-"""The page: five steps, one shown at a time, and what follows from what. A step is a file."""
+"""The page: five steps, one shown at a time, and how they trigger each other. A step is a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEPS = {
 
 
 def build(sessions: Sessions) -> gr.Blocks:
-    """All of the page over `sessions`."""
+    """The whole page, over `sessions`."""
     keep = 60 * sessions.settings.keep_minutes
     with gr.Blocks(title="fewclip", analytics_enabled=False, delete_cache=(600, keep)) as blocks:
         token = gr.BrowserState(None, storage_key="fewclip-session")
@@ -65,7 +65,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             extras = ", ".join(workspace.model.extras) if workspace.model else ""
             return kept, extras, *images.poll(request)
 
-        # The example's digits are nothing when cut in two or mirrored.
+        # The example's digits lose their meaning when cut in two or mirrored.
         images.example.then(lambda: True, None, adapt.gentle, **EVENT)
         quiet = {**EVENT, "show_progress": "hidden"}
         back = blocks.load(restore, token, [token, panel.names, *images.outputs], **quiet)
@@ -81,7 +81,7 @@ def build(sessions: Sessions) -> gr.Blocks:
 
 
 def _steps() -> str:
-    """Where one is, and the way to each step."""
+    """The current step, and a link to each of them."""
     items = "".join(
         f"<li><a href='#step-{step}'><span>{number}</span>{name}</a></li>"
         for number, (step, name) in enumerate(STEPS.items(), 1)

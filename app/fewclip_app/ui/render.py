@@ -1,6 +1,6 @@
 """Figures as HTML that follows the theme: bars, tables, curves. Every text in it is escaped.
 
-Pictures made on the server would stay white in the dark and blur on a phone.
+Images rendered on the server would stay white in dark mode and blur on a phone.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from fewclip.data import Skipped
     from fewclip.report import Report
 
-MATRIX = 30  # classes up to which a confusion matrix can be read
+MATRIX = 30  # most classes for which a confusion matrix is readable
 LISTED = 20
-BARS = 5  # of the classes, those with the best scores
+BARS = 5  # classes shown with a bar, best scores first
 _LEFT, _BELOW = 44.0, 24.0  # of the reliability plot
 
 
 def step(title: str, lead: str) -> str:
-    """Heading of one step of the page; it takes the focus when its step is shown."""
+    """Heading of one step of the page; it gets the focus when its step is shown."""
     return f"<h2 tabindex='-1'>{escape(title)}</h2><p>{escape(lead)}</p>"
 
 
 def links(*targets: tuple[str, str]) -> str:
-    """Ways on: (text, step); the first is the one to take."""
+    """Links to other steps: (text, step); the first is the recommended one."""
     drawn = "".join(
         f"<a class='{'fc-button' if i else 'fc-primary'}' href='#step-{step}'>{escape(text)}</a>"
         for i, (text, step) in enumerate(targets)
@@ -46,13 +46,13 @@ def empty(text: str) -> str:
 
 
 def note(text: str, kind: str = "") -> str:
-    """A remark; kind "error" is read out at once by a screen reader."""
+    """A remark; a screen reader reads kind "error" out at once."""
     role = "alert" if kind == "error" else "status"
     return f"<div class='fc-note {kind}' role='{role}'>{escape(text)}</div>" if text else ""
 
 
 def skipped(items: Sequence[Skipped], title: str) -> str:
-    """What was not used, and why, each in one line."""
+    """What was not used, and why, one line each."""
     if not items:
         return ""
     lines = "".join(
@@ -64,12 +64,12 @@ def skipped(items: Sequence[Skipped], title: str) -> str:
 
 
 def address(path: Path) -> str:
-    """Where the browser gets a file of the upload store, wherever the page is mounted."""
+    """The URL of a file in the upload store, wherever the page is mounted."""
     return f"gradio_api/file={path}"
 
 
 def plain(reason: str) -> str:
-    """Why an image is not used, for people who have no say over what is installed here."""
+    """Why an image is not used, for people who cannot install anything here."""
     if reason.startswith("a HEIC photo"):
         return (
             "a HEIC photo, which this page cannot read; send it as JPEG (on an iPhone: Settings, "
@@ -85,7 +85,7 @@ def answer(
     extras: Sequence[str] = (),
     below: str = "",
 ) -> str:
-    """One classified image; a text is why it could not be.
+    """One classified image; a `prediction` of text says why it could not be classified.
 
     Of `prediction.top`, which holds all classes, the best and the typed ones are shown.
 
@@ -110,7 +110,7 @@ def answer(
 
 
 def _possible(prediction: Prediction) -> str:
-    """The answers that are possible at the coverage that was asked for, where it was."""
+    """The possible answers at the requested coverage, if one was requested."""
     if prediction.prediction_set is None or prediction.known is False:
         return ""
     labels = prediction.prediction_set
@@ -131,7 +131,7 @@ def bar(label: str, share: float) -> str:
 
 
 def figures(rows: Sequence[tuple[str, str, str]]) -> str:
-    """Big numbers: (title, number, remark)."""
+    """Large numbers: (title, number, remark)."""
     return "".join(
         f"<div class='fc-figure'>{escape(title)}<b>{escape(number)}</b>"
         f"<small>{escape(remark)}</small></div>"
@@ -140,7 +140,7 @@ def figures(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def per_class(report: Report) -> str:
-    """Table of each class: images, how many were found, how many answers were right."""
+    """A table row per class: images, recall, precision and F1; the weakest first."""
     rows = "".join(
         f"<tr><td>{escape(label)}</td><td>{row['n']:.0f}</td><td>{percent(row['recall'])}</td>"
         f"<td>{percent(row['precision'])}</td><td>{row['f1']:.2f}</td></tr>"
@@ -155,7 +155,7 @@ def per_class(report: Report) -> str:
 
 
 def confusion(report: Report) -> str:
-    """Rows are the truth, columns the answers; of many classes only the worst mix-ups."""
+    """Rows are the truth, columns the answers; with many classes only the worst mix-ups."""
     if len(report.classes) > MATRIX:
         pairs = "".join(
             f"<li>{escape(truth)} taken for {escape(answered)}: {count} times</li>"
@@ -183,14 +183,14 @@ def _cell(count: int, share: float, *, right: bool) -> str:
     if not count:
         return "<td></td>"
     color = "var(--fc-right)" if right else "var(--fc-wrong)"
-    strong = share > 0.75  # no shade between: neither black nor white could be read on it
+    strong = share > 0.75  # no shade in between: neither black nor white would be readable on it
     ink = "color:#fff" if strong else ""
     mix = f"color-mix(in srgb, {color} {92 if strong else 10 + 40 * share:.0f}%, transparent)"
     return f"<td style='background:{mix};{ink}'>{count}</td>"
 
 
 def reliability(report: Report) -> str:
-    """How often it is right when it gives a score; on the line the score says just that."""
+    """How often answers with a given score are right; on the diagonal, exactly as often."""
     side = 220.0
     x = [_LEFT + (side - _LEFT - 10) * b["confidence"] for b in report.reliability]
     y = [(side - _BELOW) - (side - _BELOW - 10) * b["accuracy"] for b in report.reliability]
@@ -217,7 +217,7 @@ def reliability(report: Report) -> str:
 
 
 def progress_line(head: str, *remarks: str) -> str:
-    """What is done right now, and beside it loss, time or the like."""
+    """What is being done now, and beside it loss, time or the like."""
     beside = "".join(f"<span>{escape(remark)}</span>" for remark in remarks if remark)
     return f"<div class='fc-line'><b>{escape(head)}</b>{beside}</div>"
 
@@ -234,9 +234,9 @@ def progress(share: float | None, *, moving: bool = False) -> str:
 
 
 def loss_curve(losses: Mapping[int, float], done: float, epochs: int) -> str:
-    """Mean loss of each epoch, counted from 1; `done` epochs of them are through.
+    """Mean loss of each epoch, counted from 1; `done` epochs are finished.
 
-    The line is stretched to the width there is, the text beside it is not.
+    The line is stretched to the available width, the text beside it is not.
     """
     top = max(losses.values(), default=1.0) * 1.05 or 1.0
     points = [
@@ -254,13 +254,13 @@ def loss_curve(losses: Mapping[int, float], done: float, epochs: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Whole per cent, but never 100% for what is less."""
+    """Whole per cent, but never 100% for anything less."""
     whole = share in (0, 1) or 0.0995 <= share < 0.985
     return f"{100 * share:.0f}%" if whole else f"{min(100 * share, 99.9):.1f}%"
 
 
 def data_uri(image: PILImage.Image) -> str:
-    """A small copy of an image as a data address."""
+    """A small copy of an image as a data URI."""
     small = image.copy()
     small.thumbnail((168, 168))
     out = io.BytesIO()

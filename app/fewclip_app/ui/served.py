@@ -21,7 +21,7 @@ from fewclip.images import MAX_PIXELS
 from fewclip_app.ui.events import EVENT
 from fewclip_app.ui.steps.step_classify import NO_MODEL, panel
 
-_VISITORS = 10_000  # whose choice of a model is remembered
+_VISITORS = 10_000  # how many visitors' choices of a model are remembered
 
 Served = BaseClassifier | Mapping[str, BaseClassifier]
 
@@ -33,8 +33,8 @@ def classify_ui(
 
     Args:
         served: an OnnxClassifier or a Classifier, or {name: classifier} to choose from, or a
-            function of no arguments that returns what there is now (a service may swap its models).
-        max_pixels: of one image.
+            function without arguments that returns the current ones (a service may swap models).
+        max_pixels: limit for one image.
     """
 
     def current() -> Mapping[str, BaseClassifier]:
@@ -76,7 +76,7 @@ def classify_ui(
             return NO_MODEL if base is None else _head(chosen.name(request), base)
 
         quiet = {**EVENT, "show_progress": "hidden"}
-        if several:  # which of them are served may have changed since this page was built
+        if several:  # the served models may have changed since this page was built
             blocks.load(on_load, None, [model, head], **quiet)
         model.input(on_model, model, head, **quiet).then(
             classify.show, [classify.photos, classify.names], classify.answers, **quiet
@@ -85,7 +85,7 @@ def classify_ui(
 
 
 class _Chosen:
-    """Which of the served models each visitor asks; the first one until they choose."""
+    """Which of the served models each visitor uses; the first one until they choose."""
 
     def __init__(self, current: Callable[[], Mapping[str, BaseClassifier]]) -> None:
         self._current = current
@@ -99,7 +99,7 @@ class _Chosen:
             self._names.pop(oldest, None)
 
     def name(self, request: gr.Request) -> str:
-        """The chosen model while it is served; "" when there is none at all."""
+        """The chosen model while it is served; "" if there is none at all."""
         models = self._current()
         name = self._names.get(str(request.session_hash), "")
         return name if name in models else next(iter(models), "")

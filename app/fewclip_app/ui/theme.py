@@ -1,6 +1,6 @@
 """The theme of Gradio's own parts, and how the page is mounted. The style itself is theme.css.
 
-System fonts and inline styles: the browser asks nobody else.
+System fonts and inline styles: the browser loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ STYLE = Path(__file__).with_name("theme.css")
 
 
 def theme() -> gr.themes.Base:
-    """One blue, the system's own fonts, and greys that can be read (WCAG AA)."""
+    """One blue, the system's own fonts, and readable greys (WCAG AA)."""
     return gr.themes.Default(
         primary_hue=gr.themes.colors.blue,
         neutral_hue=gr.themes.colors.slate,
@@ -42,7 +42,7 @@ def theme() -> gr.themes.Base:
 
 
 def mount_options() -> dict[str, Any]:
-    """For `gr.mount_gradio_app` and `launch`: the page's looks, and that it keeps to itself."""
+    """Options for `gr.mount_gradio_app` and `launch`: the page's style and privacy."""
     return {
         "theme": theme(),
         "css_paths": STYLE,

@@ -1,6 +1,6 @@
 """Zip files in and out. An untrusted zip is checked before a byte of it is written.
 
-Nothing here knows what the files mean, and nothing is written outside the folder that is given.
+Nothing here knows what the files mean, and nothing is written outside the given folder.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from fewclip.errors import DataError
 
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _CHUNK = 1024**2
-# The end of a zip's directory: disks (2 numbers), entries here and in all, bytes, offset, comment.
+# End of a zip's directory: disks (2 numbers), entries here and in total, bytes, offset, comment.
 _END = struct.Struct("<4s4H2LH")
 _END_MARK, _ZIP64_MARK, _ZIP64_SIZE = b"PK\x05\x06", b"PK\x06\x07", 20
 _MAX_COMMENT = 65535
-_ENTRY_BYTES = 1024  # of the directory, for each file that is allowed: names are long in some
+_ENTRY_BYTES = 1024  # of the directory per allowed file: some have long names
 
 
 def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> None:
     """Unpack a zip into `target`, which must not exist; on any error nothing is left.
 
-    Hidden files and what desktops leave behind are passed over.
+    Hidden files and what desktops leave behind are skipped.
 
     Raises:
-        DataError: no zip, broken, encrypted, too much in it, or an entry that would land elsewhere.
+        DataError: not a zip, broken, encrypted, too large, or an entry leads out of `target`.
     """
     try:
         _check_directory(archive, max_files)
@@ -44,7 +44,7 @@ def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> No
     except DataError:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    # Broken bytes surface as any of these, depending on where they lie.
+    # Corruption surfaces as any of these, depending on where it is.
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         shutil.rmtree(target, ignore_errors=True)
         raise DataError(
@@ -59,7 +59,7 @@ def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> No
 
 
 def root_of(folder: Path) -> Path:
-    """Below folders that only wrap another one: zipping `photos/` itself puts `photos/` around."""
+    """The folder below mere wrappers: zipping `photos/` itself adds a `photos/` around it."""
     while True:
         entries = list(folder.iterdir())
         if len(entries) != 1 or not entries[0].is_dir():
@@ -71,7 +71,7 @@ def root_of(folder: Path) -> Path:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Zip `folder`, its own name on top. Weights hardly shrink, so they are only stored."""
+    """Zip `folder` under its own name. Weights hardly compress, so files are only stored."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as zipped:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -79,7 +79,7 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def consume(file: Path, read: Callable[[Path], None]) -> None:
-    """Read an uploaded file and delete it, whatever came of it."""
+    """Read an uploaded file and delete it, whether or not that succeeded."""
     try:
         read(file)
     finally:
@@ -90,7 +90,7 @@ def _check_directory(archive: Path, max_files: int) -> None:
     """Bound the list of files before it is read: `ZipFile` holds all of it in memory.
 
     Raises:
-        DataError: it is larger than `max_files` need, or of the kind for more than 4 GB.
+        DataError: it is larger than `max_files` need, or Zip64 (for more than 4 GB).
     """
     with archive.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -98,7 +98,7 @@ def _check_directory(archive: Path, max_files: int) -> None:
         tail = file.read()
     at = tail.rfind(_END_MARK)
     if at < 0 or len(tail) - at < _END.size:
-        return  # no zip, which `ZipFile` says
+        return  # not a zip, which `ZipFile` reports
     if tail[max(0, at - _ZIP64_SIZE) : at].startswith(_ZIP64_MARK):
         raise DataError(
             "the zip is of the kind for more than 65,535 files or 4 GB (Zip64); zip fewer images"
@@ -114,7 +114,7 @@ def _check_directory(archive: Path, max_files: int) -> None:
 def _checked(
     zipped: zipfile.ZipFile, max_files: int, max_bytes: int
 ) -> list[tuple[Path, zipfile.ZipInfo]]:
-    """Every file worth writing and where, once all of them have been found harmless."""
+    """Every file to write and where, once all entries have been found harmless."""
     entries: dict[Path, zipfile.ZipInfo] = {}
     for info in zipped.infolist():
         path = _safe_path(info)
@@ -122,7 +122,7 @@ def _checked(
             continue
         if info.flag_bits & 1:
             raise DataError("the zip is protected by a password; zip the folder without one")
-        # Others are rare, and a few bytes make LZMA ask for gigabytes.
+        # Others are rare, and a few bytes can make LZMA allocate gigabytes.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(
                 "the zip is compressed in a way that few programs read; zip the folder again with "
@@ -147,12 +147,12 @@ def _checked(
 
 
 def _safe_path(info: zipfile.ZipInfo) -> Path | None:
-    """The entry's path below the target; None for what is passed over.
+    """The entry's path below the target; None if it is skipped.
 
     Raises:
         DataError: the entry is a link or a device, or its name leads out of the target.
     """
-    name = info.filename.replace("\\", "/")  # some Windows tools write it so
+    name = info.filename.replace("\\", "/")  # some Windows tools write backslashes
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or any(":" in part for part in parts[:1]):
         raise DataError(
@@ -170,7 +170,7 @@ def _safe_path(info: zipfile.ZipInfo) -> Path | None:
 
 
 def _write(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, left: int) -> int:
-    """Write one entry and return its size; what the zip's headers say of it is not relied on."""
+    """Write one entry and return its size; the zip's headers are not trusted for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with zipped.open(info) as source, path.open("xb") as out:

@@ -1,4 +1,4 @@
-"""Decoding what visitors upload, in processes that may be killed. One pool for the whole page."""
+"""Decoding of uploads, in processes that may be killed. One pool for the whole page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def decode(image: bytes | os.PathLike[str], *, max_pixels: int) -> PILImage.Imag
     """An uploaded image, upright and RGB.
 
     Raises:
-        ImageError: no readable image, or one that takes too many pixels, too much time or memory.
+        ImageError: unreadable, too many pixels, or decoding takes too much time or memory.
     """
     return _pool(max_pixels).image(image)
 
 
 def thumbnail(path: os.PathLike[str], side: int, *, max_pixels: int) -> PILImage.Image:
-    """The same, reduced to fit into a square before it leaves the process that decodes.
+    """Like `decode`, but reduced to fit a square of `side` pixels in the decoding process.
 
     Raises:
         ImageError: as `decode`.

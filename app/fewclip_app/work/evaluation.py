@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fewclip_app.work.uploads import Photo
 
 TOP = 5
-AT_ONCE = 32  # images measured between two reports
+AT_ONCE = 32  # images evaluated between two progress reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Evaluation:
 
     Attributes:
         before: the same images, by class names alone.
-        own: whether they are the person's own test images, or were kept out of training.
-        mistakes: what was wrong, the most confident first.
+        own: whether they are the person's own test images rather than kept out of training.
+        mistakes: wrong answers, the most confident first.
     """
 
     before: Report
@@ -49,7 +49,7 @@ class Evaluation:
 def measure(
     classifier: BaseClassifier, images: Sequence[tuple[Photo, str]], job: Job, stage: str
 ) -> tuple[Report, tuple[Mistake, ...]]:
-    """The figures over the images, and what was wrong."""
+    """The report on the images, and the wrong answers."""
     parts = []
     for first in range(0, len(images), AT_ONCE):
         job.begin(stage, first / len(images))
@@ -67,7 +67,7 @@ def measure(
 def unseen(
     test: Sequence[tuple[Photo, str]], split: Split
 ) -> tuple[list[tuple[Photo, str]], list[Skipped]]:
-    """The test images that the model is not trained on, and the others."""
+    """The test images that the model is not trained on, and those left out, with reasons."""
     learned = {item.content for item in split.train}
     items, _ = read_labelled([(photo.path, label) for photo, label in test], split.classes)
     contents = {str(item.image): item.content for item in items}

@@ -29,9 +29,9 @@ class Job:
     """One training. Its fields are written by its worker and read by any number of pages.
 
     Attributes:
-        id: tells it from every other.
+        id: unique.
         state: how far it is.
-        stage: what it does right now, for people.
+        stage: what it is doing now, for people.
         share: of the stage's work, 0..1, where it is known.
         best: of an automatic choice, the best so far, for people.
         begun: when it began, by time.monotonic(); 0 while it waits.
@@ -61,7 +61,7 @@ class Job:
         return self.state in ("done", "stopped", "failed")
 
     def stop(self) -> None:
-        """Ask for the end: at once while it waits, within a step while it trains."""
+        """Request the end: immediate while it waits, within a step while it trains."""
         with self._lock:
             self._stop.set()
             if self.state == "waiting":
@@ -76,14 +76,14 @@ class Job:
         self.progress = at
 
     def begin(self, stage: str, share: float | None = None, *, within: float | None = None) -> None:
-        """Begin a stage, or go on with it, with `share` of it through where that is known.
+        """Begin a stage or continue it, with `share` of it done where that is known.
 
         Args:
             within: seconds that this stage and those that follow it may take together, until a
                 stage is begun with another limit; 0 for none.
 
         Raises:
-            StoppedError: the person asked for the end meanwhile.
+            StoppedError: the person has asked to stop.
         """
         if stage != self.stage:
             self._stage_begun = time.monotonic()
@@ -94,7 +94,7 @@ class Job:
             raise StoppedError("stopped")
 
     def seconds_left(self) -> tuple[float, bool] | None:
-        """(seconds, whether that is the most it may take) of the stage; None where unknown."""
+        """(seconds left in the stage, whether that is an upper limit); None if unknown."""
         now = time.monotonic()
         if self._deadline is not None:
             return max(self._deadline - now, 0.0), True
@@ -103,7 +103,7 @@ class Job:
         return None
 
     def run(self) -> None:
-        """Do the work in this thread; nothing is raised, the fields say everything."""
+        """Do the work in this thread; nothing is raised, the fields hold the outcome."""
         with self._lock:
             if self.state != "waiting":
                 return
@@ -131,7 +131,7 @@ class JobQueue:
         self._lock = threading.Lock()
 
     def submit(self, work: Callable[[Job], None]) -> Job:
-        """Queue work that is given its own job."""
+        """Queue `work`, which is called with its own job."""
         job = Job(work)
         with self._lock:
             self._jobs = [known for known in self._jobs if not known.finished] + [job]
@@ -139,7 +139,7 @@ class JobQueue:
         return job
 
     def ahead(self, job: Job) -> int:
-        """How many jobs have to end before a waiting one begins; 0 for one that runs."""
+        """How many jobs have to end before a waiting one begins; 0 if it is running."""
         with self._lock:
             active = [known for known in self._jobs if not known.finished]
         if job.state != "waiting" or job not in active:
@@ -161,7 +161,7 @@ class JobQueue:
 
 
 def user_message(error: Exception) -> str:
-    """An error for people. What is nobody's input is logged, and only its number is shown."""
+    """An error for people; if it isn't about input, it is logged and only its number is shown."""
     if isinstance(error, FewclipError):
         return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
@@ -175,7 +175,7 @@ def user_message(error: Exception) -> str:
 
 
 def _free_memory() -> None:
-    """A stopped training gives its memory back now, not when the next one needs it."""
+    """Release a stopped training's memory now, not when the next one needs it."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,7 +1,7 @@
 """What `fewclip check` finds in the uploaded images, before anything is trained on them.
 
-The check runs in a process of its own on one core: the page never waits for it, and it can be ended
-when the images change. Nothing here draws.
+The check runs in a process of its own on one core: the page never waits for it, and it can be
+killed when the images change. Nothing here draws.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from fewclip_app.work.uploads import Photo
 if TYPE_CHECKING:
     from fewclip_app.work.workspace import Workspace
 
-SETTLED = 1.0  # seconds without a change before the images are looked at
-LONGEST = 900.0  # seconds that a check may take
+SETTLED = 1.0  # seconds without a change before the images are checked
+LONGEST = 900.0  # most seconds that a check may take
 _POLL = 0.2
-_ROW = re.compile(r"row (\d+) \(")  # how the CSV's images are called in the report
+_ROW = re.compile(r"row (\d+) \(")  # how the report refers to the CSV's images
 _SKIPPED = frozenset({"unreadable", "leak"})  # no upload is unreadable, and test images stay apart
 _OF_CLASSES = frozenset({"names", "overlap", "balance"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something to look at.
+    """Something for the person to look at.
 
     Attributes:
         kind: of `fewclip.check.issue.KINDS`.
-        reason: why, for people; of findings about classes it is all there is.
+        reason: why, for people; findings about classes have nothing else.
         photo: the image; None for findings about classes.
         other: the image that it is a copy of.
-        likelier: name of the class that it more likely shows; "" where that is unknown.
+        likelier: name of the class that it more likely shows; "" if unknown.
     """
 
     kind: str
@@ -52,17 +52,17 @@ class Finding:
 
     @property
     def id(self) -> str:
-        """Tells it from every other."""
+        """Unique among the findings."""
         photos = [photo.thumb.stem for photo in (self.photo, self.other) if photo]
         return "-".join([self.kind, *photos]) if photos else f"{self.kind}-{self.reason}"
 
 
 class Review:
-    """The findings of one workspace, and the check that is under way.
+    """The findings of one workspace, and the check in progress.
 
     Attributes:
-        findings: of the last check that ended; images may have gone since.
-        kept: ids of the findings that the person has called fine.
+        findings: of the last check that ended; images may have been removed since.
+        kept: ids of the findings that the person has dismissed.
         job: the last check; None before the first one.
     """
 
@@ -77,12 +77,12 @@ class Review:
         return self.job is not None and not self.job.finished
 
     def stop(self) -> None:
-        """End the check that is under way."""
+        """Stop the check in progress."""
         if self.job is not None:
             self.job.stop()
 
     def begin(self, workspace: Workspace, jobs: JobQueue) -> None:
-        """Look at the images again if they are others than last time. Returns at once."""
+        """Check the images again if they have changed since last time. Returns at once."""
         with workspace.lock:
             names = _labels(workspace)
             images = [
@@ -110,12 +110,12 @@ class Review:
         self.job = jobs.submit(work)
 
     def keep_photo(self, thumb: str) -> None:
-        """Call all findings about the image of this thumbnail fine."""
+        """Dismiss all findings about the image with this thumbnail."""
         about = (each for each in self.findings if each.photo and each.photo.thumb.name == thumb)
         self.kept.update(each.id for each in about)
 
     def open_findings(self, workspace: Workspace) -> list[Finding]:
-        """What is still to be looked at: its images are there, and nobody has called it fine."""
+        """Findings still to look at: their images are there, and nobody has dismissed them."""
         there = {photo.path for draft in workspace.drafts for photo in draft.photos}
         return [
             each
@@ -131,12 +131,12 @@ def read_findings(
     """The report of `fewclip check --json` about a CSV of these images, in its order.
 
     Args:
-        names: labels in it that are names for people.
+        names: the labels in it that are class names rather than keys.
     """
 
     def photo(source: str) -> Photo | None:
         row = _ROW.search(source)
-        return photos[int(row[1]) - 2] if row else None  # the first row holds the columns' names
+        return photos[int(row[1]) - 2] if row else None  # the first row holds the column names
 
     found = []
     for issue in report["issues"]:
@@ -152,8 +152,8 @@ def read_findings(
 
 
 def _labels(workspace: Workspace) -> dict[str, str]:
-    """Key of each class -> what it is called in the check: its name, or its key while it has none
-    of its own."""
+    """Key of each class -> what the check calls it: its name, or its key while it has no name of
+    its own."""
     names = [draft.name for draft in workspace.drafts]
     return {
         draft.key: draft.name if draft.name and names.count(draft.name) == 1 else draft.key
@@ -168,7 +168,7 @@ def _report(
 
     Raises:
         StoppedError: the images changed meanwhile.
-        RuntimeError: it failed; the log says how.
+        RuntimeError: it failed; the log says why.
     """
     with table.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -197,7 +197,7 @@ def _report(
 
 
 def _outputs(process: subprocess.Popen[str], job: Job) -> tuple[str, str]:
-    """What a process writes until it ends, unless the job is stopped first."""
+    """A process's stdout and stderr once it ends, unless the job is stopped first."""
     ends = time.monotonic() + LONGEST
     while True:
         try:

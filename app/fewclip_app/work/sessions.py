@@ -1,6 +1,6 @@
-"""Who has which workspace, and until when. A reloaded page finds its own again by a secret token.
+"""Who has which workspace, and until when. A reloaded page finds its own by a secret token.
 
-Gradio's own session state is bound to one page view: a reload would lose hours of work.
+Gradio's own session state belongs to one page view: a reload would lose hours of work.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fewclip_app.settings import Settings
 from fewclip_app.work.job_queue import JobQueue
 from fewclip_app.work.workspace import Workspace
 
-FORGOTTEN = 24 * 3600.0  # seconds after which an open but idle page is taken for gone
-LEFT = 120.0  # seconds after which a training gives way if its page was closed and others wait
-SWEEP = 30.0  # seconds between two looks
+FORGOTTEN = 24 * 3600.0  # seconds after which an open but idle page counts as closed
+LEFT = 120.0  # seconds until a training whose page was closed is stopped if others wait
+SWEEP = 30.0  # seconds between two sweeps
 
 
 @dataclasses.dataclass
@@ -35,7 +35,7 @@ class Sessions:
     """All workspaces of one running page, in one folder that is deleted at the end.
 
     Args:
-        root: the folder; below Gradio's own, so thumbnails and downloads need no second copy.
+        root: the folder; inside Gradio's own, so thumbnails and downloads need no second copy.
     """
 
     def __init__(self, root: Path, settings: Settings) -> None:
@@ -54,17 +54,17 @@ class Sessions:
         """The workspace of a page view or a client.
 
         Raises:
-            DataError: the call belongs to none.
+            DataError: the call belongs to no session.
         """
         return self._entry(self._view(request), None)[1].workspace
 
     def join(self, request: gr.Request, token: str | None) -> tuple[Workspace, str]:
-        """Bind a page view to the workspace of a token, or to a new one; with its token."""
+        """Bind a page view to the token's workspace, or to a new one; returns it and its token."""
         token, entry = self._entry(self._view(request), token)
         return entry.workspace, token
 
     def left(self, request: gr.Request) -> None:
-        """A page view was closed; its workspace is kept for a while."""
+        """Note that a page view was closed; its workspace is kept for a while."""
         with self._lock:
             token = self._tokens.pop(str(request.session_hash), None)
             if token in self._entries:
@@ -72,7 +72,7 @@ class Sessions:
                 self._entries[token].used = time.monotonic()
 
     def sweep(self) -> None:
-        """Delete what nobody has come back to, and let nobody wait for a training that was left."""
+        """Delete abandoned workspaces, and stop abandoned trainings that others wait for."""
         now, keep = time.monotonic(), 60.0 * self.settings.keep_minutes
         with self._lock:
             if self.jobs.someone_waits():
@@ -106,7 +106,7 @@ class Sessions:
             token = token or self._tokens.get(view)
             if token is None or token not in self._entries:
                 token = secrets.token_urlsafe(32)
-                # The folder's name is shown in the addresses of images; the token is not.
+                # The folder's name appears in the URLs of images; the token does not.
                 folder = self.root / secrets.token_hex(16)
                 self._entries[token] = _Entry(Workspace(folder, self.settings), set(), 0.0)
             entry = self._entries[token]

@@ -6,7 +6,7 @@ import re
 
 from fewclip_app.work.job_queue import Job
 
-_BUDGET = re.compile(r"; \d+ s left$")  # the page counts that down by itself
+_BUDGET = re.compile(r"; \d+ s left$")  # the page counts down by itself
 _BEST = "; best so far: "
 _TRIED = re.compile(r"(.+): ([\d.]+%) right out of fold$")
 _CHOSEN = "chosen: "
@@ -18,17 +18,17 @@ class Stages:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._right: dict[str, str] = {}  # of each way that was tried
+        self._right: dict[str, str] = {}  # of each method that was tried
 
     def choose_within(self, seconds: float) -> None:
-        """An automatic choice begins, which may take so long."""
+        """Begin an automatic choice, which may take this long."""
         self._job.begin(_CHOOSING, within=seconds)
 
     def report(self, line: str) -> None:
-        """One line of the SDK.
+        """Turn one line of the SDK into the job's stage.
 
         Raises:
-            StoppedError: the person asked for the end.
+            StoppedError: the person has asked to stop.
         """
         line, _, best = _BUDGET.sub("", line).partition(_BEST)
         self._job.best = best or self._job.best

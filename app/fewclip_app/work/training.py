@@ -1,6 +1,6 @@
-"""The model of a workspace: made by a training or loaded from a zip, and how good it is.
+"""The model of a workspace: trained or loaded from a zip, and how good it is.
 
-It calls the SDK and knows nothing of the page. torch is imported where it is needed.
+It calls the SDK and knows nothing about the page. torch is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Model:
-    """A classifier and the classes that were typed on the spot.
+    """A classifier and the classes that were typed in.
 
     Attributes:
         base: a Classifier or an OnnxClassifier, without the typed classes.
-        evaluation: None where no images were left to measure on.
+        evaluation: None if no images were left to evaluate on.
         left_out: images that were not used, and why.
         loaded: whether it was loaded from a zip.
-        folder: files that it needs, to be deleted with it.
+        folder: files that it needs, deleted with it.
         extras: typed classes.
     """
 
@@ -56,7 +56,7 @@ class Model:
 
     @functools.cached_property
     def classifier(self) -> BaseClassifier:
-        """With the typed classes."""
+        """The classifier including the typed classes."""
         return self.base.add_classes(list(self.extras)) if self.extras else self.base
 
     def with_extras(self, names: Sequence[str]) -> Model:
@@ -74,7 +74,7 @@ class Model:
 
 
 def train(workspace: Workspace, job: Job, **choices: Any) -> None:
-    """Adapt to the workspace's images, measure the result, and make it the workspace's model.
+    """Adapt to the workspace's images, evaluate, and make the result the workspace's model.
 
     Args:
         choices: method, backbone, shots, epochs and options of `fewclip.adapt`.
@@ -84,7 +84,7 @@ def train(workspace: Workspace, job: Job, **choices: Any) -> None:
         FewclipError: the input is at fault.
     """
     check_backbone(workspace, choices["backbone"])
-    # Images that are removed from the page meanwhile stay for this training and its model.
+    # Images removed from the page meanwhile stay available to this training and its model.
     folder = workspace.store.new_path("model")
     folder.mkdir()
     try:
@@ -103,7 +103,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     stages = Stages(job)
 
     with workspace.lock:
-        workspace.labelled()  # says what is missing
+        workspace.labelled()  # raises, saying what is missing
         kept = {
             draft.name: [workspace.store.keep(photo, folder) for photo in draft.photos]
             for draft in workspace.drafts
@@ -148,7 +148,7 @@ def load(workspace: Workspace, file: Path) -> None:
     """Make a saved or exported model, as a zip, the workspace's model.
 
     Raises:
-        FewclipError: the zip is refused, or holds no model that can be opened here.
+        FewclipError: the zip is refused, or contains no model that can be opened here.
     """
     from fewclip import artifact
 
@@ -164,26 +164,26 @@ def load(workspace: Workspace, file: Path) -> None:
             from fewclip.runtime import OnnxClassifier
             from fewclip.runtime.probe import probe
 
-            probe(folder)  # what it breaks must not be this page
+            probe(folder)  # in another process, in case it crashes
             # Its sessions may go on reading the folder.
             workspace.take_model(Model(OnnxClassifier(folder), loaded=True, folder=unpacked))
             return
         import fewclip
 
         check_backbone(workspace, str(artifact.read_card(folder).backbone["name"]))
-        # Whoever runs the page has allowed the backbone, its download too.
+        # Whoever runs the page has allowed the backbone, including its download.
         device = workspace.settings.device
         found = fewclip.load(folder, device=device, allow_download=True)
     except Exception as error:
         shutil.rmtree(unpacked, ignore_errors=True)
-        # Names as they are in the zip: where it was unpacked is nobody's business.
+        # Names as in the zip: where it was unpacked is not to be shown.
         error.args = tuple(str(each).replace(f"{unpacked}{os.sep}", "") for each in error.args)
         raise
     shutil.rmtree(unpacked)
     workspace.take_model(Model(found, loaded=True))
 
 
-_EXPORTING = threading.Lock()  # an export takes the memory of several models
+_EXPORTING = threading.Lock()  # an export needs the memory of several models
 
 
 def save(
@@ -194,8 +194,8 @@ def save(
     An exported model that was loaded can only be given back as it is.
 
     Args:
-        report_progress: called with what is being done and the share of the work that is through;
-            what it raises ends the work.
+        report_progress: called with what is being done and the share of the work that is done;
+            an exception from it ends the work.
 
     Raises:
         FewclipError: there is no model, or the export does not answer as the model does.
@@ -212,7 +212,7 @@ def save(
         )
     report = report_progress or (lambda stage, share: None)
     classifier = model.classifier
-    assert isinstance(classifier, Classifier)  # the other kind was refused just now
+    assert isinstance(classifier, Classifier)  # the other kind was refused above
     folder = workspace.store.new_path("download")
     folder.mkdir()
     targets = [folder / name, folder / f"{name}-onnx"]
@@ -221,7 +221,7 @@ def save(
             report("Saving the model", 0.0)
             classifier.save(targets[0])
             report("Exporting it to ONNX", 0.1)
-            shares = iter((0.15, 0.4))  # writing the graphs, then the comparison, which is longest
+            shares = iter((0.15, 0.4))  # writing the graphs, then the comparison, the longest part
             classifier.export_onnx(
                 targets[1],
                 progress=lambda text: report(f"Exporting it to ONNX: {text}", next(shares, 0.4)),
@@ -237,10 +237,10 @@ def save(
 
 
 def check_backbone(workspace: Workspace, name: str) -> None:
-    """Only backbones that whoever runs the page allows: others are downloads, or server folders.
+    """Refuse backbones that whoever runs the page has not allowed: downloads and server folders.
 
     Raises:
-        BackboneError: another one.
+        BackboneError: it is not allowed.
     """
     allowed = workspace.settings.backbones
     if name not in allowed:
@@ -265,7 +265,7 @@ def read_names(text: str) -> list[str]:
 
 
 def _without_places(tuned: Classifier) -> Classifier:
-    """The classifier whose card does not tell where its images lie on this server."""
+    """The same classifier, with no paths of this server in its card."""
     same = copy.copy(tuned)
     data = {k: v for k, v in tuned.card.data.items() if k != "validation_files"}
     same.card = dataclasses.replace(tuned.card, data=data)
@@ -273,7 +273,7 @@ def _without_places(tuned: Classifier) -> Classifier:
 
 
 class _Words:
-    """Turns what the SDK calls an image (class, number, path on the server) into its file name."""
+    """Replaces the SDK's name for an image (class, number, server path) with its file name."""
 
     def __init__(self, photos: Mapping[str, Sequence[Photo]]) -> None:
         self._names = {

@@ -1,4 +1,4 @@
-"""Uploaded images on the server: verified one by one, counted, and shown as small copies."""
+"""Uploaded images on the server: verified one by one, counted, and shown as thumbnails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THUMB = 160  # pixels of the longer side of what the browser shows
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A verified image: the file as it came, a small copy to show, and its name for people."""
+    """A verified image: the file as uploaded, a small copy to show, and its name for people."""
 
     path: Path
     thumb: Path
@@ -28,7 +28,7 @@ class Photo:
 
 
 class Store:
-    """One folder of images within the limits. What an image is called is never part of a path."""
+    """One folder of images within the limits. An image's own name is never part of a path."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Store:
         return Photo(kept, thumb, source)
 
     def keep(self, photo: Photo, folder: Path) -> Photo:
-        """The same image in another folder, to last when this one is dropped; no room is taken."""
+        """The same image in another folder, to outlast this one; it does not count as an upload."""
         kept = Photo(folder / photo.path.name, folder / photo.thumb.name, photo.source)
         os.link(photo.path, kept.path)
         os.link(photo.thumb, kept.thumb)
@@ -76,7 +76,7 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def unpack(self, file: Path) -> Path:
-        """A zip's content in a new folder here.
+        """Unpack a zip into a new folder here.
 
         Raises:
             DataError: the zip is refused.
@@ -92,10 +92,10 @@ class Store:
 
 
 def scanned(folder: Path) -> Scan:
-    """What an unpacked zip claims to hold; names are those in the zip, not those on the server.
+    """Scan an unpacked zip; names are those in the zip, not those on the server.
 
     Raises:
-        DataError: it holds no class folders.
+        DataError: it contains no class folders.
     """
 
     def short(source: str) -> str:

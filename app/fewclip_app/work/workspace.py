@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class ClassDraft:
-    """One class as it is being filled."""
+    """One class while images are being added to it."""
 
     key: str
     name: str = ""
@@ -36,13 +36,13 @@ class ClassDraft:
 
 
 class Download:
-    """Files of a model to take away, while they are made and after.
+    """Files of a model to download, while they are made and afterwards.
 
     Attributes:
         model: whose files they are.
         begun: when, by time.monotonic().
         job: what makes them.
-        files: the zips, once it is done.
+        files: the zips, once they are done.
     """
 
     def __init__(self, model: Model | None, begun: float) -> None:
@@ -53,17 +53,17 @@ class Download:
 
 
 class Workspace:
-    """What one person has put in and got out. Methods may be called from several threads.
+    """One person's input and results. Methods may be called from several threads.
 
     Attributes:
-        store: their folder, which goes when they are done with it.
+        store: their folder, deleted with the workspace.
         drafts: the classes, in the order of the page.
-        test: images with labels to measure on, which are never trained on.
+        test: labelled images to evaluate on, which are never trained on.
         remarks: what was not used from a zip, and why.
         model: the current model, once there is one.
         job: the current or last training.
         review: what was found in the images.
-        download: the files that were asked for last.
+        download: the files that were requested last.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -80,14 +80,14 @@ class Workspace:
         self.clear()
 
     def take_model(self, model: Model) -> None:
-        """Make a model the current one, and delete the files of the one before."""
+        """Make a model the current one, and delete the previous one's files."""
         with self.lock:
             old, self.model = self.model, model
         if old is not None and old.folder is not None:
             shutil.rmtree(old.folder, ignore_errors=True)
 
     def delete(self) -> None:
-        """Stop what runs and delete everything."""
+        """Stop all jobs and delete everything."""
         if self.job is not None:
             self.job.stop()
         if self.download is not None:
@@ -99,10 +99,10 @@ class Workspace:
     # ---- class by class ----------------------------------------------------------------------
 
     def add_draft(self, name: str = "") -> ClassDraft:
-        """A new class.
+        """Add a class.
 
         Raises:
-            DataError: there are as many as are allowed.
+            DataError: there are as many as allowed.
         """
         with self.lock:
             if len(self.drafts) >= self.settings.max_classes:
@@ -115,7 +115,7 @@ class Workspace:
         """The class of a card on the page.
 
         Raises:
-            DataError: it was removed meanwhile.
+            DataError: it has been removed.
         """
         for draft in self.drafts:
             if draft.key == key:
@@ -133,12 +133,12 @@ class Workspace:
             self.store.drop(draft.photos)
 
     def add_photos(self, key: str, files: Iterable[tuple[Path, str]]) -> None:
-        """Take verified (uploaded file, its name for people); others come to `draft.refused`."""
+        """Verify and take (uploaded file, its name for people); others go to `draft.refused`."""
         refused = []
         for path, source in files:
             own = self._own(path)
             try:
-                with self.lock:  # for one image at a time: other changes need not wait for all
+                with self.lock:  # per image, so that other changes need not wait for all of them
                     self.draft(key).photos.append(self.store.take(own, source))
             except ImageError as error:
                 refused.append(Skipped(source, str(error)))
@@ -148,12 +148,12 @@ class Workspace:
             self.draft(key).refused = refused
 
     def refuse(self, key: str, sources: Sequence[str], reason: str) -> None:
-        """Note images of a class that could not even be tried."""
+        """Record images of a class that were refused without being tried."""
         with self.lock:
             self.draft(key).refused += [Skipped(source, reason) for source in sources]
 
     def remove_photo(self, key: str, thumb: str) -> None:
-        """Drop the image of a class that is shown by this thumbnail."""
+        """Remove the image with this thumbnail from a class."""
         with self.lock:
             draft = self.draft(key)
             gone = [photo for photo in draft.photos if photo.thumb.name == thumb]
@@ -161,7 +161,7 @@ class Workspace:
             self.store.drop(gone)
 
     def move_photo(self, key: str, thumb: str, name: str) -> None:
-        """Move the image of a class that is shown by this thumbnail to the class of that name.
+        """Move the image with this thumbnail to the class called `name`.
 
         Raises:
             DataError: there is no such class any more.
@@ -176,10 +176,10 @@ class Workspace:
             target.photos += moved
 
     def _own(self, path: Path) -> Path:
-        """A name of our own for an uploaded file.
+        """A hard link of our own to an uploaded file.
 
-        Gradio keeps equal files of all people under one path: whoever took it away would take it
-        from the others, and from browsers that are about to show it. Gradio deletes it in time.
+        Gradio keeps identical files from all people under one path: moving one away would take it
+        from the others, and from browsers about to show it. Gradio deletes it later.
         """
         own = self.store.new_path("upload")
         os.link(path, own)
@@ -196,12 +196,12 @@ class Workspace:
     # ---- all at once -------------------------------------------------------------------------
 
     def read_zip(self, file: Path) -> None:
-        """Take the images of a zip with a folder per class, in place of those that are there.
+        """Replace the images with those of a zip with a folder per class.
 
         With `train/` and `test/` (or `val/`) of that shape, the latter become the test images.
 
         Raises:
-            DataError: the zip is refused, or holds no usable image; then nothing changes.
+            DataError: the zip is refused, or has no usable image; then nothing changes.
         """
         unpacked = self.store.unpack(file)
         try:
@@ -210,7 +210,7 @@ class Workspace:
             shutil.rmtree(unpacked, ignore_errors=True)
 
     def read_folder(self, folder: Path) -> None:
-        """As `read_zip`, from a folder whose files may be taken away."""
+        """Like `read_zip`, from a folder whose files may be moved away."""
         found = scanned(folder)
         if len(found.labels) > self.settings.max_classes:
             raise DataError(
@@ -237,7 +237,7 @@ class Workspace:
         """Take a zip with a folder per class as test images.
 
         Raises:
-            DataError: the zip is refused, or holds none of the classes; then nothing changes.
+            DataError: the zip is refused, or has none of the classes; then nothing changes.
         """
         unpacked = self.store.unpack(file)
         try:
@@ -259,11 +259,11 @@ class Workspace:
             shutil.rmtree(unpacked, ignore_errors=True)
 
     def count(self) -> int:
-        """Images of all classes, without test images."""
+        """Number of images in all classes, without test images."""
         return sum(len(draft.photos) for draft in self.drafts)
 
     def labelled(self) -> dict[str, list[Path]]:
-        """{class: its images}, ready to adapt to.
+        """{class: its images}, as input for `adapt`.
 
         Raises:
             DataError: fewer than two classes, or one without a name or images.

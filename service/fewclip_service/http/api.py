@@ -1,7 +1,7 @@
-"""The `/v1` routes: fields in, JSON out. What happens to the pixels is `inference/`'s.
+"""The `/v1` routes: fields in, JSON out. Pixels are left to `inference/`.
 
-A FastAPI app that BentoML mounts. `multipart.py` and `fields.py` read what is sent, not FastAPI, so
-that every refusal is ours and has the one shape.
+A FastAPI app that BentoML mounts. `multipart.py` and `fields.py`, not FastAPI, read what is sent,
+so every refusal is ours and has the same shape.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPTIONAL = ("top_k", "coverage", "model")
 
 
 def create_api(settings: Settings, core: Callable[[], Worker]) -> FastAPI:
-    """The app; `core` gives the worker's parts once there are any."""
+    """Create the app; `core` returns the worker, and is called once requests arrive."""
     api = FastAPI(
         title="fewclip",
         version=fewclip.__version__,
@@ -175,7 +175,7 @@ def _add_errors(api: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    async def on_any(request: Request, _: Exception) -> Response:  # the guard logs it
+    async def on_any(request: Request, _: Exception) -> Response:  # the middleware logs it
         return await on_problem(request, APIError("internal", "an unexpected error; see the log"))
 
     api.add_exception_handler(Exception, on_any)

@@ -1,6 +1,6 @@
-"""The OpenAPI document -> one HTML page to read and to try it on. Nothing comes from elsewhere.
+"""The OpenAPI document -> one HTML page to read it and try it out. Nothing comes from elsewhere.
 
-The only script is the one below; the page's policy names it by its hash.
+The only script is docs_page.js; the page's content security policy names its hash.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def render(openapi: dict[str, Any], prefix: str, *, server: str, models: Sequenc
     Args:
         openapi: the OpenAPI document.
         prefix: where its paths are mounted, "/v1".
-        server: the address that the reader came by, for the curl lines.
-        models: names of what is served.
+        server: the address that the reader used, for the curl lines.
+        models: names of the served models.
     """
     title = escape(f"{openapi['info']['title']} {openapi['info']['version']}")
     token = "securitySchemes" in openapi["components"]
@@ -150,7 +150,7 @@ def _input(name: str, field: dict[str, Any], required: bool) -> str:
 
 
 def _example(response: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    """A sample of what a response's schema describes; None where it says nothing of itself."""
+    """A sample of what a response's schema describes; None where the schema has none."""
     schema = response.get("content", {}).get("application/json", {}).get("schema", {})
     return _sample(schema, schemas)
 

@@ -1,6 +1,6 @@
 """What a request asks for: its form fields and its query, checked by name. No pixels here.
 
-A field may be in the form or in the query, not in both and not twice: which of them would count?
+A field may be in the form or in the query, but not in both and not twice: it would be ambiguous.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def known_fields(
 
     Args:
         files: the one file field of the route; "" where it has none.
-        fields: the route's text fields, those that are no file.
+        fields: the route's text fields, that is, all but the file.
 
     Raises:
-        APIError: one that the route does not know, is given twice, or is a file or a text by
-            mistake.
+        APIError: a field is unknown to the route, given twice, or a file in place of text or the
+            reverse.
     """
     for name in form.files:
         if name in fields:
@@ -80,7 +80,7 @@ def top_k(fields: dict[str, str]) -> int:
 
 
 def coverage(fields: dict[str, str], classifier: OnnxClassifier) -> float | None:
-    """How often the labels of the prediction set shall hold the truth."""
+    """How often the prediction set should hold the true class, 0..1; None if not asked for."""
     text = fields.get("coverage")
     if text is None:
         return None
@@ -125,5 +125,5 @@ def _parsed(text: str, name: str) -> Any:
 
 
 def _is_text(name: str) -> bool:
-    """JSON can spell lone surrogates, which no encoder takes."""
+    """Whether it can be encoded: JSON can spell lone surrogates, which no encoder accepts."""
     return not any("\ud800" <= character <= "\udfff" for character in name)

@@ -2,18 +2,18 @@
 
 | status | type | when |
 |---|---|---|
-| 400 | bad_request | a body that cannot be taken apart |
-| 400 | not_an_image | bytes that are no readable image |
+| 400 | bad_request | a body that cannot be parsed |
+| 400 | not_an_image | bytes that are not a readable image |
 | 401 | unauthorized | a token is set, and missing or wrong in the request |
 | 404 | not_found, unknown_model | no such route, no such model |
-| 405 | method_not_allowed | the route knows other methods |
+| 405 | method_not_allowed | the route has other methods |
 | 408 | too_slow | the body did not arrive in time |
 | 413 | too_large | too many bytes, pixels or images |
 | 415 | unsupported_media_type | neither multipart/form-data nor, for one image, image/... |
 | 422 | bad_field | a field is missing, unknown, given twice or out of range |
 | 499 | gone | the client went away; only the log sees it |
 | 503 | busy, not_ready | the queue is full, no time to decode; no model is loaded (yet) |
-| 504 | timed_out | the answer was not there in time |
+| 504 | timed_out | the answer was not ready in time |
 """
 
 from __future__ import annotations
@@ -72,5 +72,5 @@ class APIError(Exception):
 
     @classmethod
     def of_status(cls, status: int) -> APIError:
-        """The problem behind a framework's own refusal."""
+        """The error behind a framework's own refusal."""
         return cls(_TYPE.get(status, "bad_request"), HTTPStatus(status).phrase)

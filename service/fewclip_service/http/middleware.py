@@ -1,8 +1,8 @@
-"""Before anything of BentoML's sees a request: ids, routes, token, limits, logs. No predictions.
+"""What runs before BentoML sees a request: ids, routes, token, limits, logs. No predictions.
 
 It is the outermost layer. BentoML serves more than this service promises (a page with a
 third-party script, the batching method as a route of its own, inputs that are fetched when they
-look like an address), so only the routes named here pass. `POST /predict`, the route of
+look like a URL), so only the routes named here pass. `POST /predict`, the route of
 BentoML's own client, becomes `/v1/predict`: one way in, one way to read a body.
 """
 
@@ -50,11 +50,11 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 @dataclasses.dataclass
 class Notes:
-    """What the layers within tell the guard about a request.
+    """Request context: what the inner layers tell the middleware about a request.
 
     Attributes:
         native: it came through BentoML's own route.
-        outcome: type of the problem it was refused with.
+        outcome: type of the error it was refused with.
         status: of the answer, once it has begun.
     """
 
@@ -97,7 +97,7 @@ class Middleware:
                 self._add_headers(MutableHeaders(raw=message["headers"]), request_id)
             try:
                 await send(message)
-            except Exception as error:  # uvicorn already gave this connection up
+            except Exception as error:  # uvicorn has already given up this connection
                 raise APIError("gone", "the connection broke") from error
 
         try:
@@ -106,7 +106,7 @@ class Middleware:
         except APIError as problem:
             await self._late(problem, notes)(scope, receive, tell)
         except Exception as error:
-            # FastAPI hides it in an error of its own where an answer had begun.
+            # FastAPI wraps it in its own error if an answer had begun.
             if isinstance(error.__cause__, APIError) and error.__cause__.kind == "gone":
                 await self._late(error.__cause__, notes)(scope, receive, tell)
                 return
@@ -119,7 +119,7 @@ class Middleware:
 
     @staticmethod
     def _late(problem: APIError, notes: Notes) -> ASGIApp:
-        """The answer when the app raised: none when its own has begun; uvicorn ends it then."""
+        """The answer when the app raised; none if one had begun, which uvicorn then ends."""
 
         async def nothing(_: Scope, __: Receive, ___: Send) -> None:
             notes.outcome = problem.kind
@@ -143,7 +143,7 @@ class Middleware:
             return _response(APIError("not_found", "no such route; see /v1/docs"), notes)
         if path not in _OPEN and not self._may_pass(headers):
             response = _response(APIError("unauthorized", "send the token as Bearer"), notes)
-            if page or path == f"{_API}/docs":  # makes a browser ask: any name, the token
+            if page or path == f"{_API}/docs":  # a browser prompts: any user name, the token
                 response.headers["WWW-Authenticate"] = 'Basic realm="fewclip"'
             return response
         if path == "/":
@@ -171,7 +171,7 @@ class Middleware:
             headers["Connection"] = "close"
 
     def _counted(self, path: str, receive: Receive) -> Receive:
-        """Bodies outside the API, which counts its own, are bounded here."""
+        """Bound bodies outside the API, which counts its own."""
         if path.startswith(f"{_API}/"):
             return receive
         received = 0
@@ -193,7 +193,7 @@ def _response(problem: APIError, notes: Notes) -> Response:
 
 
 def _record(method: str, path: str, notes: Notes, seconds: float) -> None:
-    """One request in the metrics and in the log; probes and scrapes would only fill them."""
+    """Add one request to metrics and log, except probes and scrapes, which would flood them."""
     if path in _OPEN:
         return
     outcome = notes.outcome or ("ok" if notes.status < 400 else f"http_{notes.status}")
@@ -211,7 +211,7 @@ def _request_id(headers: Headers) -> str:
 
 
 def request_context(scope: Any) -> Notes:
-    """The notes of a request that passed the guard."""
+    """The context of a request that passed the middleware."""
     notes = scope[NOTES]
     assert isinstance(notes, Notes)
     return notes

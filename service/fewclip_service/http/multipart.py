@@ -1,7 +1,7 @@
-"""A body -> fields and files, counted while it arrives. No meaning of fields here.
+"""A body -> fields and files, counted while it arrives. What a field means is not known here.
 
-Nothing touches the disk, file names are never used, and a text is never taken for a file or an
-address. Bytes are counted as they come, so a chunked body without a length is bounded too.
+Nothing touches the disk, file names are never used, and text is never treated as a file or a URL.
+Bytes are counted as they arrive, so a chunked body without a length is bounded too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OTHER_PARTS = 16  # parts besides the images
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What a body held: name -> values, in order. A file is its bytes, or why it was refused."""
+    """A body's content: name -> values, in order. A file is its bytes, or why it was refused."""
 
     fields: dict[str, list[str]]
     files: dict[str, list[bytes | APIError]]
@@ -45,15 +45,15 @@ async def read_form(
     """Read a multipart body, or one that is the image itself.
 
     Args:
-        image_bytes: limit of one file; a larger one becomes a APIError in its place.
-        images: limit of files.
-        bare: take `image/...` as the only file, called `image`.
-        body_bytes: limit of all images together.
+        image_bytes: limit for one file; a larger one becomes an APIError in its place.
+        images: limit on the number of files.
+        bare: accept `image/...` as the only file, called `image`.
+        body_bytes: limit for all images together.
         seconds: time for the body to arrive.
-        take: called with the count of bytes before they are kept.
+        take: called with the number of bytes before they are kept.
 
     Raises:
-        APIError: another kind of body, a broken, too large or too slow one.
+        APIError: the body is of another kind, broken, too large or too slow.
     """
     limit = min(body_bytes, image_bytes * images) + _OVERHEAD
     kind, options = parse_options_header(request.headers.get("content-type", ""))
@@ -155,7 +155,7 @@ class _Parser:
 
     @staticmethod
     def _guarded(call: Callable[..., Any], *arguments: Any) -> Any:
-        # Whatever the parser stumbles over is in the body, and the body is the sender's.
+        # Whatever the parser fails on is in the body, so it is the sender's mistake.
         try:
             return call(*arguments)
         except APIError:

@@ -1,4 +1,4 @@
-"""What the routes take and give, as OpenAPI tells it. Shapes only, no behaviour."""
+"""What the routes take and give, as OpenAPI describes it. Shapes only, no behaviour."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def image_body(settings: Settings) -> dict[str, Any]:
     extra = _body({"image": _file(settings), "coverage": _COVERAGE}, ["image"])
     extra["requestBody"]["content"]["image/*"] = {"schema": _file(settings)}
     query = [
-        # Generated clients send a default wherever one is given, and twice is refused.
+        # No defaults: generated clients would send them, and a field given twice is refused.
         {"name": "top_k", "in": "query", "schema": _QUERY_TOP_K, "description": _TOP_K_HELP},
         {"name": "coverage", "in": "query", "schema": _COVERAGE},
         MODEL,
@@ -125,14 +125,14 @@ def image_body(settings: Settings) -> dict[str, Any]:
 
 
 def images_body(settings: Settings) -> dict[str, Any]:
-    """`images`, several, optional `top_k`, `coverage`, `model`."""
+    """`images`, several; optional `top_k`, `coverage`, `model`."""
     images = {"type": "array", "items": _file(settings), "minItems": 1}
     images["maxItems"] = settings.max_images
     return _body({"images": images, "coverage": _COVERAGE}, ["images"])
 
 
 def classes_body(settings: Settings) -> dict[str, Any]:
-    """`image`, `classes`, optional `top_k`, `model`."""
+    """`image`, `classes`; optional `top_k`, `model`."""
     classes = {
         "type": "string",
         "contentMediaType": "application/json",
@@ -163,7 +163,7 @@ def _body(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
 
 
 def complete(api: FastAPI, *, token: bool) -> None:
-    """Add what FastAPI cannot know: that a token is asked for."""
+    """Add what FastAPI cannot know: that a token is required."""
     made = api.openapi
 
     def openapi() -> dict[str, Any]:

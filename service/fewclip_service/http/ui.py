@@ -1,6 +1,6 @@
-"""The page at /ui/: the classify step of `fewclip_app` over the models that are being served.
+"""The page at /ui/: the classify step of `fewclip_app` over the models being served.
 
-Gradio comes in here and nowhere else, and only when the page was asked for.
+Gradio is imported here and nowhere else, and only if the page is enabled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX = "/ui"
 
 
 class Page:
-    """An ASGI app that is there once it was started."""
+    """An ASGI app, available once it has been started."""
 
     def __init__(self) -> None:
         self._app: Any = None
@@ -31,7 +31,7 @@ class Page:
         """Build the page. Without a model there is none, and /ui/ says so."""
         if not models.ready:
             return
-        # Read by Gradio when it is imported; what people upload goes when the worker does.
+        # Read by Gradio when it is imported; uploads are deleted when the worker ends.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = self._running.enter_context(
             tempfile.TemporaryDirectory(prefix="fewclip-ui-", ignore_cleanup_errors=True)

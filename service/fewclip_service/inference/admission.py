@@ -1,7 +1,7 @@
-"""Admission: how much work and how many bytes a worker takes on before it says 503. No waiting.
+"""Admission: how much work and how many bytes a worker accepts before it answers 503. No waiting.
 
-A full queue is refused at once: a client that is asked to come back is served sooner than one that
-waits in a queue longer than its patience.
+When the queue is full, requests are refused at once: a client that is asked to retry is served
+sooner than one that waits in a queue beyond its own timeout.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Admission:
     """Counts what one worker has accepted. Lives on the event loop, so it needs no lock.
 
     Args:
-        images: images accepted and not yet answered.
-        held: bytes of request bodies in memory.
+        images: limit on images accepted and not yet answered.
+        held: limit on bytes of request bodies in memory.
     """
 
     def __init__(self, *, images: int, held: int) -> None:
@@ -27,13 +27,17 @@ class Admission:
         self._waiting = metrics().waiting
 
     def check(self) -> None:
-        """Refuse early, before a body is read, what would be refused after."""
+        """Refuse before the body is read what would be refused afterwards.
+
+        Raises:
+            APIError: the queue is full.
+        """
         if self._images_left < 1:
             raise _busy()
 
     @contextlib.contextmanager
     def admit(self, images: int) -> Iterator[None]:
-        """Hold room for some images.
+        """Reserve room for this many images.
 
         Raises:
             APIError: the queue is full.
@@ -50,7 +54,7 @@ class Admission:
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes bytes from the budget; all are given back at the end.
+        """A function that takes bytes from the budget; all are returned to it at the end.
 
         Raises (the function):
             APIError: other requests hold too many bytes.

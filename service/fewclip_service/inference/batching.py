@@ -1,9 +1,9 @@
 """Image bytes -> prediction, off the event loop, with a deadline. No HTTP, no fields.
 
-Decoding runs in processes that may be killed (`decode_pool.py`), each awaited by a thread. What is
-decoded becomes a job, and jobs go through the model in batches that BentoML puts together. A job
-whose time is up is dropped: one that waits is never computed, and a batch that nobody waits for any
-more is stopped inside ONNX Runtime.
+Decoding runs in processes that may be killed (`decode_pool.py`), each awaited by a thread. A
+decoded image becomes a job, and jobs go through the model in batches that BentoML assembles. A job
+past its deadline is dropped: in the queue it is never computed, and a batch that nobody waits for
+any more is stopped inside ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Job:
     batch: Batch | None = None
 
     def abandon(self) -> None:
-        """Nobody waits for this job any more."""
+        """Note that nobody waits for this job any more."""
         self.abandoned = True
         if self.batch is not None:
             self.batch.stop_if_abandoned()
@@ -68,7 +68,7 @@ class Engine:
     Args:
         dispatch: hands one job to the batching; returns what `run_batch` gave for it.
         threads: images decoded at once.
-        max_pixels: limit of one image.
+        max_pixels: limit for one image.
         decode_seconds: until decoding one image is given up.
     """
 
@@ -82,16 +82,16 @@ class Engine:
     ) -> None:
         self._dispatch = dispatch
         self._pool = DecodePool(threads, max_pixels=max_pixels, seconds=decode_seconds)
-        # One more than the pool has slots for each that a slow image may have given back. Large
-        # images wait in a queue of their own, so that small ones pass them.
+        # One extra thread for each pool slot that a slow image may have freed. Large images wait
+        # in a queue of their own, so that small ones can pass them.
         self._decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode")
         self._large_decoders = ThreadPoolExecutor(threads + SLOW, thread_name_prefix="decode-large")
-        # Apart from the decoders: a text tower encodes one list at a time, and those who wait for
-        # it must not keep images from being decoded.
+        # Separate from the decoders: a text tower encodes one list at a time, and requests that
+        # wait for it must not keep images from being decoded.
         self._namers = ThreadPoolExecutor(1, thread_name_prefix="names")
 
     def warm_up(self) -> None:
-        """Start the processes now: the first requests should not pay for that."""
+        """Start the processes now, so that the first requests don't pay for it."""
         self._pool.start()
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Engine:
             deadline: `time.monotonic()` at which waiting ends.
 
         Raises:
-            APIError: no readable image, too many pixels, out of time, or no time for it.
+            APIError: not a readable image, too many pixels, out of time, or no time to decode it.
         """
         pixels = await self._pixels(data, classifier.card.preprocessing, deadline)
         job = Job(classifier, pixels, top_k, coverage)
@@ -131,7 +131,7 @@ class Engine:
         """The same model over other classes.
 
         Raises:
-            APIError: a name is empty, doubled or too long, or out of time.
+            APIError: a name is empty, a duplicate or too long, or time ran out.
         """
         try:
             return await _in(self._namers, deadline, classifier.with_classes, names)
@@ -139,7 +139,7 @@ class Engine:
             raise APIError("bad_field", f"classes: {error}") from error
 
     async def _pixels(self, data: bytes, spec: Preprocess, deadline: float) -> Inputs:
-        """(3, H, W) float32; what turns out to be large goes to the end of the other queue."""
+        """(3, H, W) float32; an image that turns out large goes to the end of the other queue."""
         pool = self._pool
         found = None
         if not is_large(data):
@@ -171,7 +171,7 @@ def _decode(decode: Callable[..., Decoded | None], data: bytes, spec: Preprocess
 
 
 def run_batch(jobs: Sequence[Job]) -> list[decide.Prediction | None]:
-    """Compute jobs, those of one classifier and coverage at once; None for one abandoned."""
+    """Compute jobs, grouped by classifier and coverage; None for an abandoned one."""
     batch = Batch([job for job in jobs if not job.abandoned])
     for job in batch.jobs:
         job.batch = batch
@@ -203,7 +203,7 @@ def _run(group: Sequence[Job], options: Any) -> list[decide.Prediction]:
 
 
 async def _in(pool: Executor, deadline: float, call: Callable[..., T], *arguments: Any) -> T:
-    """Call in a pool; what has not begun when the time is up never begins."""
+    """Call in a pool; a call that has not begun by the deadline never begins."""
     future = asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
     return await _within(deadline, future)
 
@@ -219,7 +219,7 @@ async def _within(deadline: float, future: asyncio.Future[T]) -> T:
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
-    """Look at a late outcome, so that asyncio does not complain that nobody did."""
+    """Retrieve a late outcome, so that asyncio does not warn that nobody did."""
     if not future.cancelled():
         future.exception()
 

@@ -1,4 +1,4 @@
-"""Which folders hold models. Nothing of them is loaded; needs no more than the SDK."""
+"""Which folders hold models. It loads nothing from them and needs only the SDK."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def is_model(folder: Path) -> bool:
 
 
 def model_folders(root: Path) -> list[Path]:
-    """The root when it is a model, else the models in it; hidden ones are still being written."""
+    """The root if it is a model, else the models in it; hidden ones are still being written."""
     if is_model(root) or not root.is_dir():
         return [root]
     return sorted(f for f in root.iterdir() if is_model(f) and not f.name.startswith("."))
 
 
 def check_models(root: Path) -> None:
-    """Refuse before anything starts what no worker could serve.
+    """Refuse what no worker could serve, before anything starts.
 
     Raises:
-        ArtifactError: not one exported folder there that is whole.
+        ArtifactError: there is no intact exported folder.
     """
     errors = []
     for folder in model_folders(root):

@@ -39,7 +39,7 @@ class Model:
     classifier: OnnxClassifier
 
     def describe(self) -> dict[str, Any]:
-        """What `/v1/model` tells: nothing of the photos or the machine it was trained on."""
+        """What `/v1/model` shows: nothing about the training photos or machine."""
         card = self.classifier.card
         return {
             "name": self.name,
@@ -63,9 +63,9 @@ class Models:
     Args:
         root: an exported folder, or a folder of them.
         load: folder -> classifier.
-        poll: seconds between looks at the folders.
-        gone_after: seconds until a model whose folder is missing goes; where folders cannot be
-            exchanged in one step, looks may fall into the gap of a replacement.
+        poll: seconds between polls of the folders.
+        gone_after: seconds until a model whose folder is missing is unloaded; where folders cannot
+            be swapped in one step, a poll may fall into the gap of a replacement.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Models:
         self._models: Mapping[str, Model] = {}
         self._errors: Mapping[str, str] = {}
         self._tried: dict[str, Signature] = {}  # what was loaded, or failed to
-        self._seen: dict[str, Signature] = {}  # what the last look saw
-        self._absent: dict[str, float] = {}  # what looks do not find, since when (monotonic)
+        self._seen: dict[str, Signature] = {}  # what the last poll saw
+        self._absent: dict[str, float] = {}  # missing folders, since when (monotonic)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -102,7 +102,7 @@ class Models:
         """The model of this name; without one, the only model there is.
 
         Raises:
-            APIError: no such model, none loaded, or several and none was named.
+            APIError: no such model, none loaded, or several loaded and none named.
         """
         models = self._models
         if name:
@@ -124,7 +124,7 @@ class Models:
         )
 
     def classifiers(self) -> dict[str, OnnxClassifier]:
-        """What each served model answers with now, by name."""
+        """The classifier that each served model now answers with, by name."""
         models = self._models
         return {name: models[name].classifier for name in sorted(models)}
 
@@ -151,8 +151,8 @@ class Models:
         """Look at every folder once, and load what changed.
 
         Args:
-            settled: load at once; else a folder is loaded when two polls saw it the same, so that
-                one that is still being copied is left alone.
+            settled: load at once; else a folder is loaded when two polls saw it unchanged, so that
+                one still being copied is left alone.
         """
         folders = dict(self._folders())
         for name, folder in folders.items():
@@ -184,13 +184,13 @@ class Models:
                 yield entry.name, entry
 
     def _insist(self, name: str, folder: Path) -> None:
-        """Load a folder though it be replaced meanwhile: without it there is no model to serve."""
+        """Load a folder even if it is being replaced: without it there is no model to serve."""
         for _ in range(_ATTEMPTS):
             if self._try(name, folder, _signature(folder)):
                 return
 
     def _try(self, name: str, folder: Path, signature: Signature) -> bool:
-        """Load or refuse a folder; false, and nothing is known of it, if it changed meanwhile."""
+        """Load or refuse a folder; False, with nothing recorded, if it changed meanwhile."""
         model: Model | None = None
         reason = ""
         try:
@@ -203,7 +203,7 @@ class Models:
             reason = str(error).replace(f"{self._root.parent}{os.sep}", "")
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic of a Rust library is no Exception
+        except BaseException as error:  # a Rust library's panic is not an Exception
             log_exception("model_failed", model=name)
             reason = f"{type(error).__name__}: {error}"
         if _signature(folder) != signature:
@@ -233,7 +233,7 @@ class Models:
         log(logging.ERROR, "model_refused", model=name, reason=reason, still_serving=version)
 
     def _missing(self, name: str, seconds: float) -> None:
-        """A folder is gone: in a folder of models that unloads it, the only one is kept."""
+        """A folder is gone: one of several models is unloaded, but a single model is kept."""
         if self._single:
             if name not in self._errors:
                 self._refuse(name, f"{name} is gone")
@@ -262,7 +262,7 @@ class Models:
         while not self._stop.wait(self._poll):
             try:
                 self.scan()
-            except BaseException:  # a watcher that dies in silence would serve old models for ever
+            except BaseException:  # a watcher that died silently would serve old models forever
                 log_exception("watch_failed")
 
 

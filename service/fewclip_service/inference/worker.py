@@ -60,14 +60,14 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def request(self, request: Request) -> AsyncIterator[Call]:
-        """One request from its body to its answer; what it held is given back at the end."""
+        """One request from its body to its answer; what it held is released at the end."""
         self.gate.check()
         with self.gate.body() as take:
             yield Call(self, request, take)
 
 
 class Call:
-    """One request under way. Its time runs from here."""
+    """One request in progress. Its time starts when this is created."""
 
     def __init__(self, core: Worker, request: Request, take: Callable[[int], None]) -> None:
         self._core = core
@@ -76,7 +76,7 @@ class Call:
         self._began = time.monotonic()
 
     async def read(self, *, images: int, bare: bool = False) -> Form:
-        """The body; the time for an answer starts again once it is there.
+        """Read the body; the time for an answer restarts once it has arrived.
 
         Args:
             bare: the body may also be the image itself, with its media type.
@@ -123,7 +123,7 @@ class Call:
 def _load(folder: Path, device: str, threads: int) -> OnnxClassifier:
     """Open a model and use all of it once: the first request should not pay for that, and the
     text tower, which is opened when first needed, must be this folder's and not its successor's.
-    A process of its own does so before: what a folder breaks must not be this worker."""
+    A separate process does so first, so that a bad folder cannot break this worker."""
     probe(folder)
     classifier = OnnxClassifier(folder, device, threads=threads)
     size = classifier.card.preprocessing.size

@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def script(*names: str) -> str:
-    """The named files of this folder, one after the other, for `gr.HTML(js_on_load=...)`."""
+    """The named files of this folder, concatenated, for `gr.HTML(js_on_load=...)`."""
     return "\n".join((Path(__file__).parent / f"{name}.js").read_text("utf-8") for name in names)

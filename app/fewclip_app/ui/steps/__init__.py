@@ -1,1 +1,1 @@
-"""The five steps of the page, a file each, and what belongs to one of them."""
+"""The five steps of the page, one file each, and their helpers."""

@@ -15,17 +15,17 @@ from fewclip_app.work.job_queue import Job, JobQueue, user_message
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
 
-POLL_SECONDS = 0.5  # between two questions after a job
+POLL_SECONDS = 0.5  # between two polls of a job
 GENTLE = {"augment": "gentle"}
 METHODS = {"Best for my photos": "auto", "Skip Tuning": "skip-tuning", "DePT": "dept"}
-# What trains when nobody chooses.
+# What trains if nobody chooses.
 DEFAULT_METHOD = "auto"
 
 
 class Adapt(NamedTuple):
-    """`poll` brings `outputs` up to date and goes on asking while a training runs.
+    """`poll` updates `outputs` and keeps polling while a training runs.
 
-    `ended` holds the last training that came to an end, so a change of it is that end.
+    `ended` holds the last training that ended, so it changes when one ends.
     """
 
     poll: Any
@@ -78,8 +78,8 @@ def build(sessions: Sessions) -> Adapt:
                 value=0, precision=0, minimum=0, label="Epochs", info="0: as the method's paper."
             )
 
-    # The page asks again and again, and no answer depends on the one before: a connection that
-    # broke or a laptop that slept costs one question, not the rest of the training.
+    # The page polls, and no answer depends on the one before: a broken connection or a laptop
+    # that slept costs one poll, not the rest of the training.
     timer = gr.Timer(POLL_SECONDS, active=False)
     ended = gr.Textbox("", visible="hidden", label="ended")
 
@@ -104,9 +104,9 @@ def build(sessions: Sessions) -> Adapt:
 
     def poll(request: gr.Request) -> tuple[Any, ...]:
         job = sessions.of(request).job
-        if job is None:  # an earlier refusal to begin is out of date
+        if job is None:  # an earlier refusal to begin is outdated
             return gr.update(), gr.update(), "", gr.update(active=False), gr.update()
-        over = job.finished  # before it is drawn: what is shown last is the end
+        over = job.finished  # before drawing: the last thing shown is the end
         return (
             gr.update(interactive=over, variant="secondary" if over else "primary"),
             gr.update(visible=not over),
@@ -134,11 +134,11 @@ def begin(workspace: Workspace, jobs: JobQueue, **choices: Any) -> Job:
     """Queue a training of this workspace.
 
     Args:
-        choices: method, backbone, shots, epochs (0: the method's own number), gentle (cut images
+        choices: method, backbone, shots, epochs (0: the method's own number), gentle (crop images
             less and never mirror them while training).
 
     Raises:
-        DataError: no images to learn from, or a training runs already.
+        DataError: no images to train on, or a training is already running.
         OptionError: a choice out of range.
     """
     with workspace.lock:
@@ -159,7 +159,7 @@ def begin(workspace: Workspace, jobs: JobQueue, **choices: Any) -> Job:
             "backbone": choices["backbone"],
             "shots": int(shots),
         }
-        if choices["method"] != "auto":  # which chooses epochs and crops itself
+        if choices["method"] != "auto":  # "auto" chooses epochs and crops itself
             options["epochs"] = int(epochs) or None
             options |= GENTLE if choices.get("gentle") else {}
         workspace.job = jobs.submit(lambda job: training.train(workspace, job, **options))
@@ -167,7 +167,7 @@ def begin(workspace: Workspace, jobs: JobQueue, **choices: Any) -> Job:
 
 
 def draw_job(job: Job, jobs: JobQueue) -> str:
-    """What a job does, as HTML."""
+    """A job's progress, as HTML."""
     if job.state == "failed":
         return render.note(f"That did not work: {job.error}", "error")
     if job.state == "stopped":
@@ -196,7 +196,7 @@ def draw_job(job: Job, jobs: JobQueue) -> str:
 
 
 def draw_stage(job: Job) -> str:
-    """What a job does that is not a training's epoch: its stage, the time, a bar."""
+    """A job's progress outside of epochs: its stage, the time, a bar."""
     spent = time.monotonic() - job.begun if job.begun else 0.0
     known = job.seconds_left()
     left, share = "", job.share

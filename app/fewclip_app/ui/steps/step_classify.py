@@ -25,9 +25,9 @@ from fewclip_app.work.training import read_names
 
 COVERAGE = 0.9  # of the sets of possible answers
 AT_ONCE = 100  # images that are answered in one go
-_ANSWERING = threading.BoundedSemaphore(2)  # more at a time would only slow each other down
+_ANSWERING = threading.BoundedSemaphore(2)  # more would only slow each other down
 
-# (typed classes, the page's request) -> the classifier to ask, None where there is none yet
+# (typed classes, the page's request) -> the classifier to use, None if there is none yet
 Choose = Callable[[Sequence[str], gr.Request], BaseClassifier | None]
 
 
@@ -47,8 +47,8 @@ def panel(choose: Choose, *, max_pixels: int = MAX_PIXELS) -> Panel:
     """Lay the step out in the current Blocks.
 
     Args:
-        choose: (typed classes, request) -> classifier; what it raises of fewclip's own is shown.
-        max_pixels: of one image.
+        choose: (typed classes, request) -> classifier; fewclip errors that it raises are shown.
+        max_pixels: limit for one image.
     """
     photos = gr.State([])
     with gr.Row(equal_height=False):
@@ -139,7 +139,7 @@ def answer(
     top_k: int,
     coverage: float | None = None,
 ) -> list[tuple[PILImage.Image | None, Prediction | str]]:
-    """(image, answer) of each (path, name); one that can't be read has its reason for an answer."""
+    """(image, answer) for each (path, name); if it can't be read, the answer is the reason."""
     images: list[PILImage.Image | None] = []
     reasons: list[str] = []
     for path, name in files:
@@ -163,7 +163,7 @@ def draw_answers(
     max_pixels: int,
     typed: Sequence[str] = (),
 ) -> str:
-    """HTML for the answers to at most `AT_ONCE` images; those without a path did not arrive."""
+    """HTML for answers to at most `AT_ONCE` images; those without a path failed to upload."""
     shown = photos[:AT_ONCE]
     arrived = [(path, name) for path, name in shown if path]
     coverage, remark = possible_coverage(classifier, typed)
@@ -178,7 +178,7 @@ def draw_answers(
 
 
 def possible_coverage(classifier: BaseClassifier, typed: Sequence[str]) -> tuple[float | None, str]:
-    """The coverage of the sets that a model can give, and a remark for people about them."""
+    """The coverage of a model's prediction sets, None if it has none, and a remark for people."""
     if typed:
         return None, "Other possible answers are shown for trained classes only."
     try:
@@ -208,10 +208,10 @@ def _key(number: int) -> str:
 def draw_frame(
     classifier: BaseClassifier, frame: str, max_pixels: int, typed: Sequence[str]
 ) -> str:
-    """HTML for what the camera sees, a JPEG as a data address.
+    """HTML for a camera frame, a JPEG as a data URI.
 
     Raises:
-        ImageError: it is none.
+        ImageError: it is not one.
     """
     try:
         content = base64.b64decode(frame.partition(",")[2], validate=True)

@@ -1,4 +1,4 @@
-"""Step 5 of the page: take the model away, or bring one. Files are made when they are asked for."""
+"""Step 5 of the page: download the model, or load one. Files are made when requested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "my-classifier"
 
 
 class Downloads(NamedTuple):
-    """`poll` brings `outputs` up to date and goes on asking while files are made."""
+    """`poll` updates `outputs` and keeps polling while files are made."""
 
     poll: Any
     outputs: list[Any]
@@ -77,7 +77,7 @@ def build(sessions: Sessions) -> Downloads:
 
 
 def begin(workspace: Workspace, sessions: Sessions, name: str) -> None:
-    """Begin to make the files of the current model, unless that is under way."""
+    """Begin to make the files of the current model, unless that is already running."""
 
     def work(job: Job) -> None:
         def report_progress(stage: str, share: float) -> None:
@@ -91,14 +91,14 @@ def begin(workspace: Workspace, sessions: Sessions, name: str) -> None:
             if current.model is workspace.model:
                 return
             current.job.stop()
-        # The job may begin before it is given back, and end with the download's own files.
+        # The job may begin before `submit` returns, and it sets this download's files at its end.
         download = Download(workspace.model, time.monotonic())
         download.job = sessions.exports.submit(work)
         workspace.download = download
 
 
 def draw(download: Download) -> str:
-    """How far the files are."""
+    """The progress of making the files, as HTML."""
     job = download.job
     if job.state == "failed":
         return render.note(job.error, "error")
@@ -125,7 +125,7 @@ def draw_files(files: Sequence[Path]) -> str:
 
 
 def build_load(sessions: Sessions) -> Any:
-    """The way back in: a zip of a saved or exported model; returns the event that it has loaded."""
+    """Upload a zip of a saved or exported model; returns the event that it has been loaded."""
     with gr.Accordion("Load a model made earlier", open=False):
         gr.HTML(
             "<small>A zip from step 5, or of a folder made by fewclip on another machine.</small>"
@@ -148,7 +148,7 @@ def build_load(sessions: Sessions) -> Any:
 
 
 def slug(text: str) -> str:
-    """A name that is safe as a folder's and a file's on every system."""
+    """A name that is safe for folders and files on every system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60] or NAME
 
 

@@ -19,11 +19,11 @@ from fewclip_app.work.review import Finding
 from fewclip_app.work.sessions import Sessions
 from fewclip_app.work.workspace import Workspace
 
-POLL_SECONDS = 1.0  # between two questions after the check of the images
+POLL_SECONDS = 1.0  # between two polls of the check of the images
 
 
 class Images(NamedTuple):
-    """`poll(request)` gives a value for each of `outputs`; what follows `example` follows it."""
+    """`poll(request)` gives a value for each of `outputs`; `example` is the event to chain to."""
 
     poll: Any
     outputs: Sequence[gr.components.Component]
@@ -66,9 +66,9 @@ def build(sessions: Sessions) -> Images:
     outputs = [cards, remarks, summary, review, timer]
 
     def look(workspace: Workspace) -> tuple[list[Finding], str, Any]:
-        """What was found so far, as text too; the check of what is new begins."""
+        """What was found so far, also as text; starts the check if images have changed."""
         workspace.review.begin(workspace, sessions.checks)
-        running = workspace.review.running  # before it is drawn: what is shown last is the end
+        running = workspace.review.running  # before drawing: the last thing shown is the end
         found = workspace.review.open_findings(workspace)
         return found, findings.summarize(workspace.review, found), gr.update(active=running)
 
@@ -87,10 +87,10 @@ def build(sessions: Sessions) -> Images:
         if sessions.of(request).review.running:
             return tuple(gr.skip() for _ in outputs)
         drawn, _, summary, *rest = poll(request)
-        return drawn, gr.skip(), summary, *rest  # a remark is about what was done last
+        return drawn, gr.skip(), summary, *rest  # a remark refers to the last action
 
     def change(act: Callable[..., Any], request: gr.Request) -> tuple[Any, ...]:
-        """Do something to the workspace, and show what came of it."""
+        """Do something to the workspace, and show the result."""
         try:
             act(sessions.of(request))
         except Exception as error:
@@ -151,7 +151,7 @@ def build(sessions: Sessions) -> Images:
     zipped.upload(on_zip, zipped, outputs, **EVENT)
     test.upload(on_test, test, outputs, **EVENT)
     clear.click(on_clear, None, outputs, **quiet)
-    many = {**quiet, "trigger_mode": "multiple"}  # images may come while others are being taken
+    many = {**quiet, "trigger_mode": "multiple"}  # images may arrive while others are being taken
     cards.new_class(on_add, None, outputs, **quiet)
     cards.remove(on_remove, None, outputs, **many)
     cards.delete(on_delete, None, outputs, **many)
@@ -164,7 +164,7 @@ def build(sessions: Sessions) -> Images:
 
 
 def load_example(workspace: Workspace) -> None:
-    """The bundled example in place of what is there."""
+    """Replace the workspace's images with the bundled example."""
     copy = workspace.store.new_path("example")
     try:
         example_folder(copy)
@@ -174,7 +174,7 @@ def load_example(workspace: Workspace) -> None:
 
 
 def summarize(workspace: Workspace) -> str:
-    """What there is, and what is missing before step 2."""
+    """What there is, and what is missing for step 2."""
     if not workspace.count():
         return render.empty(
             "No images yet. Drop some onto two classes, upload a zip with one folder per class, or "

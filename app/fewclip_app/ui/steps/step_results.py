@@ -16,7 +16,7 @@ from fewclip_app.work.training import Model
 from fewclip_app.work.workspace import Workspace
 
 GALLERY = 24  # mistakes that are shown
-WIDE = 0.15  # of an interval, from which on the remark asks for more images
+WIDE = 0.15  # width of an interval from which the remark asks for more images
 
 
 class Results(NamedTuple):
@@ -70,7 +70,7 @@ def build(sessions: Sessions) -> Results:
 
 
 def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
-    """Each image whole, with its class and the answer beneath; a click shows all scores."""
+    """Each image in full, with its class and the answer below; a click shows all scores."""
     if not mistakes:
         return render.note("Not one of them was wrong.", "ok")
     cards = "".join(_mistake(each, i) for i, each in enumerate(mistakes[:GALLERY]))
@@ -83,10 +83,10 @@ def draw_mistakes(mistakes: Sequence[Mistake]) -> str:
 
 
 def draw_why(workspace: Workspace, key: str) -> str:
-    """What spoke for the answer of a mistake, and what for the truth.
+    """What spoke for the wrong answer, and what for the right one.
 
     Raises:
-        DataError: the model is another one by now.
+        DataError: the model has been replaced since.
     """
     model = workspace.model
     mistakes = model.evaluation.mistakes if model and model.evaluation else ()
@@ -118,7 +118,7 @@ def _mistake(mistake: Mistake, number: int) -> str:
 
 
 def draw_headline(model: Model | None) -> str:
-    """Accuracy before and after, and how far the number can be trusted."""
+    """Accuracy before and after, and how much it can be trusted."""
     if model is None:
         return render.empty(
             "Nothing to measure yet: adapt a model in step 2, or load one in step 4."

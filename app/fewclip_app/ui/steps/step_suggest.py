@@ -1,4 +1,4 @@
-"""Below the answers: which of these photos to label and add next, and the way to add them."""
+"""Below the answers: which of these photos to label and add next, and how to add them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ MOST = 6  # photos that are suggested at once
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A photo that is worth a label.
+    """A photo worth labelling.
 
     Attributes:
         path, name: of the upload.
         reason: why, for people.
-        picture: a small copy as a data address.
-        added: the class that it was added to; "" so far.
+        picture: a small copy as a data URI.
+        added: the class that it was added to; "" before that.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Proposal:
 
 
 def build(sessions: Sessions, panel: Panel, images: Images) -> None:
-    """Lay it out in the current Blocks."""
+    """Lay the suggestions out in the current Blocks."""
     proposals = gr.State([])
     with gr.Accordion("Which of these photos should I add next?", open=False):
         gr.HTML(
@@ -81,10 +81,10 @@ def build(sessions: Sessions, panel: Panel, images: Images) -> None:
 
 
 def propose(workspace: Workspace, photos: Sequence[tuple[str, str]]) -> list[Proposal]:
-    """Which of the (path, name) photos to label next, the best first.
+    """Which of the (path, name) photos to label next, best first.
 
     Raises:
-        DataError: there is no model, or no photo to choose from.
+        DataError: there is no model, or there are no photos to choose from.
         ImageError: a photo cannot be read.
     """
     arrived = [(Path(path), name) for path, name in photos[:AT_ONCE] if path]
