@@ -63,7 +63,8 @@ class TorchSide:
 
 
 def run_torch(trained: Classifier, samples: ParitySamples) -> TorchSide:
-    """
+    """Run the trained model on the parity samples.
+
     Args:
         trained: on the CPU, because a GPU's own rounding is not the export's fault.
     """

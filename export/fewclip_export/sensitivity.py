@@ -23,7 +23,7 @@ def rank_products(source: Path, images: Floats) -> list[str]:
 
     Args:
         source: the float32 image graph with its cuts among the outputs.
-        images: (n, 3, H, W) preprocessed.
+        images: (n, 3, H, W) float32, preprocessed.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         tower = Tower(source, Path(folder))

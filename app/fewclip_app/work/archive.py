@@ -30,6 +30,9 @@ def unpack(archive: Path, target: Path, *, max_files: int, max_bytes: int) -> No
 
     Hidden files and what desktops leave behind are skipped.
 
+    Args:
+        max_files, max_bytes: limits on what is unpacked.
+
     Raises:
         DataError: not a zip, broken, encrypted, too large, or an entry leads out of `target`.
     """

@@ -64,7 +64,11 @@ def query_fields(request: Request, *fields: str) -> dict[str, str]:
 
 
 def one_image(form: Form) -> bytes | APIError:
-    """The file `image`."""
+    """The file `image`, or why it was refused.
+
+    Raises:
+        APIError: not exactly one file of this name.
+    """
     images = form.files.get("image", [])
     if len(images) != 1:
         raise APIError("bad_field", f"image: send one file of this name, not {len(images)}")
@@ -72,7 +76,11 @@ def one_image(form: Form) -> bytes | APIError:
 
 
 def top_k(fields: dict[str, str]) -> int:
-    """How many classes to name."""
+    """How many classes to name; `TOP_K` by default.
+
+    Raises:
+        APIError: not a whole number, or out of range.
+    """
     text = fields.get("top_k", str(TOP_K))
     if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= schema.TOP_K_MOST:
         raise APIError("bad_field", f"top_k: send a whole number from 1 to {schema.TOP_K_MOST}")
@@ -80,7 +88,11 @@ def top_k(fields: dict[str, str]) -> int:
 
 
 def coverage(fields: dict[str, str], classifier: OnnxClassifier) -> float | None:
-    """How often the prediction set should hold the true class, 0..1; None if not asked for."""
+    """How often the prediction set should hold the true class, 0..1; None if not asked for.
+
+    Raises:
+        APIError: not a number between 0 and 1, or one the model cannot promise.
+    """
     text = fields.get("coverage")
     if text is None:
         return None
@@ -94,7 +106,13 @@ def coverage(fields: dict[str, str], classifier: OnnxClassifier) -> float | None
 
 
 def model_name(fields: dict[str, str], *, native: bool = False) -> str | None:
-    """Which model is asked for; BentoML's own client sends the name as a JSON string."""
+    """Which model is asked for, None if none is named.
+
+    BentoML's own client (`native`) sends the name as a JSON string.
+
+    Raises:
+        APIError: not a JSON string, or too long.
+    """
     name = fields.get("model")
     if native and name is not None:
         name = _parsed(name, "model")
@@ -106,7 +124,11 @@ def model_name(fields: dict[str, str], *, native: bool = False) -> str | None:
 
 
 def classes(fields: dict[str, str], most: int) -> list[str]:
-    """The names of a JSON list."""
+    """The names of a JSON list.
+
+    Raises:
+        APIError: not a JSON list of text, empty, or more than `most` names.
+    """
     names = _parsed(fields.get("classes", ""), "classes")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise APIError("bad_field", 'classes: send a JSON list of names, ["cat", "dog"]')
