@@ -173,9 +173,6 @@ class Method(nn.Module):
     dept_ready: ClassVar[bool] = True  # prompt and adapter methods
     tunes_towers_only: ClassVar[bool] = False  # the result is a plain CLIP that others can load
     needs_blocks: ClassVar[bool] = True  # reaches into the towers; False where features are enough
-    uses_intermediate: ClassVar[bool] = (
-        False  # training draws features together, but not their source
-    )
     per_image_text: bool = False
 
     @classmethod

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 import fewclip
 from fewclip.cli import main
 from fewclip.cli.subcommands import SUBCOMMANDS
+from fewclip.contract import FORMAT_VERSION
 
 FEWCLIP = [sys.executable, "-m", "fewclip.cli"]
 
@@ -95,7 +96,7 @@ def test_info_is_the_card(capsys: pytest.CaptureFixture[str], model: Path) -> No
     card = json.loads(out)
     assert status == 0
     assert card["classes"] == list(LABELS)
-    assert card["format_version"] == 4
+    assert card["format_version"] == FORMAT_VERSION
     assert "model.safetensors" in card["files"]
     status, out, _ = ran(capsys, "info", model)
     assert "skip-tuning on micro" in out
