@@ -229,7 +229,8 @@ def test_a_broken_folder_leaves_the_old_model_serving(
     assert several.metrics()['fewclip_model_broken{model="cold"}'] == 1
     graph.write_bytes(content)
     eventually(lambda: card(several, "cold")["error"] is None)
-    eventually(lambda: several.metrics()['fewclip_model_broken{model="cold"}'] == 0)  # each worker's
+    # Of every worker, and they look at the folder one after another.
+    eventually(lambda: several.metrics()['fewclip_model_broken{model="cold"}'] == 0)
 
 
 def test_a_folder_that_never_loaded_is_shown(several: Server, models: Path, photo: bytes) -> None:
