@@ -169,8 +169,8 @@ def user_message(error: Exception) -> str:
     number = secrets.token_hex(4)
     log.error("unexpected error %s", number, exc_info=error)
     return (
-        "something went wrong on the server, and not through your images; try again, and tell "
-        f"whoever runs this page if it stays (the log has it under {number})"
+        "something went wrong on the server, not because of your images; try again, and if it "
+        f"happens again tell whoever runs this page (the log has it under {number})"
     )
 
 

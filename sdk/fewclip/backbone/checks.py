@@ -55,7 +55,7 @@ def missing_parts(clip: Any) -> str | None:
     if not isinstance(clip.text_projection, nn.Parameter) or visual.proj is None:
         return "its projections are not plain matrices"
     if clip.logit_bias is not None or clip.logit_scale.dim() != 0:
-        return "it was trained with a sigmoid loss (logit bias), or its logit scale is no scalar"
+        return "it was trained with a sigmoid loss (logit bias), or its logit scale is not a scalar"
     if clip.vocab_size != EOT_TOKEN + 1:
         return f"its vocabulary has {clip.vocab_size} words, CLIP's BPE has {EOT_TOKEN + 1}"
     return None

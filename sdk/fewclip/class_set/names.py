@@ -125,8 +125,8 @@ def _check_length(text: str) -> None:
     """Refuse a long text before anything is done to it: even cleaning it would be costly."""
     if len(text) > MAX_NAME:
         raise ClassNameError(
-            f"{text[:40]!r}... has {len(text):,} characters and at most {MAX_NAME:,} may stand in "
-            "a class name or phrase; shorten it"
+            f"{text[:40]!r}... has {len(text):,} characters, and a class name or phrase may have "
+            f"at most {MAX_NAME:,}; shorten it"
         )
 
 

@@ -135,7 +135,7 @@ def classes(fields: dict[str, str], most: int) -> list[str]:
     if not 1 <= len(names) <= most:
         raise APIError("bad_field", f"classes: send 1 to {most} names, not {len(names)}")
     if any(not _is_text(name) for name in names):
-        raise APIError("bad_field", "classes: a name holds characters that are no text")
+        raise APIError("bad_field", "classes: a name holds characters that are not valid text")
     return names
 
 

@@ -161,7 +161,7 @@ class _Parser:
         except APIError:
             raise
         except Exception as error:
-            raise APIError("bad_request", "the body is no valid multipart/form-data") from error
+            raise APIError("bad_request", "the body is not valid multipart/form-data") from error
 
     def _begin(self) -> None:
         self._parts_left -= 1
