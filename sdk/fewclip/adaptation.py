@@ -15,7 +15,7 @@ from fewclip.selection.auto import choose_and_execute
 from fewclip.training import run_lock
 from fewclip.training.config import AdaptConfig
 from fewclip.training.loop import Progress
-from fewclip.training.plan import describe, plan
+from fewclip.training.plan import describe, make_plan
 from fewclip.training.progress import quiet_stage, stage_to_stderr, to_stderr
 
 
@@ -103,10 +103,10 @@ def adapt(
     held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
     with held:
         report_stage = stage_to_stderr if progress is True else quiet_stage
-        made = plan(data, config, report_stage=report_stage)
+        plan = make_plan(data, config, report_stage=report_stage)
         if progress is True:
-            describe(made)
+            describe(plan)
             progress = to_stderr()
         return choose_and_execute(
-            made, progress=progress or None, stop=stop, report_stage=report_stage
+            plan, progress=progress or None, stop=stop, report_stage=report_stage
         )

@@ -44,11 +44,11 @@ vars(dispatcher)["time"] = types.SimpleNamespace(time=time.monotonic)
 SETTINGS = Settings.read()
 limit_connections(SETTINGS.head_timeout, SETTINGS.connections)
 keep_orphans()
-DRAIN = GracefulShutdown()
+SHUTDOWN = GracefulShutdown()
 PAGE = Page()
 
 
-class GuardedService(bentoml.Service):  # type: ignore[misc]
+class FewclipService(bentoml.Service):  # type: ignore[misc]
     """BentoML's service with our middleware around its app, and its batching within reach."""
 
     factory: ServiceAppFactory
@@ -58,7 +58,7 @@ class GuardedService(bentoml.Service):  # type: ignore[misc]
         self.factory = ServiceAppFactory(self, is_main=is_main)
         # Ours frees the worker; BentoML's leaves the thread busy and a timer behind per request.
         self.factory.timeout = None
-        app: ASGIApp = Middleware(self.factory(), SETTINGS, DRAIN, PAGE if SETTINGS.ui else None)
+        app: ASGIApp = Middleware(self.factory(), SETTINGS, SHUTDOWN, PAGE if SETTINGS.ui else None)
         if not SETTINGS.origins:
             return app
         return CORSMiddleware(
@@ -78,7 +78,7 @@ def _core() -> Worker:
 
 @bentoml.service(
     name="fewclip",
-    service_class=GuardedService,
+    service_class=FewclipService,
     workers=SETTINGS.workers,
     threads=1,  # one batch at a time, on all cores that the worker has
     http={"host": SETTINGS.host, "port": SETTINGS.port},
@@ -100,7 +100,7 @@ class Fewclip:
     def __init__(self) -> None:
         logs.configure()
         self.core = Worker(SETTINGS, self._dispatch)
-        DRAIN.install()
+        SHUTDOWN.install()
 
     async def _dispatch(self, job: Job) -> decide.Prediction | None:
         """One job through BentoML's adaptive batching.

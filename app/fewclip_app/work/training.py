@@ -98,7 +98,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     job.begin("Loading PyTorch and the backbone")
     from fewclip import classifier
     from fewclip.selection.auto import choose_and_execute, default_budget
-    from fewclip.training import AdaptConfig, plan
+    from fewclip.training import AdaptConfig, make_plan
 
     stages = Stages(job)
 
@@ -112,28 +112,28 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
         test = [(workspace.store.keep(photo, folder), label) for photo, label in workspace.test]
     people = _Words(kept)
     try:
-        made = plan(
+        plan = make_plan(
             {label: [photo.path for photo in photos] for label, photos in kept.items()},
             AdaptConfig.of(device=workspace.settings.device, **choices),
             report_stage=stages.report,
         )
     except FewclipError as error:
         raise type(error)(people.read(str(error))) from error
-    skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in made.split.skipped]
-    made = dataclasses.replace(made, split=dataclasses.replace(made.split, skipped=skipped))
+    skipped = [Skipped(people.read(s.source), people.read(s.reason)) for s in plan.split.skipped]
+    plan = dataclasses.replace(plan, split=dataclasses.replace(plan.split, skipped=skipped))
     photos = {str(photo.path): photo for photos in kept.values() for photo in photos}
-    held_out = [(photos[str(i.image)], made.split.classes[i.label]) for i in made.split.val]
-    evaluated_on, repeated = unseen(test, made.split) if test else (held_out, [])
+    held_out = [(photos[str(i.image)], plan.split.classes[i.label]) for i in plan.split.val]
+    evaluated_on, repeated = unseen(test, plan.split) if test else (held_out, [])
     before = None
     if evaluated_on:
-        untrained = classifier.zero_shot_on(made.backbone, made.phrases, made.template)
+        untrained = classifier.zero_shot_on(plan.backbone, plan.phrases, plan.template)
         before = measure(untrained, evaluated_on, job, "Measuring CLIP before the training")[0]
     job.begin("Training")
-    if made.automatic:
-        stages.choose_within(made.budget or default_budget(len(made.split.train)))
+    if plan.automatic:
+        stages.choose_within(plan.budget or default_budget(len(plan.split.train)))
     tuned = _without_places(
         choose_and_execute(
-            made, progress=job.report_progress, stop=job.stopping, report_stage=stages.report
+            plan, progress=job.report_progress, stop=job.stopping, report_stage=stages.report
         )
     )
     job.begin("Measuring the result", within=0)

@@ -81,7 +81,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     """The card of the model in `out`: trained now, or found there `finished`."""
     from fewclip import artifact
     from fewclip.selection.auto import choose_and_execute
-    from fewclip.training import AdaptConfig, checkpoint, describe, plan
+    from fewclip.training import AdaptConfig, checkpoint, describe, make_plan
     from fewclip.training.progress import stage_to_stderr, to_stderr
 
     config = AdaptConfig(
@@ -95,15 +95,15 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         options=_options(arguments),
         **adapt_settings(arguments),
     )
-    made = plan(arguments.data, config, report_stage=stage_to_stderr)
-    describe(made)
-    if config.shots != "all" and len(made.split.val) + made.split.unused > len(made.split.train):
+    plan = make_plan(arguments.data, config, report_stage=stage_to_stderr)
+    describe(plan)
+    if config.shots != "all" and len(plan.split.val) + plan.split.unused > len(plan.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
     if arguments.resume and not finished and not checkpoint.exists(kept):
         print(f"nothing to resume, no checkpoint in {kept}: starting over", file=sys.stderr)
     if finished:
         card = artifact.read_card(out)
-        if card.training.get("run_id") != made.run_id:
+        if card.training.get("run_id") != plan.run_id:
             raise InputError(
                 f"{out} holds a model of another run; give another --out, or --overwrite"
             )
@@ -117,8 +117,8 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
             "(--resume would have continued it)",
             file=sys.stderr,
         )
-    made = dataclasses.replace(made, checkpoint=kept)
-    clf = choose_and_execute(made, progress=to_stderr(), report_stage=stage_to_stderr)
+    plan = dataclasses.replace(plan, checkpoint=kept)
+    clf = choose_and_execute(plan, progress=to_stderr(), report_stage=stage_to_stderr)
     clf.save(out, overwrite=arguments.overwrite)
     checkpoint.remove(kept)
     return artifact.read_card(out, verify=False)

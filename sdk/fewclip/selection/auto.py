@@ -51,7 +51,7 @@ def default_budget(images: int) -> float:
 
 
 def select(
-    made: Plan,
+    plan: Plan,
     *,
     budget: float | None = None,
     on_report: Callable[[str], None] = quiet_stage,
@@ -67,25 +67,25 @@ def select(
     Raises:
         StoppedError: `stop` returned True.
     """
-    return _Selector(made, budget, on_report, stop).run()
+    return _Selector(plan, budget, on_report, stop).run()
 
 
 class _Selector:
     def __init__(
         self,
-        made: Plan,
+        plan: Plan,
         budget: float | None,
         on_report: Callable[[str], None],
         stop: Callable[[], bool] | None,
     ) -> None:
-        self.made = made
-        self.labels = np.array([item.label for item in made.split.train], np.int64)
-        self.fold = assign_folds(self.labels, FOLDS, np.random.default_rng([made.seed, 5]))
+        self.plan = plan
+        self.labels = np.array([item.label for item in plan.split.train], np.int64)
+        self.fold = assign_folds(self.labels, FOLDS, np.random.default_rng([plan.seed, 5]))
         self.begin = time.monotonic()
         self.budget = default_budget(len(self.labels)) if budget is None else budget
         self.report = on_report
         self.stop = stop or (lambda: False)
-        trained = TRAINED if made.backbone.has_blocks else ()
+        trained = TRAINED if plan.backbone.has_blocks else ()
         self.rows = [self._start(candidate) for candidate in (*CHEAP, *trained)]
 
     def run(self) -> Selection:
@@ -97,7 +97,7 @@ class _Selector:
                 self._first_fold()
                 self._more_folds()
             except (StoppedError, KeyboardInterrupt):
-                if not self.made.keep_best:
+                if not self.plan.keep_best:
                     raise
                 return self._best_so_far(sample)
         else:  # nothing to choose by
@@ -166,7 +166,7 @@ class _Selector:
 
     def _evaluate_heads(self) -> FeatureSample:
         """Evaluate every candidate that needs features only, after one pass over the images."""
-        items, rows = self.made.split.train, self.rows[: len(CHEAP)]
+        items, rows = self.plan.split.train, self.rows[: len(CHEAP)]
         zero_shot = next(row for row in rows if row.candidate is ZERO_SHOT)
         heads = [row for row in rows if row is not zero_shot]
         self.report(f"passing {len(items)} training images")
@@ -176,11 +176,11 @@ class _Selector:
             method,
             [item.image for item in items],
             [item.label for item in items],
-            list(self.made.phrases.values()),
+            list(self.plan.phrases.values()),
             views=method.options.views,
             crop_area=method.options.crop_area,
             flip=method.options.flip,
-            seed=self.made.seed,
+            seed=self.plan.seed,
         )
         itm = sample.logits_itm.astype(np.float64)
         zero_shot.seconds = time.monotonic() - begin
@@ -189,7 +189,7 @@ class _Selector:
             begin = time.monotonic()
             head = self._build(row.candidate)
             assert isinstance(head, FrozenHead)
-            fitted = head.fit(sample, self.made.seed)
+            fitted = head.fit(sample, self.plan.seed)
             answers = np.full_like(itm, np.nan)
             own = fitted.images
             answers[own] = (1 - fitted.weight) * itm[own] + fitted.weight * fitted.logits
@@ -198,7 +198,7 @@ class _Selector:
         return sample
 
     def _build(self, candidate: Candidate) -> Method:
-        plan = with_candidate(self.made, candidate)
+        plan = with_candidate(self.plan, candidate)
         return registry.build(
             plan.method,
             plan.backbone,
@@ -229,7 +229,7 @@ class _Selector:
         finally:
             row.seconds += time.monotonic() - begin
         for one, found in zip([row, *sharing], answers, strict=True):
-            logits = np.full((len(self.labels), len(self.made.phrases)), np.nan)
+            logits = np.full((len(self.labels), len(self.plan.phrases)), np.nan)
             logits[held] = found
             self._record(one, logits, held)
         return True
@@ -261,9 +261,9 @@ class _Selector:
         """
         train = np.setdiff1d(np.arange(len(self.labels)), held)
         clf = execute(self._plan(candidate, train), stop=self._over)
-        images = [self.made.split.train[i].image for i in held]
+        images = [self.plan.split.train[i].image for i in held]
         found = [_log_probabilities(clf, images)]
-        start = dict(self.made.backbone.clip.named_parameters())
+        start = dict(self.plan.backbone.clip.named_parameters())
         for row in sharing:
             assert isinstance(clf.method, TunedTower)
             # At most one shares a training: a second would start from the first one's weights.
@@ -274,9 +274,9 @@ class _Selector:
     def _plan(self, candidate: Candidate, train: npt.NDArray[np.int64]) -> Plan:
         """The candidate on some training images, with no validation images and no checkpoint."""
         part: Split = dataclasses.replace(
-            self.made.split, train=[self.made.split.train[i] for i in train], val=[]
+            self.plan.split, train=[self.plan.split.train[i] for i in train], val=[]
         )
-        return with_candidate(self.made, candidate, split=part, checkpoint=None)
+        return with_candidate(self.plan, candidate, split=part, checkpoint=None)
 
     def _keeping_new(self, best: Evaluated) -> Evaluated:
         """`best`, unless it loses accuracy on classes that are known by name alone.
@@ -287,8 +287,8 @@ class _Selector:
         """
         if not best.candidate.trains:
             return best
-        half = (len(self.made.phrases) + 1) // 2
-        if half < 2 or half == len(self.made.phrases):
+        half = (len(self.plan.phrases) + 1) // 2
+        if half < 2 or half == len(self.plan.phrases):
             return best
         old, new = (np.flatnonzero(mask) for mask in (self.labels < half, self.labels >= half))
         try:
@@ -310,13 +310,13 @@ class _Selector:
         new: npt.NDArray[np.int64],
         half: int,
     ) -> float:
-        phrases = dict(list(self.made.phrases.items())[:half])
-        others = dict(list(self.made.phrases.items())[half:])
+        phrases = dict(list(self.plan.phrases.items())[:half])
+        others = dict(list(self.plan.phrases.items())[half:])
         plan = self._plan(candidate, old)
         split = dataclasses.replace(plan.split, classes=tuple(phrases), phrases=phrases)
         clf = execute(dataclasses.replace(plan, split=split, phrases=phrases), stop=self._over)
         clf = clf.with_classes(others)
-        proba = clf.predict_proba([self.made.split.train[i].image for i in new])
+        proba = clf.predict_proba([self.plan.split.train[i].image for i in new])
         return float((proba.argmax(1) + half == self.labels[new]).mean())
 
 
@@ -327,14 +327,14 @@ def _log_probabilities(clf: Classifier, images: Sequence[Any]) -> Floats:
     return np.log(np.maximum(proba, 1e-30))
 
 
-def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
+def with_candidate(plan: Plan, candidate: Candidate, **changes: Any) -> Plan:
     """The plan with the candidate's method; one that trains has a backbone of its own."""
-    tower = copy.deepcopy(made.backbone) if candidate.trains else made.backbone
+    tower = copy.deepcopy(plan.backbone) if candidate.trains else plan.backbone
     defaults = registry.backbone_defaults(candidate.method, tower)
     options = registry.make_options(candidate.method, candidate.options, defaults)
-    run = {**made.run, "method": candidate.method, "options": options}
+    run = {**plan.run, "method": candidate.method, "options": options}
     return dataclasses.replace(
-        made,
+        plan,
         method=candidate.method,
         options=options,
         backbone=tower,
@@ -345,7 +345,7 @@ def with_candidate(made: Plan, candidate: Candidate, **changes: Any) -> Plan:
 
 @one_blas_thread
 def choose_and_execute(
-    made: Plan,
+    plan: Plan,
     *,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -356,24 +356,24 @@ def choose_and_execute(
     What was tried goes into the card. A checkpoint keeps the choice, so a resumed run goes on
     training the same method.
     """
-    if not made.automatic:
-        return execute(made, progress=progress, stop=stop, report_stage=report_stage)
-    made = dataclasses.replace(made, automatic=False, references=False)
-    found = None if made.checkpoint is None else read_choice(made.checkpoint, made.run_id)
+    if not plan.automatic:
+        return execute(plan, progress=progress, stop=stop, report_stage=report_stage)
+    plan = dataclasses.replace(plan, automatic=False, references=False)
+    found = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
     candidate = next((c for c in (*CHEAP, *TRAINED) if found and c.name == found["chosen"]), None)
     sample = None
     if candidate is None:
-        selection = select(made, budget=made.budget, on_report=report_stage, stop=stop)
+        selection = select(plan, budget=plan.budget, on_report=report_stage, stop=stop)
         candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
-        if made.checkpoint is not None:
-            save_choice(made.checkpoint, made.run_id, found)
+        if plan.checkpoint is not None:
+            save_choice(plan.checkpoint, plan.run_id, found)
     clf = execute(
-        with_candidate(made, candidate),
+        with_candidate(plan, candidate),
         progress=progress,
         stop=stop,
         report_stage=report_stage,
         sample=None if candidate.trains else sample,
     )
-    training = {**clf.card.training, "run_id": made.run_id, "selection": found}
+    training = {**clf.card.training, "run_id": plan.run_id, "selection": found}
     clf.card = dataclasses.replace(clf.card, training=training)
     return clf

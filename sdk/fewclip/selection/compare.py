@@ -230,11 +230,11 @@ class _Schedule:
 
 
 def _row(name: str, tally: _Tally, runs: FoldRuns) -> Row:
-    judged = tally.right >= 0
+    evaluated = tally.right >= 0
     return Row(
         method=name,
         right=tally.right,
-        n=int(judged.sum()),
+        n=int(evaluated.sum()),
         folds=len(tally.seconds),
         seconds=float(np.mean(tally.seconds)) if tally.seconds else 0.0,
         peak_mb=tally.peak_mb,

@@ -2,7 +2,7 @@
 
 from fewclip.training.config import AdaptConfig
 from fewclip.training.loop import Progress
-from fewclip.training.plan import Plan, describe, plan
+from fewclip.training.plan import Plan, describe, make_plan
 from fewclip.training.run import execute
 
-__all__ = ["AdaptConfig", "Plan", "Progress", "describe", "execute", "plan"]
+__all__ = ["AdaptConfig", "Plan", "Progress", "describe", "execute", "make_plan"]

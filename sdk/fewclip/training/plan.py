@@ -66,7 +66,7 @@ class Plan:
         return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
 
 
-def plan(
+def make_plan(
     data: Any, config: AdaptConfig, *, report_stage: Callable[[str], None] = quiet_stage
 ) -> Plan:
     """Read and check everything that `adapt` was given.
@@ -130,15 +130,15 @@ def _arithmetic(device: torch.device) -> dict[str, Any]:
     return {**named, "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
 
 
-def describe(made: Plan) -> None:
+def describe(plan: Plan) -> None:
     """Say on stderr what a run trains on, and in one line what looks odd about it."""
     from fewclip.backbone.listing import MICRO_IS_WEAK
     from fewclip.check import glance
 
-    print(made.split.describe(), file=sys.stderr, flush=True)
-    if made.backbone.name == "micro":
+    print(plan.split.describe(), file=sys.stderr, flush=True)
+    if plan.backbone.name == "micro":
         print(MICRO_IS_WEAK, file=sys.stderr, flush=True)
-    if line := glance(made.split):
+    if line := glance(plan.split):
         print(line, file=sys.stderr, flush=True)
 
 

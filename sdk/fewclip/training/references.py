@@ -66,7 +66,7 @@ def with_interval(right: Right) -> str:
     return f"{share:.1%} ({100 * low:.0f} to {high:.0%})"
 
 
-def measure_references(made: Plan, train: FeatureSample, held: FeatureSample | None) -> References:
+def measure_references(plan: Plan, train: FeatureSample, held: FeatureSample | None) -> References:
     """Evaluate zero-shot and a closed-form head on features that are already computed.
 
     Args:
@@ -74,14 +74,14 @@ def measure_references(made: Plan, train: FeatureSample, held: FeatureSample | N
     """
     method = registry.build(
         HEAD,
-        made.backbone,
+        plan.backbone,
         registry.make_options(HEAD, {"views": 0}),
-        template=made.template,
-        phrases=list(made.phrases.values()),
-        generator=torch.Generator().manual_seed(made.seed),
+        template=plan.template,
+        phrases=list(plan.phrases.values()),
+        generator=torch.Generator().manual_seed(plan.seed),
     )
     assert isinstance(method, FrozenHead)
-    fitted = method.fit(train, made.seed)
+    fitted = method.fit(train, plan.seed)
     own, truth = train.logits_itm[fitted.images], train.labels[fitted.images]
     mixed = (1 - fitted.weight) * own + fitted.weight * fitted.logits
     return References(

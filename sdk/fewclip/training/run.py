@@ -31,14 +31,14 @@ VALIDATION_FILES = 1000  # at most this many are named in the card
 
 
 def execute(
-    made: Plan,
+    plan: Plan,
     *,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
     report_stage: Callable[[str], None] = quiet_stage,
     sample: FeatureSample | None = None,
 ) -> Classifier:
-    """Train, calibrate and measure what `plan` laid out; its method must be chosen already.
+    """Train, calibrate and measure what `make_plan` laid out; its method must be chosen already.
 
     Args:
         sample: features of the training images on the frozen backbone, if they are already
@@ -46,44 +46,44 @@ def execute(
         progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
-    split, phrases = made.split, list(made.phrases.values())
-    zero_shot = zero_shot_on(made.backbone, made.phrases, made.template)
+    split, phrases = plan.split, list(plan.phrases.values())
+    zero_shot = zero_shot_on(plan.backbone, plan.phrases, plan.template)
     frozen_val, frozen_train, before, references = None, None, None, None
     if split.val:
         report_stage(f"measuring zero-shot on {len(split.val)} images")
-        frozen_val = _validation_features(made, zero_shot.method)
+        frozen_val = _validation_features(plan, zero_shot.method)
         before = measure(zero_shot, frozen_val)
     tuned = registry.build(
-        made.method,
-        made.backbone,
-        made.options,
-        template=made.template,
+        plan.method,
+        plan.backbone,
+        plan.options,
+        template=plan.template,
         phrases=phrases,
-        generator=torch.Generator().manual_seed(made.seed),
+        generator=torch.Generator().manual_seed(plan.seed),
     )
-    store = PixelStore(split.train, made.backbone.preprocess, PIXEL_BUDGET)
-    if made.references and tuned.trains:
-        frozen_train = features_of(made, zero_shot.method, split.train, store.images())
-        references = measure_references(made, frozen_train, frozen_val)
+    store = PixelStore(split.train, plan.backbone.preprocess, PIXEL_BUDGET)
+    if plan.references and tuned.trains:
+        frozen_train = features_of(plan, zero_shot.method, split.train, store.images())
+        references = measure_references(plan, frozen_train, frozen_val)
         report_stage(references.describe())
     history = History((), ())
     if tuned.trains:
         report_stage(f"preparing {len(phrases)} classes")
         tuned.setup(phrases)
-        history = _trained(made, tuned, store, progress, stop)
+        history = _trained(plan, tuned, store, progress, stop)
     if sample is None and not tuned.trains_images:
         sample = frozen_train
     if sample is None:
         report_stage(f"passing {len(split.train)} training images")
-        views = made.options["views"] if isinstance(tuned, FrozenHead) else 0
-        sample = features_of(made, tuned, split.train, store.images(), views)
-    fitted = tuned.fit(sample, made.seed) if isinstance(tuned, FrozenHead) else None
+        views = plan.options["views"] if isinstance(tuned, FrozenHead) else 0
+        sample = features_of(plan, tuned, split.train, store.images(), views)
+    fitted = tuned.fit(sample, plan.seed) if isinstance(tuned, FrozenHead) else None
     held = frozen_val
     if split.val and tuned.trains_images:
-        held = _validation_features(made, tuned)
+        held = _validation_features(plan, tuned)
     clf = Classifier(
         tuned,
-        _uncalibrated_card(made, tuned, history),
+        _uncalibrated_card(plan, tuned, history),
         ood_score=fit_ood_score(tuned, zero_shot.method, phrases, sample, held),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
@@ -92,7 +92,7 @@ def execute(
 
 
 def _trained(
-    made: Plan,
+    plan: Plan,
     tuned: Method,
     store: PixelStore,
     progress: Callable[[Progress], None] | None,
@@ -101,81 +101,81 @@ def _trained(
     """Train the method, or resume its training, as the plan says."""
     images = TrainingSet(
         store.get,
-        [item.label for item in made.split.train],
-        made.backbone.preprocess,
-        made.options["crop_area"],
-        made.options["flip"],
+        [item.label for item in plan.split.train],
+        plan.backbone.preprocess,
+        plan.options["crop_area"],
+        plan.options["flip"],
     )
     return train(
         tuned,
         images,
-        epochs=made.options["epochs"],
-        seed=made.seed,
-        precision=made.precision,
-        run=made.run,
-        checkpoint=made.checkpoint,
+        epochs=plan.options["epochs"],
+        seed=plan.seed,
+        precision=plan.precision,
+        run=plan.run,
+        checkpoint=plan.checkpoint,
         progress=progress,
         stop=stop,
     )
 
 
-def _uncalibrated_card(made: Plan, tuned: Method, history: History) -> Card:
+def _uncalibrated_card(plan: Plan, tuned: Method, history: History) -> Card:
     """The model's card before anything is measured."""
     return new_card(
         tuned,
-        made.method,
-        made.options,
-        made.phrases,
+        plan.method,
+        plan.options,
+        plan.phrases,
         calibration=Calibration(),
-        seed=made.seed,
-        precision=made.precision,
+        seed=plan.seed,
+        precision=plan.precision,
         data={
-            "source": made.source,
-            "validation_files": _files(made),
-            **made.split.summary(),
+            "source": plan.source,
+            "validation_files": _files(plan),
+            **plan.split.summary(),
         },
         training={
-            "run_id": made.run_id,
-            "phrases": dict(made.phrases),
+            "run_id": plan.run_id,
+            "phrases": dict(plan.phrases),
             "losses": list(history.losses),
             "resumed_from_epochs": list(history.resumed_from),
-            "device": made.backbone.device.type,
+            "device": plan.backbone.device.type,
         },
     )
 
 
-def _validation_features(made: Plan, method: Method) -> FeatureSample:
+def _validation_features(plan: Plan, method: Method) -> FeatureSample:
     """The plan's validation images as the method's image tower sees them."""
-    val = made.split.val
-    return features_of(made, method, val, [item.image for item in val])
+    val = plan.split.val
+    return features_of(plan, method, val, [item.image for item in val])
 
 
 def features_of(
-    made: Plan, method: Method, items: Sequence[Item], images: Sequence[Image], views: int = 0
+    plan: Plan, method: Method, items: Sequence[Item], images: Sequence[Image], views: int = 0
 ) -> FeatureSample:
     """Some of the plan's images as the method's image tower sees them."""
     return sample_features(
         method,
         images,
         [item.label for item in items],
-        list(made.phrases.values()),
+        list(plan.phrases.values()),
         views=views,
-        crop_area=made.options["crop_area"],
-        flip=made.options["flip"],
-        seed=made.seed,
+        crop_area=plan.options["crop_area"],
+        flip=plan.options["flip"],
+        seed=plan.seed,
     )
 
 
-def _files(made: Plan) -> list[dict[str, str]]:
+def _files(plan: Plan) -> list[dict[str, str]]:
     """The validation images that are files: an export in another process checks parity on them."""
-    root = Path(made.source or "")
+    root = Path(plan.source or "")
     root = root.parent if root.is_file() else root
     return [
         {
-            "path": os.path.relpath(item.image, root) if made.source else os.fspath(item.image),
-            "label": made.split.classes[item.label],
+            "path": os.path.relpath(item.image, root) if plan.source else os.fspath(item.image),
+            "label": plan.split.classes[item.label],
             "sha256": artifact.sha256_file(item.image),
         }
-        for item in made.split.val[:VALIDATION_FILES]
+        for item in plan.split.val[:VALIDATION_FILES]
         if isinstance(item.image, (str, os.PathLike))
     ]

@@ -128,10 +128,10 @@ def _add_predictions(api: FastAPI, settings: Settings, core: Callable[[], Worker
             async def one(image: bytes | APIError) -> dict[str, Any]:
                 try:
                     return await call.answer(chosen, chosen.classifier, image, top_k, coverage)
-                except APIError as problem:
-                    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                except APIError as error:
+                    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                         raise
-                    return problem.body()
+                    return error.body()
 
             with core().gate.admit(len(images)):
                 answers = await _all(one(image) for image in images)

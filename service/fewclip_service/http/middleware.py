@@ -28,7 +28,7 @@ from fewclip_service.metrics import metrics
 from fewclip_service.settings import MiB, Settings
 from fewclip_service.shutdown import GracefulShutdown
 
-NOTES = "fewclip"  # key of `Notes` in the ASGI scope
+CONTEXT = "fewclip"  # key of `RequestContext` in the ASGI scope
 
 _API = "/v1"
 _OPEN = {"/livez", "/readyz", "/healthz", "/metrics", "/"}  # need no token
@@ -49,7 +49,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 @dataclasses.dataclass
-class Notes:
+class RequestContext:
     """Request context: what the inner layers tell the middleware about a request.
 
     Attributes:
@@ -67,13 +67,13 @@ class Middleware:
     """ASGI middleware around the whole service."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, drain: GracefulShutdown, page: ASGIApp | None
+        self, app: ASGIApp, settings: Settings, shutdown: GracefulShutdown, page: ASGIApp | None
     ) -> None:
         self._app = app
         self._page = page
         self._token = settings.token.encode()
         self._body_bytes = settings.max_body + MiB
-        self._drain = drain
+        self._shutdown = shutdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,13 +87,13 @@ class Middleware:
         began = time.perf_counter()
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
-        context = REQUEST_ID.set(request_id)
-        notes = scope[NOTES] = Notes()
+        token = REQUEST_ID.set(request_id)
+        context = scope[CONTEXT] = RequestContext()
         method, path = scope["method"], scope["path"]
 
-        async def tell(message: Message) -> None:
+        async def send_recorded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                notes.status = message["status"]
+                context.status = message["status"]
                 self._add_headers(MutableHeaders(raw=message["headers"]), request_id)
             try:
                 await send(message)
@@ -101,48 +101,48 @@ class Middleware:
                 raise APIError("gone", "the connection broke") from error
 
         try:
-            handler = self._answer(scope, headers, notes)
-            await handler(scope, self._counted(path, receive), tell)
-        except APIError as problem:
-            await self._late(problem, notes)(scope, receive, tell)
+            handler = self._answer(scope, headers, context)
+            await handler(scope, self._counted(path, receive), send_recorded)
+        except APIError as error:
+            await self._late(error, context)(scope, receive, send_recorded)
         except Exception as error:
             # FastAPI wraps it in its own error if an answer had begun.
             if isinstance(error.__cause__, APIError) and error.__cause__.kind == "gone":
-                await self._late(error.__cause__, notes)(scope, receive, tell)
+                await self._late(error.__cause__, context)(scope, receive, send_recorded)
                 return
             log_exception("failed", method=method, path=path[:200])
             internal = APIError("internal", "an unexpected error; the log has details")
-            await self._late(internal, notes)(scope, receive, tell)
+            await self._late(internal, context)(scope, receive, send_recorded)
         finally:
-            _record(method, path, notes, time.perf_counter() - began)
-            REQUEST_ID.reset(context)
+            _record(method, path, context, time.perf_counter() - began)
+            REQUEST_ID.reset(token)
 
     @staticmethod
-    def _late(problem: APIError, notes: Notes) -> ASGIApp:
+    def _late(error: APIError, context: RequestContext) -> ASGIApp:
         """The answer when the app raised; none if one had begun, which uvicorn then ends."""
 
         async def nothing(_: Scope, __: Receive, ___: Send) -> None:
-            notes.outcome = problem.kind
+            context.outcome = error.kind
 
-        return nothing if notes.status else _response(problem, notes)
+        return nothing if context.status else _response(error, context)
 
-    def _answer(self, scope: Scope, headers: Headers, notes: Notes) -> ASGIApp:
+    def _answer(self, scope: Scope, headers: Headers, context: RequestContext) -> ASGIApp:
         """Who answers: a refusal, the page, or BentoML's app."""
         path = scope["path"]
-        if path == "/readyz" and self._drain.draining:
-            return _response(APIError("not_ready", "stopping"), notes)
+        if path == "/readyz" and self._shutdown.draining:
+            return _response(APIError("not_ready", "stopping"), context)
         if path == "/predict":
             if scope["method"] != "POST":
-                return _response(APIError("method_not_allowed", "use POST"), notes)
-            notes.native = True
+                return _response(APIError("method_not_allowed", "use POST"), context)
+            context.native = True
             path = scope["path"] = f"{_API}/predict"
             scope["raw_path"] = path.encode()
         page = self._page if path == PREFIX or path.startswith(f"{PREFIX}/") else None
         # Exact names: BentoML's metrics would keep a series for every path that anyone tries.
         if page is None and path not in _OTHERS and path not in _ROUTES:
-            return _response(APIError("not_found", "no such route; see /v1/docs"), notes)
+            return _response(APIError("not_found", "no such route; see /v1/docs"), context)
         if path not in _OPEN and not self._may_pass(headers):
-            response = _response(APIError("unauthorized", "send the token as Bearer"), notes)
+            response = _response(APIError("unauthorized", "send the token as Bearer"), context)
             if page or path == f"{_API}/docs":  # a browser prompts: any user name, the token
                 response.headers["WWW-Authenticate"] = 'Basic realm="fewclip"'
             return response
@@ -167,7 +167,7 @@ class Middleware:
     def _add_headers(self, headers: MutableHeaders, request_id: str) -> None:
         headers["X-Request-ID"] = request_id
         headers["X-Content-Type-Options"] = "nosniff"
-        if self._drain.draining:
+        if self._shutdown.draining:
             headers["Connection"] = "close"
 
     def _counted(self, path: str, receive: Receive) -> Receive:
@@ -187,20 +187,20 @@ class Middleware:
         return counted
 
 
-def _response(problem: APIError, notes: Notes) -> Response:
-    notes.outcome = problem.kind
-    return JSONResponse(problem.body(), problem.status, problem.headers)
+def _response(error: APIError, context: RequestContext) -> Response:
+    context.outcome = error.kind
+    return JSONResponse(error.body(), error.status, error.headers)
 
 
-def _record(method: str, path: str, notes: Notes, seconds: float) -> None:
+def _record(method: str, path: str, context: RequestContext, seconds: float) -> None:
     """Add one request to metrics and log, except probes and scrapes, which would flood them."""
     if path in _OPEN:
         return
-    outcome = notes.outcome or ("ok" if notes.status < 400 else f"http_{notes.status}")
+    outcome = context.outcome or ("ok" if context.status < 400 else f"http_{context.status}")
     route = path if path in _ROUTES else "other"
     metrics().requests.labels(route=route, outcome=outcome).inc()
     metrics().seconds.labels(route=route).observe(seconds)
-    fields: dict[str, Any] = {"method": method, "path": path[:200], "status": notes.status}
+    fields: dict[str, Any] = {"method": method, "path": path[:200], "status": context.status}
     fields |= {"outcome": outcome, "ms": round(seconds * 1000, 1)}
     log(logging.INFO, "request", **fields)
 
@@ -210,8 +210,8 @@ def _request_id(headers: Headers) -> str:
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def request_context(scope: Any) -> Notes:
+def request_context(scope: Any) -> RequestContext:
     """The context of a request that passed the middleware."""
-    notes = scope[NOTES]
-    assert isinstance(notes, Notes)
-    return notes
+    context = scope[CONTEXT]
+    assert isinstance(context, RequestContext)
+    return context

@@ -18,7 +18,7 @@ from benchmarks.backbones.tower_kinds import CONFIGS, WITH_INTERMEDIATE, write
 from fewclip.backbone import FeatureBackbone, load_backbone
 from fewclip.errors import BackboneError, ClassNameError, MissingExtraError, OptionError
 from fewclip.samples import digits
-from fewclip.training.plan import plan
+from fewclip.training.plan import make_plan
 
 PROMPTS = ["a photo of a cat.", "x", "a photo of a very long dog."]
 LARGE = {"eva", "pe-core"}  # timm has them for 224 and 384 pixels only
@@ -258,4 +258,4 @@ def test_a_run_is_refused_before_its_data_is_read(folders: dict[str, Path]) -> N
     from fewclip.training import AdaptConfig
 
     with pytest.raises(OptionError, match="timm"):
-        plan("no/such/folder", AdaptConfig(method="vpt", backbone=folders["convnext"]))
+        make_plan("no/such/folder", AdaptConfig(method="vpt", backbone=folders["convnext"]))

@@ -15,7 +15,7 @@ from fewclip.cli import main
 from fewclip.selection.auto import default_budget, select, with_candidate
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
 from fewclip.selection.evaluated import FAR, Evaluated, behind, choose
-from fewclip.training import AdaptConfig, Plan, plan
+from fewclip.training import AdaptConfig, Plan, make_plan
 from fewclip.training.checkpoint import CHOICE_FILE, read_choice, save_choice
 
 
@@ -25,7 +25,7 @@ def evaluated(loss: list[float], name: str = "some", trains: bool = False) -> Ev
 
 
 def laid_out(photos: Path, **more: Any) -> Plan:
-    return plan(photos, AdaptConfig(shots=4, val=0, classes=PHRASES, device="cpu", **more))
+    return make_plan(photos, AdaptConfig(shots=4, val=0, classes=PHRASES, device="cpu", **more))
 
 
 def test_one_is_behind_where_the_gap_is_more_than_noise() -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import fewclip
 from fewclip.cli import main
 from fewclip.errors import CheckpointError
-from fewclip.training import AdaptConfig, plan, run_lock
+from fewclip.training import AdaptConfig, make_plan, run_lock
 from fewclip.training import checkpoint as checkpoints
 
 OPTIONS: dict[str, Any] = {"method": "kgcoop", "shots": 4, "val": 0, "device": "cpu", "epochs": 3}
@@ -183,7 +183,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_old_checkpoint(
 
 def test_the_fingerprint_names_what_the_last_bits_depend_on(photos: Path) -> None:
     def fingerprint() -> dict[str, Any]:
-        return dict(plan(photos, AdaptConfig(precision="fp32", **OPTIONS)).run)
+        return dict(make_plan(photos, AdaptConfig(precision="fp32", **OPTIONS)).run)
 
     threads = torch.get_num_threads()
     one = fingerprint()
