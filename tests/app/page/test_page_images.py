@@ -48,6 +48,19 @@ def test_three_classes_of_twenty_in_quick_succession(
     assert "Traceback" not in page.log()[before:]
 
 
+def test_a_name_survives_an_older_state_from_the_server(enter: Enter) -> None:
+    """The class added right after typing is shown before the name has been sent."""
+    me = enter()
+    me.button("+ Add a class").click()
+    card = me.cards(3).first
+    card.get_by_label("Class name").fill("daisy")
+    me.button("+ Add a class").click()
+    me.expect(me.cards(4).first.get_by_label("Class name")).to_have_value("daisy")
+    me.view.wait_for_timeout(1000)  # the name is sent a quarter of a second after the last key
+    me.view.reload()
+    me.expect(me.cards(4).first.get_by_label("Class name")).to_have_value("daisy")
+
+
 def test_the_camera_takes_a_burst_and_answers_live(enter: Enter, digits_zip: Path) -> None:
     me = enter()
     me.upload_zip(digits_zip)

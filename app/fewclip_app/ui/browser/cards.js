@@ -12,10 +12,12 @@ function send(card, files) {
   sendFiles(files, report, (sent, failed) => trigger("upload", { key, sent, failed, ...named(key) }));
 }
 
-// A name may have been typed a moment ago, and not have been sent yet.
+// Names as typed, by key, until the server shows them: an older state may arrive in between.
+const typed = new Map();
+
 function named(key) {
   const input = element.querySelector(`[data-key="${key}"] .fc-name`);
-  return { name: input ? input.value : "" };
+  return { name: typed.get(key) ?? (input ? input.value : "") };
 }
 
 const acts = {
@@ -46,6 +48,7 @@ const waiting = new Map();
 element.addEventListener("input", (event) => {
   if (!event.target.matches(".fc-name")) return;
   const key = cardOf(event.target).dataset.key;
+  typed.set(key, event.target.value);
   clearTimeout(waiting.get(key));
   waiting.set(key, setTimeout(() => trigger("rename", { key, ...named(key) }), 250));
 });
@@ -54,7 +57,10 @@ element.addEventListener("input", (event) => {
 function showNames() {
   for (const input of element.querySelectorAll(".fc-name")) {
     const key = cardOf(input).dataset.key;
-    if (document.activeElement !== input || input.shownFor !== key) input.value = input.dataset.name;
+    const shown = input.dataset.name;
+    if (typed.get(key)?.trim() === shown) typed.delete(key);
+    if (document.activeElement !== input || input.shownFor !== key)
+      input.value = typed.get(key) ?? shown;
     input.shownFor = key;
   }
 }
