@@ -111,7 +111,7 @@ def auto_rows(task: Task, name: str, seed: int, budget: float) -> None:
 
     def accuracy(given: Ints, fixes: Path | None = None) -> str:
         clf = fewclip.adapt(
-            named(images, given, labels),
+            by_label(images, given, labels),
             classes=task.phrases,
             shots="all",
             val=0,
@@ -124,13 +124,13 @@ def auto_rows(task: Task, name: str, seed: int, budget: float) -> None:
     for rate in RATES:
         given = flipped(truth, len(labels), rate, np.random.default_rng(seed))
         with tempfile.TemporaryDirectory() as folder:
-            fewclip.check(named(images, given, labels)).save(folder)
+            fewclip.check(by_label(images, given, labels)).save(folder)
             after = accuracy(given, Path(folder) / "fixes.csv")
         before, best = accuracy(given), accuracy(truth)
         print(f"| {name} | {rate:.0%} | {before} | {after} | {best} |", flush=True)
 
 
-def named(images: list[Any], given: Ints, labels: list[str]) -> dict[str, list[Any]]:
+def by_label(images: list[Any], given: Ints, labels: list[str]) -> dict[str, list[Any]]:
     """Images grouped by their given labels."""
     return {
         label: [image for image, y in zip(images, given, strict=True) if y == i]

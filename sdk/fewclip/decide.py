@@ -250,8 +250,8 @@ def fit_calibration(
     temperature = text_temperature = 1.0
     if truth.size:
         temperature = _fit_temperature(_log_probabilities(logits_itm, logits_cat, head), truth)
-        text = _log_probabilities(logits_itm, None, head)
-        text_temperature = _fit_temperature(text, truth)
+        if head.dept_weight is not None:
+            text_temperature = _fit_temperature(_log_probabilities(logits_itm, None, head), truth)
     seen = np.zeros(0) if ood_score is None else np.asarray(ood_score, dtype=np.float64)
     seen = seen[np.isfinite(seen)]
     threshold, center, spread = None, 0.0, 1.0

@@ -82,26 +82,26 @@ def suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
 
 
 def run_after_prefix(block: Any, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
-    """A causal block on a prefix (G, p, w) and on what follows it, M suffixes each (G*M, t, w).
+    """A causal block on a prefix (G, p, w) and on what follows it, M suffixes each (G, M, t, w).
 
     Both go through each matmul together: a prefix alone has so few rows that reading the
     weights would take longer than multiplying by them.
     """
-    attn, parts = block.attn, (prefix, suffix)
+    g, m, t, w = suffix.shape
+    attn, parts = block.attn, (prefix, suffix.reshape(g * m, t, w))
     sizes = [x.shape[0] * x.shape[1] for x in parts]
-    rows = torch.cat([x.reshape(-1, x.shape[2]) for x in parts])
+    rows = torch.cat([x.reshape(-1, w) for x in parts])
     projected = F.linear(block.ln_1(rows), attn.in_proj_weight, attn.in_proj_bias)
     (q, k, v), (q_s, k_s, v_s) = (
-        [heads(y, attn) for y in p.view(*x.shape[:2], -1).chunk(3, dim=-1)]
+        [heads(y, attn) for y in p.view(*x.shape[:2], 3 * w).chunk(3, dim=-1)]
         for p, x in zip(torch.split(projected, sizes), parts, strict=True)
     )
-    m = suffix.shape[0] // prefix.shape[0]
-    mask = suffix_mask(suffix.shape[1], prefix.shape[1], prefix.device)
+    mask = suffix_mask(t, prefix.shape[1], prefix.device)
     mixed = (
         attend(q, k, v, is_causal=True),
         attend(q_s, join(k, k_s, m), join(v, v_s, m), attn_mask=mask),
     )
-    joined = torch.cat([y.transpose(1, 2).reshape(-1, rows.shape[1]) for y in mixed])
+    joined = torch.cat([y.transpose(1, 2).reshape(-1, w) for y in mixed])
     new_prefix, new_suffix = torch.split(finish_rows(block, rows, joined), sizes)
     return new_prefix.view(prefix.shape), new_suffix.view(suffix.shape)
 

@@ -333,10 +333,8 @@ class Backbone(nn.Module):
         for k in range(start, stop):
             block = self.clip.transformer.resblocks[k]
             prefix = deep_context(hidden.prefix, k, deep)
-            g, m, t, w = hidden.suffix.shape
-            suffix = hidden.suffix.reshape(g * m, t, w)
-            prefix, suffix = run_after_prefix(block, prefix, suffix)
-            hidden = dataclasses.replace(hidden, prefix=prefix, suffix=suffix.view(g, m, t, w))
+            prefix, suffix = run_after_prefix(block, prefix, hidden.suffix)
+            hidden = dataclasses.replace(hidden, prefix=prefix, suffix=suffix)
         return hidden
 
     def text_features(

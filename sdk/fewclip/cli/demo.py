@@ -93,7 +93,7 @@ def run(
         write_images(each, out / each.name / "images", train, test)
     rows = []
     for each in SETS:
-        mine = [_adapt_and_judge(each, method, out, budget) for method in METHODS]
+        mine = [_adapt_and_evaluate(each, method, out, budget) for method in METHODS]
         print(f"\n{_table(each, mine, test)}\n", flush=True)
         rows += mine
     (out / "results.json").write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
@@ -111,7 +111,7 @@ def write_images(each: DemoSet, folder: Path, train: int, test: int) -> None:
                 each.draw(label, index).save(target / f"{index:03d}.png")
 
 
-def _adapt_and_judge(each: DemoSet, method: str, out: Path, budget: float) -> dict[str, Any]:
+def _adapt_and_evaluate(each: DemoSet, method: str, out: Path, budget: float) -> dict[str, Any]:
     import fewclip
 
     print(f"\n{each.name}: {method}", flush=True)
@@ -232,9 +232,9 @@ def _next_commands(out: Path, seconds: float) -> str:
     fewclip = shlex.quote(os.path.relpath(here) if here.exists() else "fewclip")
     model = shlex.quote(str(out / "surfaces" / "auto"))
     test = shlex.quote(str(out / "surfaces" / "images" / "test"))
-    picture = out / "surfaces" / "auto-report" / "confusion.png"
+    plot = out / "surfaces" / "auto-report" / "confusion.png"
     return f"""All of it took {seconds:.0f} seconds. Models, images and reports are in {out}, for
-example {picture}
+example {plot}
 
 Try next
   {fewclip} predict {model} {test}/cracked

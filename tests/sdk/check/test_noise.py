@@ -13,27 +13,26 @@ from fewclip.check.noise import estimate_noise
 from fewclip.errors import MissingExtraError
 from fewclip.samples import digits
 
-RNG = np.random.default_rng(0)
 
-
-def flipped(labels: np.ndarray, classes: int, rate: float) -> np.ndarray:
+def flipped(labels: np.ndarray, classes: int, rate: float, rng: np.random.Generator) -> np.ndarray:
     wrong = labels.copy()
-    some = RNG.choice(len(labels), round(rate * len(labels)), replace=False)
-    wrong[some] = (labels[some] + RNG.integers(1, classes, len(some))) % classes
+    some = rng.choice(len(labels), round(rate * len(labels)), replace=False)
+    wrong[some] = (labels[some] + rng.integers(1, classes, len(some))) % classes
     return wrong
 
 
-def clusters(images: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def clusters(images: int, classes: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Features of classes that overlap a little, and the labels."""
     labels = np.arange(images) % classes
-    centres = 1.2 * RNG.standard_normal((classes, 8))
-    return centres[labels] + RNG.standard_normal((images, 8)), labels
+    centres = 1.2 * rng.standard_normal((classes, 8))
+    return centres[labels] + rng.standard_normal((images, 8)), labels
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2])
 def test_the_rate_of_wrong_labels_is_estimated_and_most_are_found(rate: float) -> None:
-    features, truth = clusters(400, 5)
-    given = flipped(truth, 5, rate)
+    rng = np.random.default_rng(0)
+    features, truth = clusters(400, 5, rng)
+    given = flipped(truth, 5, rate, rng)
     noise = doubt_labels(features, given)
     assert noise is not None
     assert noise.rate == pytest.approx(rate, abs=0.04)
@@ -43,7 +42,8 @@ def test_the_rate_of_wrong_labels_is_estimated_and_most_are_found(rate: float) -
 
 
 def test_right_labels_are_left_in_peace_even_where_classes_overlap() -> None:
-    features, labels = clusters(400, 5)
+    rng = np.random.default_rng(0)
+    features, labels = clusters(400, 5, rng)
     noise = doubt_labels(features, labels)
     assert noise is not None
     assert noise.rate < 0.03
@@ -52,9 +52,10 @@ def test_right_labels_are_left_in_peace_even_where_classes_overlap() -> None:
 
 def test_a_wrong_label_is_as_probable_as_bayes_says() -> None:
     """With labels drawn from known probabilities and flipped at a known rate."""
-    proba = RNG.dirichlet(np.full(4, 0.3), 4000)
-    truth = np.array([RNG.choice(4, p=p) for p in proba])
-    given = flipped(truth, 4, 0.15)
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.full(4, 0.3), 4000)
+    truth = np.array([rng.choice(4, p=p) for p in proba])
+    given = flipped(truth, 4, 0.15, rng)
     noise = estimate_noise(proba, given)
     assert noise.rate == pytest.approx(0.15, abs=0.03)
     sure = noise.wrong > 0.8

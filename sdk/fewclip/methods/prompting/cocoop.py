@@ -70,8 +70,6 @@ class CoCoOp(CoOp):
         )
 
     def text_for(self, embeddings: ClassEmbeddings, image: Tensor) -> Tensor:
-        if not len(image):
-            return image.new_zeros(0, len(embeddings.prompts.eot), image.shape[1])
         at_once = max(TOKEN_BUDGET // embeddings.prompts.suffix.numel(), 1)
         parts = [
             self.all_text_per_image(embeddings.prompts, rows)
