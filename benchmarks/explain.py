@@ -57,8 +57,7 @@ def by_occlusion(clf: fewclip.Classifier, photo: PILImage.Image, label: str) -> 
 
     def answer(images: Inputs) -> Floats:
         itm, cat = clf.logits(images)
-        temperature = clf.card.calibration.temperature_for(clf.card.head)
-        return decide.log_probabilities(itm, cat, clf.card.head, temperature)
+        return decide.log_probabilities(itm, cat, clf.card.head, clf.card.temperature)
 
     spec = clf.card.preprocessing
     heat = occlusion(answer, to_input(photo, spec), Question(clf.classes.index(label)))

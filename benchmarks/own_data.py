@@ -94,12 +94,8 @@ class Task:
         if clf.method.trains_images:
             return clf.evaluate(self.test)
         outputs = clf.outputs_of(*self.encoded)
-        card = clf.card
         proba = decide.probabilities(
-            outputs.logits_itm,
-            outputs.logits_cat,
-            card.head,
-            card.calibration.temperature_for(card.head),
+            outputs.logits_itm, outputs.logits_cat, clf.card.head, clf.card.temperature
         )
         return Report.from_predictions(proba, self.truth(clf.classes), clf.classes)
 

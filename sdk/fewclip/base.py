@@ -116,9 +116,7 @@ class BaseClassifier(abc.ABC):
     def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
         """(N, C) float64 calibrated probabilities; rows sum to 1. `images` as for `predict`."""
         itm, cat = self.logits(images)
-        return decide.probabilities(
-            itm, cat, self.card.head, self.card.calibration.temperature_for(self.card.head)
-        )
+        return decide.probabilities(itm, cat, self.card.head, self.card.temperature)
 
     def logits(self, images: Images) -> tuple[Floats, Floats | None]:
         """ITM logits (N, C) and, with DePT, CAT logits (N, C_trained), float32, not calibrated."""
@@ -228,8 +226,7 @@ class BaseClassifier(abc.ABC):
 
         def answer(images: Inputs) -> npt.NDArray[np.float64]:
             itm, cat = self.logits(images)
-            temperature = self.card.calibration.temperature_for(self.card.head)
-            return decide.log_probabilities(itm, cat, self.card.head, temperature)
+            return decide.log_probabilities(itm, cat, self.card.head, self.card.temperature)
 
         return occlusion(answer, inputs, question), "occlusion"
 

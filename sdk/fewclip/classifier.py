@@ -125,7 +125,7 @@ class Classifier(BaseClassifier):
             return super()._heat(inputs, question)
         from fewclip.explain.relevance import relevance
 
-        temperature = self.card.calibration.temperature_for(self.card.head)
+        temperature = self.card.temperature
         heat = relevance(
             self.method, self._class_embeddings, self.card.head, temperature, inputs, question
         )

@@ -227,6 +227,11 @@ class Card:
         for name, digest in self.files.items():
             _check(bool(_SHA256.fullmatch(digest)), f"the hash of {name}", "a sha256", digest)
 
+    @property
+    def temperature(self) -> float:
+        """The calibration's, for the current classes."""
+        return self.calibration.temperature_for(self.head)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only."""
         plain = plain_json(dataclasses.asdict(self))

@@ -168,10 +168,7 @@ class _TestImages:
 
     def report(self, clf: Classifier) -> Report:
         itm, cat = self.outputs(clf)[:2]
-        card = clf.card
-        proba = decide.probabilities(
-            itm, cat, card.head, card.calibration.temperature_for(card.head)
-        )
+        proba = decide.probabilities(itm, cat, clf.card.head, clf.card.temperature)
         truth = np.array([clf.classes.index(label) for label in self.labels])
         return Report.from_predictions(proba, truth, clf.classes)
 
