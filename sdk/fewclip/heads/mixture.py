@@ -4,9 +4,12 @@ The logits of a head fitted on a few images per fold have the wrong scale, and l
 then trust the text too much, so each part gets its own factor, weight and temperature in one.
 Wolpert, "Stacked generalization", Neural Networks 1992. The problem is convex.
 
-With a dozen images, chance alone can make any head look useless and the text useful, so factors
-have priors: a gamma distribution for the sum of the heads', which expects them to be useful, and an
-exponential one for the text's, which needs evidence to grow. Both fade as images are added.
+With a dozen images, chance alone can make any head look useless and the text useful, or the other
+way round, so factors have priors, which fade as images are added. What they expect depends on how
+well the text does on the training images, which it was not fitted on. Where it is at chance: a
+gamma distribution for the sum of the heads' factors expects them to be useful, and an exponential
+one for the text's factor needs evidence to grow. The better the text does, the weaker both are, and
+the more evidence the heads need instead, by an exponential prior of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from fewclip.heads.loss import mean_and_gradient
 _RIDGE = 0.02  # images' worth of prior on text alone: on separable data its factor would diverge
 _HEADS = 2.0  # strength, in images, of the heads' gamma prior; its mode: factors summing to 1
 _TEXT = 4.0  # rate of the exponential prior of the text
+_DOUBT = 8.0  # rate of the exponential prior of the heads where the text is always right
 NUMBERS = 2**20  # logits of each part that are held in float64 at a time
 _TRACE = 1e-3  # least factor of the text: where heads cannot decide, its ranking does
 
@@ -90,9 +94,10 @@ def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mix
     parts, n = (itm, *heads), len(labels)
     spread = np.array([mean_spread(part) for part in parts])
     spread[spread < 1e-9] = 1.0
+    knowledge = text_knowledge(itm, labels)
 
     def loss(factors: Floats) -> tuple[float, Floats]:
-        fit, slope = _prior(factors)
+        fit, slope = _prior(factors, knowledge)
         for some in row_blocks(n, max(1, NUMBERS // itm.shape[1])):
             block = np.stack([part[some] for part in parts]) / spread[:, None, None]  # (K, b, M)
             mean, by_logits = mean_and_gradient(np.tensordot(factors, block, 1), labels[some])
@@ -114,11 +119,26 @@ def mean_spread(logits: AnyFloats) -> float:
     return float(np.concatenate([logits[b].std(1, dtype=np.float64) for b in blocks]).mean())
 
 
-def _prior(factors: Floats) -> tuple[float, Floats]:
+def text_knowledge(itm: AnyFloats, labels: Ints) -> float:
+    """How far the text's accuracy is from chance towards 1: (n, M) logits, (n,) labels -> 0..1.
+
+    One image per class, answered at chance, is added, so that a few images cannot say much.
+    """
+    right = int((itm.argmax(1) == labels).sum())
+    chance = 1 / itm.shape[1]
+    accuracy = (right + 1) / (len(labels) + itm.shape[1])
+    knowledge = (accuracy - chance) / (1 - chance)
+    return knowledge if knowledge > 0 else 0.0
+
+
+def _prior(factors: Floats, knowledge: float) -> tuple[float, Floats]:
     """Negative logarithm of the prior of (K,) factors, the text's first, and its gradient."""
     if len(factors) == 1:
         return 0.5 * _RIDGE * float(factors @ factors), _RIDGE * factors
     total = max(float(factors[1:].sum()), 1e-6)
-    slope = np.full(len(factors), _HEADS * (1 - 1 / total))
-    slope[0] = _TEXT
-    return _TEXT * float(factors[0]) + _HEADS * (total - float(np.log(total))), slope
+    fading = (1 - knowledge) ** 2
+    strength, text, doubt = _HEADS * fading, _TEXT * fading, _DOUBT * knowledge
+    slope = np.full(len(factors), strength * (1 - 1 / total) + doubt)
+    slope[0] = text
+    gamma = strength * (total - float(np.log(total)))
+    return text * float(factors[0]) + gamma + doubt * total, slope

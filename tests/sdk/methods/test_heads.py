@@ -148,6 +148,20 @@ def test_a_dozen_images_do_not_hand_the_answer_to_a_text_that_knows_nothing() ->
     assert min(weights) > 0.5
 
 
+def test_a_dozen_images_leave_the_answer_to_a_text_that_knows_the_classes() -> None:
+    weights = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(3), 4)
+        itm = rng.standard_normal((12, 3)).astype(np.float32)
+        itm[np.arange(12), labels] += 3
+        noise = rng.standard_normal((12, 1, 60)).astype(np.float32)
+        sample = FeatureSample(noise, None, labels, itm)
+        fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
+        weights.append(fitted.weight)
+    assert max(weights) < 0.1
+
+
 @pytest.mark.parametrize("counts", [[1, 1, 1], [1, 4, 2], [2, 2, 2]])
 def test_few_images_still_give_a_head(counts: list[int]) -> None:
     rng = np.random.default_rng(0)
