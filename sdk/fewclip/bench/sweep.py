@@ -204,25 +204,19 @@ class Sweep:
         )
 
 
-def learn(
-    job: Job,
-    run: Mapping[str, Any],
-    tower: Backbone,
-    stop: Callable[[], bool] | None = None,
-) -> Classifier:
+def learn(job: Job, run: Mapping[str, Any], tower: Backbone) -> Classifier:
     """Adapt to a sample of the job's training images; none is held out for validation.
 
     Args:
         run: "options" (all of them), "templates" (the first counts) and "precision" are read.
         tower: loaded for this job alone.
-        stop: as in `adapt`.
     """
     from fewclip.classifier import zero_shot_on
     from fewclip.training import execute
 
     if job.method == ZERO_SHOT:
         return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
-    return execute(_plan(job, run, tower), stop=stop)
+    return execute(_plan(job, run, tower))
 
 
 def _plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:

@@ -1,6 +1,7 @@
-"""Which method serves these images best: candidates, folds, the choice and its explanation."""
+"""Which method serves these images best: candidates, folds, the choice and its explanation.
 
-from fewclip.selection.compare import compare
-from fewclip.selection.recommendation import Comparison, Row
-
-__all__ = ["Comparison", "Row", "compare"]
+`candidates` is what can be tried, `cross_validation` evaluates one on images held out, `evaluated`
+compares the results. `auto` and `compare` are two schedules over these: `auto` drops what falls
+behind and trains the choice on all images; `compare` gives every method its folds and puts the
+outcome into words (`recommendation`).
+"""

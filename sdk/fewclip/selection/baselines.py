@@ -1,4 +1,4 @@
-"""The baselines of `compare`: scikit-learn's classifiers on CLIP's frozen features."""
+"""Baselines: scikit-learn's classifiers on CLIP's frozen features. `compare` lists the SVM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from fewclip.errors import MissingExtraError
 
 REGRESSION = "features + logistic regression"
 SVM = "features + linear SVM"
-REFERENCES = (SVM,)  # of `compare`; `linear-probe` is a logistic regression
 _C = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse strength of regularization, chosen within the fold
 
 Answers = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]

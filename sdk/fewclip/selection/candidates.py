@@ -1,4 +1,4 @@
-"""What `method="auto"` tries, in order of preference. It evaluates nothing."""
+"""What `method="auto"` and `compare` try, in order of preference. It evaluates nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewclip.preprocess import AUGMENTATIONS
+from fewclip.selection.baselines import SVM
 
+FOLDS = 4
 GENTLE, PUBLISHED = AUGMENTATIONS["gentle"], AUGMENTATIONS["published"]
 
 
@@ -20,6 +22,7 @@ class Candidate:
         method, options: as `adapt` takes them; options not given are the backbone's defaults.
         trains: whether it takes minutes rather than seconds, and so is tried on few folds.
         shares: name of the candidate whose training also yields this one's weights.
+        outside: whether it is a baseline of scikit-learn's that `adapt` does not give.
     """
 
     name: str
@@ -27,10 +30,13 @@ class Candidate:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trains: bool = False
     shares: str = ""
+    outside: bool = False
 
     @property
     def arguments(self) -> str:
-        """The arguments of `fewclip adapt` that give this candidate."""
+        """The arguments of `fewclip adapt` that give this candidate; "" for a baseline."""
+        if self.outside:
+            return ""
         own = dict(self.options)
         words = [f"--method {self.method}"]
         for name, augmentation in AUGMENTATIONS.items():
@@ -73,6 +79,15 @@ TRAINED = (
         shares=f"{_SKIP}, published crops",
     ),
 )
+# `compare` tries what "auto" does, and then these.
+METHODS = (
+    *(each.name for each in (*CHEAP, *TRAINED)),
+    "clip-adapter+dept",
+    "maple+dept",
+    "promptsrc+dept",
+    "fine-tune",
+)
+BASELINE = Candidate(SVM, SVM, outside=True)
 
 
 def named(name: str) -> Candidate:

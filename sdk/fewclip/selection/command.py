@@ -14,7 +14,7 @@ from fewclip.cli.arguments import (
     hardware_arguments,
     json_flag,
 )
-from fewclip.selection.compare import METHODS, compare
+from fewclip.selection.candidates import FOLDS, METHODS
 
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +22,8 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="a folder with one sub-folder per class, or a CSV")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds; default: 600")
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="M")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--shots", default="16", help="training images per class, or 'all'")
+    parser.add_argument("--folds", type=int, default=FOLDS)
+    parser.add_argument("--shots", default="16", help="images per class, or 'all'")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
     class_arguments(parser, PLAIN)
     parser.add_argument("--seed", type=int, default=0)
@@ -36,6 +36,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 def compare_command(arguments: argparse.Namespace) -> int:
     """Print the table and the recommendation."""
     from fewclip.bench.command import words
+    from fewclip.selection.compare import compare
 
     found = compare(
         arguments.data,

@@ -1,8 +1,7 @@
 """Which method is best for YOUR images: cross-validation within a budget, and a recommendation.
 
-Every image is evaluated with models that have not seen it. `fold_runs.py` is one run, and
-`recommendation.py` puts the outcome into words; `baselines.py` holds scikit-learn's classifiers on
-CLIP's features.
+Every image is evaluated with models that have not seen it. `cross_validation.py` evaluates,
+`kept_runs.py` keeps what is finished, and `recommendation.py` puts the outcome into words.
 """
 
 from __future__ import annotations
@@ -11,65 +10,28 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from fewclip.backbone import why_features_only
 from fewclip.bench.published import PLAIN
-from fewclip.bench.results import Result, Store
-from fewclip.data import Data, Pool, read
-from fewclip.errors import OptionError
+from fewclip.bench.results import Store
+from fewclip.data import Data, Pool, Split, read
+from fewclip.errors import DataError, OptionError
 from fewclip.heads import one_blas_thread
-from fewclip.selection.baselines import REFERENCES, require_sklearn
-from fewclip.selection.candidates import CHEAP, TRAINED, named
-from fewclip.selection.fold_runs import FoldRuns, Settings
-from fewclip.selection.recommendation import Comparison, Row, advise
+from fewclip.methods import registry
+from fewclip.selection.baselines import require_sklearn
+from fewclip.selection.candidates import BASELINE, FOLDS, METHODS, Candidate, named
+from fewclip.selection.cross_validation import CrossValidation, options_of
+from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, Run, groups
+from fewclip.selection.kept_runs import KeptRuns
+from fewclip.selection.recommendation import Comparison, advise
+from fewclip.training import AdaptConfig, make_plan
 
-# What "auto" tries, heads first, so that a short budget still compares something; then others.
-METHODS = (
-    *(each.name for each in (*CHEAP, *TRAINED) if not each.shares),
-    "clip-adapter+dept",
-    "maple+dept",
-    "promptsrc+dept",
-    "fine-tune",
-)
 ReportProgress = Callable[[str], None]
-
-
-@dataclasses.dataclass
-class _Tally:
-    """One method's results so far: right[i] is 1 or 0, or -1 if image i was not evaluated."""
-
-    right: npt.NDArray[np.int8]
-    seconds: list[float] = dataclasses.field(default_factory=list)
-    peak_mb: float = 0.0
-    given_up: bool = False
-
-    def add(self, right: npt.NDArray[np.int8], held: npt.NDArray[np.bool_], result: Result) -> None:
-        self.right[held] = right
-        self.seconds.append(result.cost["seconds"])
-        self.peak_mb = max(self.peak_mb, result.cost["peak_mb"])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Engine:
-    """Where the runs are executed.
-
-    Attributes:
-        name: "local", one after another; or "ray", several at once.
-        ray_address: of a running cluster; None starts Ray on this machine.
-        ray_cpus: CPUs that each run reserves, and its number of threads.
-    """
-
-    name: str = "local"
-    ray_address: str | None = None
-    ray_cpus: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("local", "ray"):
-            raise OptionError(f"unknown engine {self.name!r}; use local or ray")
+_Call = tuple[list[Candidate], int, float]  # of one training, fold, seconds that it may take
 
 
 @one_blas_thread
@@ -78,7 +40,7 @@ def compare(
     *,
     methods: Sequence[str] = METHODS,
     budget: float = 600.0,
-    folds: int = 5,
+    folds: int = FOLDS,
     shots: int | Literal["all"] = 16,
     backbone: str = "micro",
     classes: Sequence[str] | Mapping[str, str] | None = None,
@@ -95,16 +57,18 @@ def compare(
 ) -> Comparison:
     """Compare methods on your own images by cross-validation.
 
-    Folds are the outer loop: within the budget, every method is tried on the first fold before any
-    goes on to the second. A test/ folder is left alone.
+    The images, the folds and the rule of choice are those of `adapt(method="auto", val=0)` with the
+    same `shots` and `seed`. Heads on frozen features come first, on all folds at once. Of the
+    rest, within the budget, every method is tried on the first fold before any goes on to the
+    second. A test/ folder is left alone.
 
     Args:
         data, backbone, classes, template, seed, device, precision: as in `adapt`.
         methods: in the order in which they are tried; names of methods, or of what "auto" tries.
         budget: seconds for everything; zero-shot, heads on frozen features and scikit-learn's SVM
             always finish; anything else that does not fit is left out and reported.
-        folds: parts that the images are divided into; at most the smallest class's images.
-        shots: most training images per class.
+        folds: parts that the images are divided into; at most the largest class's images.
+        shots: images drawn of each class before they are divided into folds, or "all".
         options: {method: {option: value}}; those under "" are for every method.
         report_progress: called with one line per step.
         out: folder that keeps every finished run; runs found there are not repeated.
@@ -121,133 +85,174 @@ def compare(
         raise OptionError(f"budget must be seconds above 0, got {budget!r}")
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise OptionError(f"folds must be a whole number of at least 2, got {folds!r}")
-    where = Engine(name=engine, ray_address=ray_address, ray_cpus=ray_cpus)
-    require_sklearn()
-    methods = _possible(methods, backbone)
-    pool = read(data, classes=classes)
-    settings = Settings(
+    if engine not in ("local", "ray"):
+        raise OptionError(f"unknown engine {engine!r}; use local or ray")
+    config = AdaptConfig(
         backbone=backbone,
-        template=template,
         shots=shots,
+        val=0,
+        template=template,
         seed=seed,
         device=device,
         precision=precision,
-        options=options or {},
     )
-    runs = FoldRuns(pool, methods, folds, settings)
-    store = None if out is None else Store(out)
-    tallies = _Schedule(runs, begin + budget, store, report_progress or (lambda line: None)).run(
-        where
+    require_sklearn()
+    candidates = _candidates(methods, backbone, options or {})
+    pool = read(data, classes=classes)
+    cv = CrossValidation(make_plan(pool, config), folds)
+    _check_images(cv, shots)
+    for each in candidates:  # wrong options are refused before the long work
+        options_of(cv.plan, each)
+    schedule = _Schedule(
+        cv=cv,
+        heads=cv.start([each for each in candidates if not each.trains] + [BASELINE]),
+        trained=cv.start([each for each in candidates if each.trains]),
+        ends=begin + budget,
+        kept=KeptRuns(None if out is None else Store(out), cv),
+        ray={"cpus": ray_cpus, "address": ray_address} if engine == "ray" else None,
+        report=report_progress or (lambda line: None),
     )
+    schedule.run()
     return advise(
-        [_row(name, tally, runs) for name, tally in tallies.items()],
-        folds=runs.folds,
-        images=runs.images,
+        [*schedule.heads, *schedule.trained],
+        cv.fold,
         seconds=time.monotonic() - begin,
         budget=budget,
-        notes=_notes(pool),
+        notes=_notes(pool, cv.plan.split),
     )
 
 
-def _possible(methods: Sequence[str], backbone: str) -> Sequence[str]:
-    """The methods named; of the default ones, those that the backbone allows.
+def _candidates(
+    methods: Sequence[str], backbone: str, options: Mapping[str, Mapping[str, Any]]
+) -> list[Candidate]:
+    """What is named, with its options; of the default ones, what the backbone allows.
 
     Raises:
-        OptionError: a method that was named needs blocks that the backbone does not have.
+        OptionError: nothing is named, or what needs blocks that the backbone does not have.
     """
-    from fewclip.backbone import why_features_only
-    from fewclip.methods import registry
-
+    if not methods:
+        raise OptionError("no methods were named; name at least one, see `fewclip methods`")
     reason = why_features_only(backbone)
+    found = list({each.name: each for each in map(named, methods)}.values())
     if reason and tuple(methods) == METHODS:
-        return [name for name in METHODS if not registry.needs_blocks(named(name).method)]
-    for name in methods:
-        registry.check_backbone(named(name).method, backbone, reason)
-    return methods
+        found = [each for each in found if not registry.needs_blocks(each.method)]
+    for each in found:
+        registry.check_backbone(each.method, backbone, reason)
+    given = options.get("", {})
+    return [
+        dataclasses.replace(each, options={**each.options, **given, **options.get(each.method, {})})
+        for each in found
+    ]
 
 
+def _check_images(cv: CrossValidation, shots: int | Literal["all"]) -> None:
+    """
+    Raises:
+        DataError: a class has only one image.
+    """
+    counts = np.bincount(cv.labels)
+    if counts.min() < 2:
+        short = cv.plan.split.classes[int(counts.argmin())]
+        fix = "take more than one per class as `shots`" if shots == 1 else "add others"
+        raise DataError(
+            f"class {short!r} has one image, and cross-validation needs two of each class: one to "
+            f"learn from, one to judge; {fix}"
+        )
+
+
+@dataclasses.dataclass
 class _Schedule:
-    """Which run comes next, as long as the budget lasts, and the result of each."""
+    """Which run comes next, as long as the budget lasts, and the result of each.
 
-    def __init__(
-        self, runs: FoldRuns, ends: float, store: Store | None, report: ReportProgress
-    ) -> None:
-        self._runs, self._ends, self._store, self._report = runs, ends, store, report
-        self._tallies = {name: _Tally(np.full(runs.images, -1, np.int8)) for name in runs.names}
+    Attributes:
+        heads, trained: what is evaluated on all folds at once, and on one at a time.
+        ends: when the budget does.
+        ray: None for one run after another; else how `completed` gives them to Ray.
+    """
 
-    def run(self, engine: Engine) -> dict[str, _Tally]:
-        """Every method's tally, in the order in which they were tried."""
-        if engine.name == "local":
-            for name, fold, seconds in self._todo():
-                self._finished(name, fold, self._runs.execute(name, fold, seconds))
-            return self._tallies
+    cv: CrossValidation
+    heads: list[Evaluated]
+    trained: list[Evaluated]
+    ends: float
+    kept: KeptRuns
+    ray: Mapping[str, Any] | None
+    report: ReportProgress
+
+    def run(self) -> None:
+        """Evaluate heads, then what trains, each in the order given."""
+        self._evaluate_heads()
+        by_name = {row.candidate.name: row for row in self.trained}
+        for (candidates, fold, _), runs in self._completed():
+            rows = [by_name[each.name] for each in candidates]
+            if runs is None:
+                self._give_up(rows)
+                self.report(f"fold {fold + 1}: {candidates[0].name} did not finish in time")
+                continue
+            for row, run in zip(rows, runs, strict=True):
+                self.kept.add(row.candidate, fold, run)
+                self._record(row, fold, run)
+
+    def _completed(self) -> Iterable[tuple[_Call, list[Run] | None]]:
+        evaluate = self.cv.evaluate_trained
+        if self.ray is None:
+            return ((call, evaluate(*call)) for call in self._todo())
         from fewclip.bench.ray_runs import completed
 
-        calls = completed(
-            self._runs.execute,
-            self._todo(),
-            cpus=engine.ray_cpus,
-            gpus=lambda *_: self._runs.gpus,
-            address=engine.ray_address,
-            throttled=True,
-        )
-        for (name, fold, _), result in calls:
-            self._finished(name, fold, result)
-        return self._tallies
+        gpus = int(self.cv.device == "cuda")
+        return completed(evaluate, self._todo(), gpus=lambda *_: gpus, throttled=True, **self.ray)
 
-    def _todo(self) -> Iterator[tuple[str, int, float]]:
-        """(name, fold, seconds that it may take) of each run that is not kept from before."""
-        for fold in range(self._runs.folds):
-            for name, tally in self._tallies.items():
-                if (kept := self._kept(name, fold)) is not None:
-                    self._finished(name, fold, kept, " (kept from before)")
+    def _evaluate_heads(self) -> None:
+        rows = [row for row in self.heads if not self._recorded([row], None)]
+        found = self.cv.evaluate_heads([row.candidate for row in rows])
+        for row, (run, _) in zip(rows, found, strict=True):
+            self.kept.add(row.candidate, None, run)
+            self._record(row, None, run)
+
+    def _todo(self) -> Iterator[_Call]:
+        """Each training that is not kept from before, while the budget lasts."""
+        # Without heads, the first method gets its first fold, so that there is an answer at all.
+        unlimited = len(self.heads) == 1
+        for fold in range(self.cv.folds):
+            for rows in groups(self.trained):
+                if self._recorded(rows, fold):
                     continue
-                # The first always gets its first fold, so that there is an answer at all; what
-                # takes seconds always finishes.
-                if not self._runs.trains(name) or (fold == 0 and name == self._runs.names[0]):
-                    yield name, fold, math.inf
-                    continue
-                left = self._ends - time.monotonic()
+                left = math.inf if unlimited else self.ends - time.monotonic()
+                unlimited = False
                 # Another fold takes as long as the last.
-                tally.given_up |= left < max(tally.seconds, default=0.0)
-                if not tally.given_up:
-                    yield name, fold, left
+                if left < max((cost.seconds for cost in rows[0].costs), default=0.0):
+                    self._give_up(rows)
+                elif rows[0].note != OUT_OF_TIME:
+                    yield [row.candidate for row in rows], fold, left
 
-    def _kept(self, name: str, fold: int) -> Result | None:
-        return self._store.find(self._runs.describe(name, fold)) if self._store else None
+    def _recorded(self, rows: Sequence[Evaluated], fold: int | None) -> bool:
+        """Whether the runs of all rows were kept from before; they are recorded then."""
+        runs = [run for row in rows if (run := self.kept.find(row.candidate, fold))]
+        if len(runs) < len(rows):
+            return False
+        for row, run in zip(rows, runs, strict=True):
+            self._record(row, fold, run, " (kept from before)")
+        return True
 
-    def _finished(self, name: str, fold: int, result: Result | None, more: str = "") -> None:
-        tally = self._tallies[name]
-        if result is None:
-            tally.given_up = True
-            self._report(f"fold {fold + 1}: {name} did not finish within the budget")
-            return
-        if self._store is not None and not more:
-            self._store.add(result)
-        tally.add(self._runs.right(result), self._runs.held(fold), result)
-        accuracy, seconds = result.scores["accuracy"], result.cost["seconds"]
-        self._report(f"fold {fold + 1}: {name} {accuracy:.1%}, {seconds:.0f} s{more}")
+    def _give_up(self, rows: Sequence[Evaluated]) -> None:
+        for row in rows:
+            row.note = OUT_OF_TIME
 
-
-def _row(name: str, tally: _Tally, runs: FoldRuns) -> Row:
-    evaluated = tally.right >= 0
-    return Row(
-        method=name,
-        right=tally.right,
-        n=int(evaluated.sum()),
-        folds=len(tally.seconds),
-        seconds=float(np.mean(tally.seconds)) if tally.seconds else 0.0,
-        peak_mb=tally.peak_mb,
-        outside=name in REFERENCES,
-        arguments="" if name in REFERENCES else runs.candidates[name].arguments,
-        given_up=tally.given_up,
-    )
+    def _record(self, row: Evaluated, fold: int | None, run: Run, more: str = "") -> None:
+        row.add(run)
+        where = "all folds" if fold is None else f"fold {fold + 1}"
+        accuracy, seconds = float(run.right.mean()), run.cost.seconds
+        self.report(f"{where}: {row.candidate.name} {accuracy:.1%}, {seconds:.0f} s{more}")
 
 
-def _notes(pool: Pool) -> list[str]:
+def _notes(pool: Pool, split: Split) -> list[str]:
     notes = list(pool.notes)
     if pool.skipped:
         notes.append(f"not used: {len(pool.skipped)} of the files")
+    if split.unused:
+        notes.append(
+            f"{split.unused} images beyond {split.shots} of a class were not used; "
+            "shots='all' would use them"
+        )
     if pool.test:
         notes.append(
             f"the {len(pool.test)} images of test/ were not used, so that you can test on them at "

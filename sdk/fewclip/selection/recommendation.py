@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fewclip.report import wilson
+from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, choose, difference
 
-_Z = 1.959964  # 95 %
 _QUICKER = 0.67  # of the best one's time; a smaller difference is not worth mentioning
 
 
@@ -23,8 +22,9 @@ class Row:
     Attributes:
         right: (N,) int8, one per image: 1 right, 0 wrong, -1 not evaluated.
         n: images evaluated.
+        log_loss: mean over these; None for a baseline, which gives no probabilities.
         folds: how many it finished.
-        seconds: mean per fold, training and prediction.
+        seconds: mean per fold of what trains, training and prediction; of anything else, all of it.
         peak_mb: peak memory in MiB, the highest of any fold.
         outside: whether it is a baseline, not a method of fewclip's.
         given_up: whether the budget left some of its folds out.
@@ -34,12 +34,31 @@ class Row:
     method: str
     right: npt.NDArray[np.int8]
     n: int
+    log_loss: float | None
     folds: int
     seconds: float
     peak_mb: float
-    outside: bool = False
-    given_up: bool = False
-    arguments: str = ""
+    outside: bool
+    given_up: bool
+    arguments: str
+
+    @classmethod
+    def of(cls, row: Evaluated, fold: npt.NDArray[np.int64]) -> Self:
+        """Args: fold: (N,) of each image."""
+        evaluated, candidate = row.images, row.candidate
+        n = int(evaluated.sum())
+        return cls(
+            method=candidate.name,
+            right=np.where(evaluated, row.right, -1).astype(np.int8),
+            n=n,
+            log_loss=float(row.loss[evaluated].mean()) if n and not candidate.outside else None,
+            folds=len(np.unique(fold[evaluated])),
+            seconds=row.seconds,
+            peak_mb=max((cost.peak_mb for cost in row.costs), default=0.0),
+            outside=candidate.outside,
+            given_up=row.note == OUT_OF_TIME,
+            arguments=candidate.arguments,
+        )
 
     @property
     def accuracy(self) -> float:
@@ -86,99 +105,79 @@ class Comparison:
 
     def __str__(self) -> str:
         width = max(len(row.method) for row in self.rows)
-        lines = [f"{'method':<{width}}  accuracy  95 % interval   folds  s/fold  peak MB"]
+        columns = "accuracy  95 % interval     log-loss  folds  seconds  peak MB"
+        lines = [f"{'method':<{width}}  {columns}"]
         for row in sorted(self.rows, key=lambda r: -r.accuracy):
             if not row.n:
-                lines.append(f"{row.method:<{width}}  not tried: the budget ended first")
+                lines.append(f"{row.method:<{width}}  not tried: {OUT_OF_TIME}")
                 continue
             low, high = row.interval
+            loss = "-" if row.log_loss is None else f"{row.log_loss:.3f}"
             lines.append(
-                f"{row.method:<{width}}  {row.accuracy:>8.1%}  {low:>5.1%} to {high:>5.1%}"
-                f"  {row.folds:>2}/{self.folds:<2}  {row.seconds:>6.1f}  {row.peak_mb:>7.0f}"
+                f"{row.method:<{width}}  {row.accuracy:>8.1%}  {low:>6.1%} to {high:>6.1%}"
+                f"  {loss:>8}  {row.folds:>2}/{self.folds:<2}  {row.seconds:>7.1f}"
+                f"  {row.peak_mb:>7.0f}"
             )
         return "\n".join([*lines, "", self.advice, *(f"note: {note}" for note in self.notes)])
 
 
 def advise(
-    rows: Sequence[Row],
+    rows: Sequence[Evaluated],
+    fold: npt.NDArray[np.int64],
     *,
-    folds: int,
-    images: int,
     seconds: float,
     budget: float,
     notes: Sequence[str],
 ) -> Comparison:
-    """Choose the most accurate of fewclip's methods, and say where others are as good or better.
+    """Choose one of fewclip's methods as "auto" does, and say where others are as good or better.
 
     Two methods are compared on the images evaluated with both, so a budget that ends within a fold
     favours neither.
+
+    Args:
+        fold: (N,) of each image.
     """
-    own = [row for row in rows if row.n and not row.outside]
-    anchor = max(own, key=lambda row: row.folds)
-    best = _unbeaten(max(own, key=lambda row: difference(row, anchor)[1]), own)
-    low, high = best.interval
+    own = [row for row in rows if row.images.any() and not row.candidate.outside]
+    best, folds = choose(own), int(fold.max()) + 1
+    listed = [Row.of(row, fold) for row in rows]
+    chosen = listed[rows.index(best)]
+    low, high = chosen.interval
     sentences = [
-        f"Use {best.method}: {best.accuracy:.1%} of {best.n} images right, and between {low:.1%} "
-        f"and {high:.1%} with 95 % confidence."
-        + (f" (fewclip adapt {best.arguments})" if best.arguments else "")
+        f"Use {chosen.method}: {chosen.accuracy:.1%} of {chosen.n} images right, and between "
+        f"{low:.1%} and {high:.1%} with 95 % confidence. (fewclip adapt {chosen.arguments})",
+        *_rivals(best, [row for row in own if row is not best]),
     ]
-    rivals = [row for row in own if row is not best]
-    alike = [row for row in rivals if _alike(row, best)]
-    quicker = [row.method for row in alike if row.seconds < _QUICKER * best.seconds]
-    others = [row.method for row in alike if row.method not in quicker]
-    if quicker:
-        sentences.append(f"As good within the interval, and quicker: {_listed(quicker)}.")
-    if others:
-        sentences.append(f"As good within the interval: {_listed(others)}.")
-    if not alike and rivals:
-        sentences.append("It is ahead of every other method tried by more than chance.")
     for row in rows:
-        if row.outside and row.n and difference(row, best)[0] > 0:
+        if row.candidate.outside and row.images.any() and difference(row, best)[0] > 0:
             sentences.append(
-                f"Outside fewclip, {row.method} is ahead of it by more than chance "
+                f"Outside fewclip, {row.candidate.name} is ahead of it by more than chance "
                 f"({row.accuracy:.1%})."
             )
-    sentences += _unfinished(rows, folds, budget)
     return Comparison(
-        best=best.method,
-        advice=" ".join(sentences),
-        rows=tuple(rows),
+        best=chosen.method,
+        advice=" ".join([*sentences, *_unfinished(listed, folds, budget)]),
+        rows=tuple(listed),
         folds=folds,
-        images=images,
+        images=len(fold),
         seconds=seconds,
         budget=budget,
         notes=tuple(notes),
     )
 
 
-def difference(one: Row, other: Row) -> tuple[float, float, float]:
-    """(low, mean, high) of accuracy(one) - accuracy(other), 95 %, on images evaluated with both."""
-    both = (one.right >= 0) & (other.right >= 0)
-    n = int(both.sum())
-    if n == 0:
-        return -1.0, 0.0, 1.0
-    gap = one.right[both].astype(float) - other.right[both]
-    half = _Z * math.sqrt(gap.var() / n)
-    return float(gap.mean() - half), float(gap.mean()), float(gap.mean() + half)
-
-
-def _unbeaten(best: Row, rows: Sequence[Row]) -> Row:
-    """`best`, or an unbeaten method that beats it by more than chance on the images of both.
-
-    A row that was measured on one fold may have been lucky with its images.
-    """
-    passed = {best.method}
-    while better := next(
-        (r for r in rows if r.method not in passed and difference(r, best)[0] > 0), None
-    ):
-        best = better
-        passed.add(best.method)
-    return best
-
-
-def _alike(row: Row, best: Row) -> bool:
-    """Whether the images cannot tell the two apart."""
-    return difference(row, best)[2] >= 0
+def _rivals(best: Evaluated, rivals: Sequence[Evaluated]) -> list[str]:
+    """What to say of the other methods."""
+    alike = [row for row in rivals if difference(row, best)[2] >= 0]
+    quicker = [row.candidate.name for row in alike if row.seconds < _QUICKER * best.seconds]
+    others = [row.candidate.name for row in alike if row.candidate.name not in quicker]
+    said = []
+    if quicker:
+        said.append(f"As accurate within chance, and quicker: {_listed(quicker)}.")
+    if others:
+        said.append(f"As accurate within chance: {_listed(others)}.")
+    if rivals and not alike:
+        said.append("It is ahead of every other method tried by more than chance.")
+    return said
 
 
 def _unfinished(rows: Sequence[Row], folds: int, budget: float) -> list[str]:

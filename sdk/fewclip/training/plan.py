@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fewclip.backbone import Backbone, load_backbone, resolve_device, why_features_only
-from fewclip.data import Split, content_hash, few_shot, read
+from fewclip.data import Pool, Split, content_hash, few_shot, read
 from fewclip.methods import registry
 from fewclip.training import checkpoint
 from fewclip.training.config import AUTO, AdaptConfig
@@ -72,6 +72,7 @@ def make_plan(
     """Read and check everything that `adapt` was given.
 
     Args:
+        data: in one of the forms that `adapt` takes, or a pool that is already read.
         report_stage: called with a few words before each part that may take long.
     """
     # Chosen later; the closed-form head's options are the plan's until then.
@@ -81,7 +82,8 @@ def make_plan(
     # Errors in these should surface before the long work.
     registry.make_options(name, config.method_options)
     registry.check_backbone(name, os.fspath(config.backbone), why_features_only(config.backbone))
-    pool = read(data, classes=config.classes, fixes=config.fixes)
+    already = isinstance(data, Pool)
+    pool = data if already else read(data, classes=config.classes, fixes=config.fixes)
     split = few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
     if config.backbone != "micro":  # which loads in no time
         report_stage(f"loading {os.fspath(config.backbone)}")

@@ -144,10 +144,8 @@ def test_methods_that_need_blocks_refuse_before_any_work(
 
 
 def test_compare_refuses_by_name_what_was_named(folders: dict[str, Path]) -> None:
-    from fewclip.selection import compare
-
     with pytest.raises(OptionError, match="ResNet"):
-        compare(photos(), methods=["coop"], backbone=str(folders["resnet"]))
+        fewclip.compare(photos(), methods=["coop"], backbone=str(folders["resnet"]))
 
 
 # ---- text that is not CLIP's -----------------------------------------------------------------

@@ -90,9 +90,9 @@ CASES = {
         len(METHODS),
     ),
     "compare": (
-        ["compare", "--folds", "2", "--shots", "1", "--json"],
+        ["compare", "--folds", "2", "--shots", "2", "--json"],
         compare_table,
-        2 * (len(METHODS) + 1),  # and the SVM
+        2 + 2,  # both heads on all folds, the adapter on each
     ),
 }
 

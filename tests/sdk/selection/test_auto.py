@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from handwritten_digits import PHRASES
 
 import fewclip
 from fewclip.cli import main
-from fewclip.selection.auto import default_budget, select, with_candidate
+from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
-from fewclip.selection.evaluated import FAR, Evaluated, behind, choose
+from fewclip.selection.cross_validation import CrossValidation, with_candidate
+from fewclip.selection.evaluated import FAR, Evaluated, Selection, behind, choose
 from fewclip.training import AdaptConfig, Plan, make_plan
 from fewclip.training.checkpoint import CHOICE_FILE, read_choice, save_choice
 
@@ -59,14 +61,53 @@ def test_only_what_trains_gets_a_backbone_of_its_own(photos: Path) -> None:
     assert with_candidate(made, TRAINED[0]).backbone is not made.backbone
 
 
-def test_heads_finish_whatever_the_budget(photos: Path) -> None:
+@pytest.fixture(scope="module")
+def heads_only(photos: Path) -> tuple[Selection, list[str]]:
+    """A choice without time to train anything, and what it reported."""
     said: list[str] = []
-    selection = select(laid_out(photos), budget=1e-9, on_report=said.append)
+    return select(laid_out(photos, seed=3), budget=1e-9, on_report=said.append), said
+
+
+def test_heads_finish_whatever_the_budget(heads_only: tuple[Selection, list[str]]) -> None:
+    selection, said = heads_only
     rows = {row.candidate.name: row.to_dict() for row in selection.rows}
     assert [rows[c.name]["images"] for c in CHEAP] == [12, 12, 12]
     assert all(rows[c.name]["note"] == "the budget ended first" for c in TRAINED)
     assert not selection.chosen.trains
     assert said[-1] == f"chosen: {selection.chosen.name}"
+
+
+def test_compare_gives_the_same_figures_and_the_same_answer(
+    photos: Path, heads_only: tuple[Selection, list[str]]
+) -> None:
+    selection, _ = heads_only
+    found = fewclip.compare(
+        photos, methods=[c.name for c in CHEAP], classes=PHRASES, shots=4, seed=3, device="cpu"
+    )
+    auto = {r.candidate.name: r.to_dict() for r in selection.rows if not r.candidate.trains}
+    rows = {r.method: (r.accuracy, r.log_loss, r.n) for r in found.rows if not r.outside}
+    assert rows == {n: (r["accuracy"], r["log_loss"], r["images"]) for n, r in auto.items()}
+    assert found.best == selection.chosen.name
+
+
+def test_no_fold_is_empty(photos: Path) -> None:
+    two = {folder.name: sorted(folder.iterdir())[:2] for folder in sorted(photos.iterdir())[:2]}
+    cv = CrossValidation(make_plan(two, AdaptConfig(val=0, device="cpu")))
+    assert [len(cv.held(k)) for k in range(cv.folds)] == [2, 2]
+    assert cv.held(None).tolist() == [0, 1, 2, 3]
+
+
+def test_what_shares_a_training_is_what_its_own_training_gives(photos: Path) -> None:
+    cv = CrossValidation(laid_out(photos))
+    whole, half = (
+        dataclasses.replace(c, options={**c.options, "epochs": 1})
+        for c in TRAINED
+        if "gentle crops" in c.name and c.method == "skip-tuning"
+    )
+    both, alone = (cv.evaluate_trained(group, 0) for group in ([whole, half], [half]))
+    assert both
+    assert alone
+    np.testing.assert_allclose(both[1].loss, alone[0].loss, atol=1e-5)
 
 
 @pytest.mark.slow

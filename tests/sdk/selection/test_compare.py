@@ -12,12 +12,13 @@ import bench_data
 import numpy as np
 import pytest
 
+from fewclip.bench.measure import Cost
 from fewclip.errors import DataError, MissingExtraError, OptionError
-from fewclip.selection.baselines import REFERENCES, fit_reference
+from fewclip.selection.baselines import REGRESSION, SVM, fit_reference
+from fewclip.selection.candidates import Candidate
 from fewclip.selection.compare import compare
-from fewclip.selection.recommendation import Row, advise, difference
-
-ONE_EPOCH = {"": {"epochs": 1}}
+from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, difference
+from fewclip.selection.recommendation import advise
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +26,27 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bench_data.write_folder(tmp_path_factory.mktemp("own") / "own", ["red", "ant"], 6, 0)
 
 
-def row(method: str, right: list[int], **fields: Any) -> Row:
-    judged = np.array(right, np.int8)
-    n = int((judged >= 0).sum())
-    return Row(
-        method=method,
-        right=judged,
-        n=n,
-        **{"folds": 2 if n == len(right) else 1 if n else 0, "seconds": 1.0, "peak_mb": 1.0}
-        | fields,
+def row(
+    method: str, right: list[int], seconds: float = 1.0, outside: bool = False, note: str = ""
+) -> Evaluated:
+    """Right where 1, wrong where 0, not evaluated where -1, and as sure of itself everywhere."""
+    values = np.where(np.array(right) < 0, np.nan, right)
+    loss = np.full(len(right), np.nan) if outside else np.where(values == 1, 0.5, 1.5 + 0 * values)
+    return Evaluated(
+        Candidate(method, method, outside=outside), loss, values, [Cost(seconds, 1.0)], note
     )
 
 
-def advice(*rows: Row) -> Any:
-    return advise(rows, folds=2, images=100, seconds=1, budget=60, notes=[])
+def advice(*rows: Evaluated) -> Any:
+    fold = np.repeat([0, 1], 50)  # of 100 images
+    return advise(rows, fold, seconds=1, budget=60, notes=[])
 
 
 def test_what_another_row_beats_by_more_than_chance_is_not_recommended() -> None:
     # On the one fold of "lucky" the anchor does badly, and "steady" is better than both.
-    anchor = row("anchor", [0] * 40 + [1] * 60, folds=5)
-    lucky = row("lucky", [1] * 20 + [0] * 20 + [-1] * 60, folds=1)
-    steady = row("steady", [1] * 40 + [0] * 25 + [1] * 35, folds=4)
+    anchor = row("anchor", [0] * 40 + [1] * 60)
+    lucky = row("lucky", [1] * 20 + [0] * 20 + [-1] * 60)
+    steady = row("steady", [1] * 40 + [0] * 25 + [1] * 35)
     found = advice(anchor, lucky, steady)
     assert difference(lucky, anchor)[1] > difference(steady, anchor)[1]
     assert found.best == "steady"
@@ -54,25 +55,25 @@ def test_what_another_row_beats_by_more_than_chance_is_not_recommended() -> None
 def test_every_image_is_judged_once_by_a_model_that_has_not_seen_it(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[set[str], int]] = []
-    module = sys.modules["fewclip.selection.fold_runs"]
-    learn = module.learn
+    seen: list[set[str]] = []
+    module = sys.modules["fewclip.selection.cross_validation"]
+    execute = module.execute
 
-    def look(job: Any, *arguments: Any, **more: Any) -> Any:
-        seen.append(({p.key for p in job.dataset.train}, len(job.dataset.train)))
-        return learn(job, *arguments, **more)
+    def look(plan: Any, **more: Any) -> Any:
+        seen.append({item.content for item in plan.split.train})
+        return execute(plan, **more)
 
-    monkeypatch.setattr(module, "learn", look)
+    monkeypatch.setattr(module, "execute", look)
     found = compare(
         own, methods=["zero-shot", "clip-adapter"], folds=3, options={"clip-adapter": {"epochs": 1}}
     )
-    assert [r.method for r in found.rows] == ["zero-shot", *REFERENCES, "clip-adapter"]
+    assert [r.method for r in found.rows] == ["zero-shot", SVM, "clip-adapter"]
     assert all((r.n, r.folds, r.given_up) == (12, 3, False) for r in found.rows)
-    assert [n for _, n in seen] == [8] * 6
-    assert len(set.union(*(keys for keys, _ in seen))) == 12
-    assert not set.intersection(*(keys for keys, _ in seen[::2]))  # each is held out once
-    references = {r.method: r.accuracy for r in found.rows if r.outside}
-    assert references == dict.fromkeys(REFERENCES, 1.0)  # two colours are told apart by features
+    assert list(map(len, seen)) == [8, 8, 8]
+    everything = set.union(*seen)
+    held = [everything - each for each in seen]
+    assert len(everything) == len(set.union(*held)) == 12  # each is held out once
+    assert found.rows[1].accuracy == 1.0  # two colours are told apart by features
     assert found.best in ("zero-shot", "clip-adapter")
     assert found.best in found.advice
     assert "accuracy" in str(found)
@@ -82,7 +83,7 @@ def test_a_spent_budget_leaves_methods_out_and_says_so(own: Path) -> None:
     found = compare(own, methods=["zero-shot", "coop", "fine-tune"], folds=2, budget=1e-6)
     folds = {row.method: row.folds for row in found.rows}
     # What takes seconds always finishes.
-    assert folds == {"zero-shot": 2, **dict.fromkeys(REFERENCES, 2), "coop": 0, "fine-tune": 0}
+    assert folds == {"zero-shot": 2, SVM: 2, "coop": 0, "fine-tune": 0}
     assert "ended before" in found.advice
     assert "fine-tune" in found.advice
     assert "not tried" in str(found)
@@ -100,32 +101,40 @@ def test_runs_that_are_kept_are_not_done_again(own: Path, tmp_path: Path) -> Non
         )
         for folds in (2, 2, 3)
     ]
-    assert ["kept" in line for line in lines] == [False] * 4 + [True] * 4 + [False] * 6
+    assert ["kept" in line for line in lines] == [False] * 2 + [True] * 2 + [False] * 2
     assert [[r.to_dict() for r in each.rows] for each in found[:1]] == [
         [r.to_dict() for r in each.rows] for each in found[1:2]
     ]
-    assert len(list((tmp_path / "runs" / "runs").glob("*.json"))) == 10
+    assert len(list((tmp_path / "runs" / "runs").glob("*.json"))) == 4
 
 
 def test_what_auto_tries_is_compared_and_can_be_adapted_as_named(own: Path) -> None:
     name = "kgcoop+dept, gentle crops"
     found = compare(own, methods=["gda", name], folds=2, options={"": {"epochs": 1}})
     rows = {row.method: row for row in found.rows}
-    assert set(rows) == {"gda", name, *REFERENCES}
-    assert rows[name].arguments == "--method kgcoop+dept --augment gentle"
+    assert set(rows) == {"gda", name, SVM}
+    assert rows[name].arguments == "--method kgcoop+dept --augment gentle --set epochs=1"
     assert rows[name].folds == 2
     assert f"fewclip adapt {rows[found.best].arguments}" in found.advice
 
 
-def test_folds_are_at_most_the_images_of_the_smallest_class(tmp_path: Path) -> None:
+def test_every_class_needs_two_images(tmp_path: Path) -> None:
     own = bench_data.write_folder(tmp_path / "own", ["red", "ant"], 5, 0)
+    with pytest.raises(DataError, match="take more than one per class"):
+        compare(own, methods=["zero-shot"], shots=1)
     for i in (2, 3, 4):
         (own / "ant" / f"{i}.png").unlink()
-    found = compare(own, methods=["zero-shot"], folds=4)
-    assert (found.folds, found.images) == (2, 7)
+    found = compare(own, methods=["zero-shot"], folds=8)
+    assert (found.folds, found.images) == (5, 7)
     (own / "ant" / "1.png").unlink()
     with pytest.raises(DataError, match="'ant' has one image"):
         compare(own, methods=["zero-shot"])
+
+
+def test_shots_are_drawn_before_the_folds(own: Path) -> None:
+    found = compare(own, methods=["zero-shot"], shots=4)
+    assert (found.folds, found.images) == (4, 8)
+    assert "4 images beyond 4 of a class were not used" in found.notes[-1]
 
 
 def test_test_images_are_left_for_the_last_check(tmp_path: Path) -> None:
@@ -150,7 +159,7 @@ def test_wrong_words(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_best_is_ahead_on_the_same_images_not_on_easier_ones() -> None:
     easy, hard = [1] * 50, [0] * 50
     # Judged on the easy half alone, where every method is right.
-    lucky = row("lucky", [1] * 50 + [-1] * 50, given_up=True)
+    lucky = row("lucky", [1] * 50 + [-1] * 50, note=OUT_OF_TIME)
     steady = row("steady", easy + [1] * 30 + [0] * 20)
     found = advice(row("zero-shot", easy + hard), lucky, steady)
     assert lucky.accuracy > steady.accuracy
@@ -176,7 +185,7 @@ def test_methods_that_chance_explains_are_as_good_and_the_quicker_is_named() -> 
 def test_an_outside_reference_that_is_ahead_is_named_but_not_chosen() -> None:
     found = advice(
         row("zero-shot", [1] * 40 + [0] * 60),
-        row("features + linear SVM", [1] * 90 + [0] * 10, outside=True),
+        row(SVM, [1] * 90 + [0] * 10, outside=True),
     )
     assert found.best == "zero-shot"
     assert "Outside fewclip, features + linear SVM" in found.advice
@@ -187,7 +196,7 @@ def test_references_learn_from_one_image_per_class_too() -> None:
     centres = np.eye(3, 8, dtype=np.float32)
     features = np.repeat(centres, 4, 0) + rng.normal(0, 0.05, (12, 8)).astype(np.float32)
     labels = np.repeat(np.arange(3), 4)
-    for name in REFERENCES:
+    for name in (SVM, REGRESSION):
         for chosen in (slice(None), slice(0, None, 4)):
             model = fit_reference(name, features[chosen], labels[chosen])
             assert (model(features) == labels).all()
@@ -202,7 +211,7 @@ def test_the_command_prints_an_advice_or_one_json_document(
     assert main(words) == 0
     captured = capsys.readouterr()
     assert "Use zero-shot" in captured.out
-    assert "fold 2: zero-shot" in captured.err
+    assert "all folds: zero-shot" in captured.err
     assert main([*words, "--json"]) == 0
     plain = json.loads(capsys.readouterr().out)
     assert plain["best"] == "zero-shot"

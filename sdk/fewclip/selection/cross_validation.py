@@ -1,0 +1,239 @@
+"""Evaluates candidates on training images that are held out in folds. It chooses and drops none.
+
+Heads on frozen features are evaluated on all folds at once, after one pass over the images; what
+trains is evaluated on one fold at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewclip import decide
+from fewclip.backbone import load_backbone
+from fewclip.bench.measure import Cost, measured
+from fewclip.classifier import Classifier
+from fewclip.errors import StoppedError
+from fewclip.heads import FeatureSample, assign_folds, fit_mixture, log_loss
+from fewclip.heads.linear import AnyFloats, Floats, Ints
+from fewclip.images import Image
+from fewclip.methods import registry
+from fewclip.methods.base import Method
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.tuned_tower import TunedTower
+from fewclip.selection.baselines import SVM, fit_reference
+from fewclip.selection.candidates import FOLDS, Candidate
+from fewclip.selection.evaluated import Evaluated, Run
+from fewclip.training import Plan, execute
+from fewclip.training.features import sample_features
+
+_Views = tuple[int, float, bool]  # how many augmented ones, their crop area, whether mirrored
+
+
+class CrossValidation:
+    """Folds of a plan's training images.
+
+    It can be sent to another process; images and a backbone given as paths must exist there too.
+
+    Args:
+        folds: how many; at most the images of the largest class, so that none is empty.
+
+    Attributes:
+        labels: (n,) class of each image.
+        fold: (n,) which fold holds it out; -1 for the only image of a class, which never is.
+        folds: how many there are.
+    """
+
+    def __init__(self, plan: Plan, folds: int = FOLDS) -> None:
+        self.plan = plan
+        self.labels: Ints = np.array([item.label for item in plan.split.train], np.int64)
+        self.folds = min(folds, int(np.bincount(self.labels).max()))
+        rng = np.random.default_rng([plan.seed, 5])
+        self.fold: Ints = assign_folds(self.labels, self.folds, rng)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the backbone: each process loads it for itself."""
+        tower = self.plan.backbone
+        return {**vars(self), "plan": {**vars(self.plan), "backbone": (tower.name, tower.device)}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        plan = state["plan"]
+        vars(self).update(
+            state, plan=Plan(**{**plan, "backbone": load_backbone(*plan["backbone"])})
+        )
+
+    @property
+    def device(self) -> str:
+        return self.plan.backbone.device.type
+
+    def start(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
+        """A row without results for each candidate."""
+        nothing = np.full(len(self.labels), np.nan)
+        return [Evaluated(each, nothing.copy(), nothing.copy()) for each in candidates]
+
+    def held(self, k: int | None) -> Ints:
+        """(h,) indices of the images that fold k holds out; None: that any fold does."""
+        return np.flatnonzero(self.fold >= 0 if k is None else self.fold == k)
+
+    def part(self, candidate: Candidate, train: Ints, **changes: Any) -> Plan:
+        """The candidate on some of the images, without validation images or a checkpoint."""
+        items = [self.plan.split.train[i] for i in train]
+        split = dataclasses.replace(self.plan.split, train=items, val=[])
+        return with_candidate(self.plan, candidate, split=split, checkpoint=None, **changes)
+
+    def evaluate_heads(
+        self, candidates: Sequence[Candidate]
+    ) -> Iterator[tuple[Run, FeatureSample]]:
+        """Each head on all folds, and the features it was fitted on.
+
+        Those that ask for the same views share one pass over the images. Its cost is part of each
+        one's, as if it were evaluated alone.
+        """
+        passes: dict[_Views | None, tuple[FeatureSample, Cost]] = {}
+        for candidate in candidates:
+            head = None if candidate.outside else self._build(candidate)
+            views = _views(head) if isinstance(head, FrozenHead) else None
+            if views not in passes:
+                # What reads the plain view only takes any pass that there is.
+                plain = views is None and passes
+                passes[views] = next(iter(passes.values())) if plain else self._pass(views)
+            sample, pass_cost = passes[views]
+            with measured(self.device) as cost:
+                run = self._head_run(head, sample)
+            total = Cost(
+                pass_cost.seconds + cost.seconds, max(pass_cost.peak_mb, cost.peak_mb), cost.memory
+            )
+            yield dataclasses.replace(run, cost=total), sample
+
+    def evaluate_trained(
+        self,
+        group: Sequence[Candidate],
+        k: int,
+        seconds: float = math.inf,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Run] | None:
+        """Fold k for a candidate that trains, and for those after it, which share its training.
+
+        Returns:
+            A run for each; None if `seconds` ran out while it trained.
+
+        Raises:
+            StoppedError: `stop` returned True.
+        """
+        deadline = time.monotonic() + seconds
+        held, first = self.held(k), group[0]
+        images = [self.plan.split.train[i].image for i in held]
+        pretrained = dict(self.plan.backbone.clip.named_parameters())
+        plan = self.part(first, np.flatnonzero(self.fold != k))
+        try:
+            with measured(self.device) as cost:
+                clf = execute(plan, stop=lambda: stop() or time.monotonic() > deadline)
+                outputs = [_log_probabilities(clf, images)]
+                for each in group[1:]:
+                    # One at most: a second would start from the weights of the first.
+                    clf = _sharing(clf, each, pretrained)
+                    outputs.append(_log_probabilities(clf, images))
+        except StoppedError:
+            if stop():
+                raise
+            return None
+        return [dataclasses.replace(self._run(held, one), cost=cost) for one in outputs]
+
+    def _build(self, candidate: Candidate) -> Method:
+        plan = with_candidate(self.plan, candidate)
+        return registry.build(
+            plan.method,
+            plan.backbone,
+            plan.options,
+            template=plan.template,
+            phrases=list(plan.phrases.values()),
+            generator=torch.Generator().manual_seed(plan.seed),
+        )
+
+    def _pass(self, views: _Views | None) -> tuple[FeatureSample, Cost]:
+        """Pass every image through the frozen backbone once."""
+        items = self.plan.split.train
+        count, crop_area, flip = views or (0, 1.0, False)
+        with measured(self.device) as cost:
+            sample = sample_features(
+                self._build(Candidate("zero-shot", "zero-shot")),
+                [item.image for item in items],
+                [item.label for item in items],
+                list(self.plan.phrases.values()),
+                views=count,
+                crop_area=crop_area,
+                flip=flip,
+                seed=self.plan.seed,
+            )
+        return sample, cost
+
+    def _head_run(self, head: Method | None, sample: FeatureSample) -> Run:
+        """What a head answers out of fold; None is scikit-learn's SVM, which gives no loss."""
+        held = self.held(None)
+        if head is None:
+            plain, right = sample.features[:, 0], np.full(len(self.labels), False)
+            features = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+            for k in range(self.folds):
+                out, known = self.held(k), np.flatnonzero(self.fold != k)
+                model = fit_reference(SVM, features[known], self.labels[known])
+                right[out] = model(features[out]) == self.labels[out]
+            return Run(held, right[held], np.full(len(held), np.nan))
+        logits: Floats = sample.logits_itm[held].astype(np.float64)
+        if isinstance(head, FrozenHead):
+            fitted = head.fit(sample, self.plan.seed)
+            logits = (1 - fitted.weight) * logits + fitted.weight * fitted.logits
+        return self._run(held, logits)
+
+    def _run(self, images: Ints, logits: AnyFloats) -> Run:
+        """The loss of (h, M) logits at the temperature that suits them best."""
+        labels = self.labels[images]
+        scaled = fit_mixture(logits, [], labels).logits(logits, [])
+        return Run(images, scaled.argmax(1) == labels, log_loss(scaled, labels))
+
+
+def options_of(plan: Plan, candidate: Candidate) -> dict[str, Any]:
+    """Every option of the candidate, on the plan's backbone."""
+    defaults = registry.backbone_defaults(candidate.method, plan.backbone)
+    return registry.make_options(candidate.method, candidate.options, defaults)
+
+
+def with_candidate(plan: Plan, candidate: Candidate, **changes: Any) -> Plan:
+    """The plan with the candidate's method; one that trains has a backbone of its own."""
+    options = options_of(plan, candidate)
+    run = {**plan.run, "method": candidate.method, "options": options}
+    return dataclasses.replace(
+        plan,
+        method=candidate.method,
+        options=options,
+        backbone=copy.deepcopy(plan.backbone) if candidate.trains else plan.backbone,
+        run=json.loads(json.dumps(run)),
+        **changes,
+    )
+
+
+def _views(head: FrozenHead) -> _Views:
+    return head.options.views, head.options.crop_area, head.options.flip
+
+
+def _sharing(
+    clf: Classifier, candidate: Candidate, pretrained: dict[str, torch.nn.Parameter]
+) -> Classifier:
+    """The classifier that a candidate makes of the training that it shares; changes `clf`."""
+    assert isinstance(clf.method, TunedTower)
+    clf.method.interpolate(pretrained, candidate.options["interpolation"])
+    return Classifier(clf.method, clf.card)
+
+
+def _log_probabilities(clf: Classifier, images: Sequence[Image]) -> Floats:
+    """(h, M), before any temperature."""
+    outputs = clf.model_outputs(images)
+    proba = decide.probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
+    return np.log(np.maximum(proba, 1e-30))
