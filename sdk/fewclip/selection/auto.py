@@ -76,7 +76,6 @@ class _Selector:
         on_report: Callable[[str], None],
         stop: Callable[[], bool] | None,
     ) -> None:
-        self.plan = plan
         self.cv = CrossValidation(plan)
         self.begin = time.monotonic()
         self.budget = default_budget(len(self.cv.labels)) if budget is None else budget
@@ -95,7 +94,7 @@ class _Selector:
                 self._first_fold()
                 self._more_folds()
             except (StoppedError, KeyboardInterrupt):
-                if not self.plan.keep_best:
+                if not self.cv.plan.keep_best:
                     raise
                 return self._best_so_far()
         else:  # nothing to choose by
@@ -196,8 +195,8 @@ class _Selector:
         """
         if not best.candidate.trains:
             return best
-        half = (len(self.plan.phrases) + 1) // 2
-        if half < 2 or half == len(self.plan.phrases):
+        half = (len(self.cv.plan.phrases) + 1) // 2
+        if half < 2 or half == len(self.cv.plan.phrases):
             return best
         old, new = map(np.flatnonzero, (self.cv.labels < half, self.cv.labels >= half))
         try:
@@ -219,13 +218,13 @@ class _Selector:
         new: npt.NDArray[np.int64],
         half: int,
     ) -> float:
-        phrases = dict(list(self.plan.phrases.items())[:half])
-        others = dict(list(self.plan.phrases.items())[half:])
+        phrases = dict(list(self.cv.plan.phrases.items())[:half])
+        others = dict(list(self.cv.plan.phrases.items())[half:])
         plan = self.cv.part(candidate, old)
         split = dataclasses.replace(plan.split, classes=tuple(phrases), phrases=phrases)
         clf = execute(dataclasses.replace(plan, split=split, phrases=phrases), stop=self._over)
         clf = clf.with_classes(others)
-        proba = clf.predict_proba([self.plan.split.train[i].image for i in new])
+        proba = clf.predict_proba([self.cv.plan.split.train[i].image for i in new])
         return float((proba.argmax(1) + half == self.cv.labels[new]).mean())
 
 

@@ -30,12 +30,10 @@ from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_tower import TunedTower
 from fewclip.selection.baselines import SVM, fit_reference
-from fewclip.selection.candidates import FOLDS, Candidate
+from fewclip.selection.candidates import FOLDS, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import Evaluated, Run
 from fewclip.training import Plan, execute
-from fewclip.training.features import sample_features
-
-_Views = tuple[int, float, bool]  # how many augmented ones, their crop area, whether mirrored
+from fewclip.training.run import features_of
 
 
 class CrossValidation:
@@ -83,11 +81,11 @@ class CrossValidation:
         """(h,) indices of the images that fold k holds out; None: that any fold does."""
         return np.flatnonzero(self.fold >= 0 if k is None else self.fold == k)
 
-    def part(self, candidate: Candidate, train: Ints, **changes: Any) -> Plan:
+    def part(self, candidate: Candidate, train: Ints) -> Plan:
         """The candidate on some of the images, without validation images or a checkpoint."""
         items = [self.plan.split.train[i] for i in train]
         split = dataclasses.replace(self.plan.split, train=items, val=[])
-        return with_candidate(self.plan, candidate, split=split, checkpoint=None, **changes)
+        return with_candidate(self.plan, candidate, split=split, checkpoint=None)
 
     def evaluate_heads(
         self, candidates: Sequence[Candidate]
@@ -97,17 +95,19 @@ class CrossValidation:
         Those that ask for the same views share one pass over the images. Its cost is part of each
         one's, as if it were evaluated alone.
         """
-        passes: dict[_Views | None, tuple[FeatureSample, Cost]] = {}
+        passes: dict[tuple[Any, ...] | None, tuple[FeatureSample, Cost]] = {}
         for candidate in candidates:
-            head = None if candidate.outside else self._build(candidate)
-            views = _views(head) if isinstance(head, FrozenHead) else None
+            plan = with_candidate(self.plan, ZERO_SHOT if candidate.outside else candidate)
+            head, views = plan.build(), None
+            if isinstance(head, FrozenHead):
+                views = tuple(plan.options[name] for name in ("views", "crop_area", "flip"))
             if views not in passes:
                 # What reads the plain view only takes any pass that there is.
-                plain = views is None and passes
-                passes[views] = next(iter(passes.values())) if plain else self._pass(views)
+                ready = views is None and passes
+                passes[views] = next(iter(passes.values())) if ready else self._pass(plan, head)
             sample, pass_cost = passes[views]
             with measured(self.device) as cost:
-                run = self._head_run(head, sample)
+                run = self._head_run(None if candidate.outside else head, sample)
             total = Cost(
                 pass_cost.seconds + cost.seconds, max(pass_cost.peak_mb, cost.peak_mb), cost.memory
             )
@@ -147,32 +147,12 @@ class CrossValidation:
             return None
         return [dataclasses.replace(self._run(held, one), cost=cost) for one in outputs]
 
-    def _build(self, candidate: Candidate) -> Method:
-        plan = with_candidate(self.plan, candidate)
-        return registry.build(
-            plan.method,
-            plan.backbone,
-            plan.options,
-            template=plan.template,
-            phrases=list(plan.phrases.values()),
-            generator=torch.Generator().manual_seed(plan.seed),
-        )
-
-    def _pass(self, views: _Views | None) -> tuple[FeatureSample, Cost]:
+    def _pass(self, plan: Plan, method: Method) -> tuple[FeatureSample, Cost]:
         """Pass every image through the frozen backbone once."""
-        items = self.plan.split.train
-        count, crop_area, flip = views or (0, 1.0, False)
+        items = plan.split.train
+        images = [item.image for item in items]
         with measured(self.device) as cost:
-            sample = sample_features(
-                self._build(Candidate("zero-shot", "zero-shot")),
-                [item.image for item in items],
-                [item.label for item in items],
-                list(self.plan.phrases.values()),
-                views=count,
-                crop_area=crop_area,
-                flip=flip,
-                seed=self.plan.seed,
-            )
+            sample = features_of(plan, method, items, images, plan.options["views"])
         return sample, cost
 
     def _head_run(self, head: Method | None, sample: FeatureSample) -> Run:
@@ -217,10 +197,6 @@ def with_candidate(plan: Plan, candidate: Candidate, **changes: Any) -> Plan:
         run=json.loads(json.dumps(run)),
         **changes,
     )
-
-
-def _views(head: FrozenHead) -> _Views:
-    return head.options.views, head.options.crop_area, head.options.flip
 
 
 def _sharing(

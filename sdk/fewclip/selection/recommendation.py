@@ -22,6 +22,8 @@ class Row:
     Attributes:
         right: (N,) int8, one per image: 1 right, 0 wrong, -1 not evaluated.
         n: images evaluated.
+        accuracy: share of these that were answered right; 0 if there are none.
+        interval: the accuracy's 95 % Wilson interval.
         log_loss: mean over these; None for a baseline, which gives no probabilities.
         folds: how many it finished.
         seconds: mean per fold of what trains, training and prediction; of anything else, all of it.
@@ -34,6 +36,8 @@ class Row:
     method: str
     right: npt.NDArray[np.int8]
     n: int
+    accuracy: float
+    interval: tuple[float, float]
     log_loss: float | None
     folds: int
     seconds: float
@@ -51,6 +55,8 @@ class Row:
             method=candidate.name,
             right=np.where(evaluated, row.right, -1).astype(np.int8),
             n=n,
+            accuracy=row.accuracy,
+            interval=wilson(row.accuracy, n),
             log_loss=float(row.loss[evaluated].mean()) if n and not candidate.outside else None,
             folds=len(np.unique(fold[evaluated])),
             seconds=row.seconds,
@@ -60,20 +66,10 @@ class Row:
             arguments=candidate.arguments,
         )
 
-    @property
-    def accuracy(self) -> float:
-        """Share of the evaluated images that were answered right; 0 if there are none."""
-        return float((self.right == 1).sum() / self.n) if self.n else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % Wilson interval."""
-        return wilson(self.accuracy, self.n)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types only."""
         plain = {k: v for k, v in dataclasses.asdict(self).items() if k != "right"}
-        return {**plain, "accuracy": self.accuracy, "interval": list(self.interval)}
+        return {**plain, "interval": list(self.interval)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

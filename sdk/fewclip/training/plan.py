@@ -17,6 +17,7 @@ import torch
 from fewclip.backbone import Backbone, load_backbone, resolve_device, why_features_only
 from fewclip.data import Pool, Split, content_hash, few_shot, read
 from fewclip.methods import registry
+from fewclip.methods.base import Method
 from fewclip.training import checkpoint
 from fewclip.training.config import AUTO, AdaptConfig
 from fewclip.training.mixed_precision import check_precision, resolve_precision
@@ -64,6 +65,17 @@ class Plan:
     def run_id(self) -> str:
         """sha256 of the fingerprint."""
         return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
+
+    def build(self) -> Method:
+        """The method before it has seen an image."""
+        return registry.build(
+            self.method,
+            self.backbone,
+            self.options,
+            template=self.template,
+            phrases=list(self.phrases.values()),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
 
 
 def make_plan(

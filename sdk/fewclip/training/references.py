@@ -72,14 +72,8 @@ def measure_references(plan: Plan, train: FeatureSample, held: FeatureSample | N
     Args:
         train, held: training and validation images on the frozen backbone.
     """
-    method = registry.build(
-        HEAD,
-        plan.backbone,
-        registry.make_options(HEAD, {"views": 0}),
-        template=plan.template,
-        phrases=list(plan.phrases.values()),
-        generator=torch.Generator().manual_seed(plan.seed),
-    )
+    options = registry.make_options(HEAD, {"views": 0})
+    method = dataclasses.replace(plan, method=HEAD, options=options).build()
     assert isinstance(method, FrozenHead)
     fitted = method.fit(train, plan.seed)
     own, truth = train.logits_itm[fitted.images], train.labels[fitted.images]

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fewclip import artifact
 from fewclip.classifier import Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration, Card
 from fewclip.data import Item, PixelStore
 from fewclip.heads import FeatureSample
-from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.preprocess import Image
@@ -53,14 +51,7 @@ def execute(
         report_stage(f"measuring zero-shot on {len(split.val)} images")
         frozen_val = _validation_features(plan, zero_shot.method)
         before = measure(zero_shot, frozen_val)
-    tuned = registry.build(
-        plan.method,
-        plan.backbone,
-        plan.options,
-        template=plan.template,
-        phrases=phrases,
-        generator=torch.Generator().manual_seed(plan.seed),
-    )
+    tuned = plan.build()
     store = PixelStore(split.train, plan.backbone.preprocess, PIXEL_BUDGET)
     if plan.references and tuned.trains:
         frozen_train = features_of(plan, zero_shot.method, split.train, store.images())
