@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from fewclip.bench.published import PLAIN
 from fewclip.cli.arguments import (
@@ -35,12 +36,11 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(arguments: argparse.Namespace) -> int:
     """Print the table and the recommendation."""
-    from fewclip.bench.command import words
     from fewclip.selection.compare import compare
 
     found = compare(
         arguments.data,
-        methods=words(arguments.methods),
+        methods=_names(arguments.methods),
         budget=arguments.budget,
         folds=arguments.folds,
         out=arguments.out,
@@ -52,3 +52,10 @@ def compare_command(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if arguments.json else found)
     return 0
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """Split at commas, except in the names of what "auto" tries."""
+    from fewclip.bench.command import words
+
+    return [name for each in given for name in ([each] if each in METHODS else words([each]))]

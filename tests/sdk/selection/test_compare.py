@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,11 @@ def test_the_command_prints_an_advice_or_one_json_document(
 ) -> None:
     from fewclip.cli import main
 
-    words = ["compare", str(own), "--methods", "zero-shot", "--folds", "2", "--device", "cpu"]
+    words = ["compare", str(own), "--folds", "2", "--device", "cpu"]
+    # By default all of them, whose names have commas; the first budget is too short for most.
+    assert main([*words, "--budget", "0.001"]) == 0
+    assert re.search("skip-tuning, gentle crops +not tried", capsys.readouterr().out)
+    words += ["--methods", "zero-shot"]
     assert main(words) == 0
     captured = capsys.readouterr()
     assert "Use zero-shot" in captured.out
