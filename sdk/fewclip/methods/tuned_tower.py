@@ -47,7 +47,7 @@ class TunedTower(Method):
     def after_training(self) -> None:
         if self._start:
             self.interpolate(self._start, self.options.interpolation)
-        self._start = MappingProxyType({})
+        self._start = {}
 
     @torch.no_grad()
     def interpolate(self, start: Mapping[str, Tensor], share: float) -> None:

@@ -70,6 +70,7 @@ class CrossValidation:
 
     @property
     def device(self) -> str:
+        """Its type, as `measured` takes it."""
         return self.plan.backbone.device.type
 
     def start(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
@@ -138,9 +139,7 @@ class CrossValidation:
                 clf = execute(plan, stop=lambda: stop() or time.monotonic() > deadline)
                 outputs = [_log_probabilities(clf, images)]
                 for each in group[1:]:
-                    # One at most: a second would start from the weights of the first.
-                    clf = _sharing(clf, each, pretrained)
-                    outputs.append(_log_probabilities(clf, images))
+                    outputs.append(_log_probabilities(_sharing(clf, each, pretrained), images))
         except StoppedError:
             if stop():
                 raise
@@ -202,10 +201,11 @@ def with_candidate(plan: Plan, candidate: Candidate, **changes: Any) -> Plan:
 def _sharing(
     clf: Classifier, candidate: Candidate, pretrained: dict[str, torch.nn.Parameter]
 ) -> Classifier:
-    """The classifier that a candidate makes of the training that it shares; changes `clf`."""
-    assert isinstance(clf.method, TunedTower)
-    clf.method.interpolate(pretrained, candidate.options["interpolation"])
-    return Classifier(clf.method, clf.card)
+    """What a candidate makes of the training that it shares; `clf` stays as it is."""
+    method = copy.deepcopy(clf.method)
+    assert isinstance(method, TunedTower)
+    method.interpolate(pretrained, candidate.options["interpolation"])
+    return Classifier(method, clf.card)
 
 
 def _log_probabilities(clf: Classifier, images: Sequence[Image]) -> Floats:
