@@ -251,7 +251,7 @@ def _notes(pool: Pool, split: Split) -> list[str]:
     if split.unused:
         notes.append(
             f"{split.unused} images beyond {split.shots} of a class were not used; "
-            "shots='all' would use them"
+            "shots 'all' uses them"
         )
     if pool.test:
         notes.append(

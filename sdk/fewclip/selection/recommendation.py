@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fewclip.report import wilson
 from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, choose, difference
 
+_NAMED = 3  # methods that a sentence names; the table has all
 _QUICKER = 0.67  # of the best one's time; a smaller difference is not worth mentioning
 
 
@@ -141,6 +142,8 @@ def advise(
     sentences = [
         f"Use {chosen.method}: {chosen.accuracy:.1%} of {chosen.n} images right, and between "
         f"{low:.1%} and {high:.1%} with 95 % confidence. (fewclip adapt {chosen.arguments})",
+        "Methods are compared in pairs, by log-loss on the images evaluated with both; within noise "
+        "the one tried first is taken.",
         *_rivals(best, [row for row in own if row is not best]),
     ]
     for row in rows:
@@ -192,4 +195,7 @@ def _unfinished(rows: Sequence[Row], folds: int, budget: float) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """The first few; names may have commas."""
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    *others, last = [*names[:_NAMED], *more]
+    return f"{'; '.join(others)} and {last}" if others else last
