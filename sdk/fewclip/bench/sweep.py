@@ -212,11 +212,12 @@ def learn(job: Job, run: Mapping[str, Any], tower: Backbone) -> Classifier:
         tower: loaded for this job alone.
     """
     from fewclip.classifier import zero_shot_on
+    from fewclip.system.blas import one_blas_thread
     from fewclip.training import execute
 
     if job.method == ZERO_SHOT:
         return zero_shot_on(tower, job.dataset.phrases(job.half), run["templates"][0])
-    return execute(_plan(job, run, tower))
+    return one_blas_thread(execute)(_plan(job, run, tower))
 
 
 def _plan(job: Job, run: Mapping[str, Any], tower: Backbone) -> Plan:

@@ -31,6 +31,7 @@ from fewclip.heads import (
     out_of_fold,
 )
 from fewclip.images import Image
+from fewclip.system.blas import one_blas_thread
 
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
@@ -75,6 +76,7 @@ def tower_features(backbone: Backbone, images: Sequence[Image]) -> Floats:
     return np.concatenate(parts)
 
 
+@one_blas_thread
 def doubt_labels(features: Floats, labels: Ints, seed: int = 0) -> LabelNoise | None:
     """The probability that each of N labels is wrong, by models that did not see the image.
 

@@ -5,7 +5,6 @@ images it has not seen, `mixture` weighs text and heads against each other, `sta
 together.
 """
 
-from fewclip.heads.blas import one_blas_thread
 from fewclip.heads.folds import assign_folds, out_of_fold
 from fewclip.heads.gda import fit_gda, fit_gda_heads
 from fewclip.heads.linear import Head
@@ -30,6 +29,5 @@ __all__ = [
     "fold_count",
     "head_features",
     "log_loss",
-    "one_blas_thread",
     "out_of_fold",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fewclip.heads.blas import one_blas_thread
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
 
 
@@ -23,7 +22,6 @@ def assign_folds(labels: Ints, folds: int, rng: np.random.Generator) -> Ints:
     return fold
 
 
-@one_blas_thread
 def out_of_fold(
     fit: Callable[[Ints], Head], features: AnyFloats, fold: Ints, classes: int
 ) -> Floats:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewclip.heads.blas import one_blas_thread
 from fewclip.heads.folds import assign_folds
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
 from fewclip.heads.mixture import Mixture, fit_mixture, mean_spread
@@ -43,7 +42,6 @@ def fold_count(labels: Ints, classes: int) -> int:
     return max(2, min(most, 4 if classes >= MANY_CLASSES else 8))
 
 
-@one_blas_thread
 def fit_stacked(
     sample: FeatureSample,
     classes: int,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
-from fewclip.heads import FeatureSample, one_blas_thread
+from fewclip.heads import FeatureSample
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate
 from fewclip.selection.cross_validation import CrossValidation, with_candidate
 from fewclip.selection.evaluated import (
@@ -31,6 +31,7 @@ from fewclip.selection.evaluated import (
     choose,
     groups,
 )
+from fewclip.system.blas import one_blas_thread
 from fewclip.training import Plan, Progress, execute
 from fewclip.training.checkpoint import read_choice, save_choice
 from fewclip.training.progress import quiet_stage

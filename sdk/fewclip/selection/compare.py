@@ -20,7 +20,6 @@ from fewclip.bench.published import PLAIN
 from fewclip.bench.results import Store
 from fewclip.data import Data, Pool, Split, read
 from fewclip.errors import DataError, OptionError
-from fewclip.heads import one_blas_thread
 from fewclip.methods import registry
 from fewclip.selection.baselines import require_sklearn
 from fewclip.selection.candidates import BASELINE, FOLDS, METHODS, Candidate, named
@@ -28,6 +27,7 @@ from fewclip.selection.cross_validation import CrossValidation, options_of
 from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, Run, groups
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.selection.recommendation import Comparison, advise
+from fewclip.system.blas import one_blas_thread
 from fewclip.training import AdaptConfig, make_plan
 
 ReportProgress = Callable[[str], None]

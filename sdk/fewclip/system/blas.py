@@ -1,5 +1,7 @@
 """Linear algebra of heads, calibration and OOD scores on one thread of BLAS.
 
+What adapts, chooses, compares or checks is wrapped as a whole, and nothing within it again.
+
 It is thousands of small products. BLAS splits each across all cores, and its threads spin while
 they wait: on two cores that took five times the CPU time of one thread, and longer. Torch has its
 own threads.
