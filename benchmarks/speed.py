@@ -236,15 +236,18 @@ def _gda_fit(tuned: Any, classes: int) -> None:
     """Fit on random features: the arithmetic does not depend on their values."""
     import numpy as np
 
-    from fewclip.heads import FeatureSample
+    from fewclip.heads import SampleBuilder
 
-    rng, backbone, n = np.random.default_rng(0), tuned.backbone, SHOTS * classes
-    labels = np.repeat(np.arange(classes), SHOTS)
-    shape = (n, 1 + tuned.options.views)
-    features = rng.standard_normal((*shape, backbone.embed_dim), np.float32)
-    middle = rng.standard_normal((*shape, 5 * backbone.intermediate_width), np.float32)
-    logits = rng.standard_normal((n, classes), np.float32)
-    tuned.fit(FeatureSample(features, middle, labels, logits), 0)
+    rng, backbone, views = np.random.default_rng(0), tuned.backbone, tuned.options.views
+    builder = SampleBuilder(np.repeat(np.arange(classes), SHOTS))
+    for _ in range(classes):
+        shape = (SHOTS, 1 + views)
+        builder.add(
+            rng.standard_normal((*shape, backbone.embed_dim), np.float32),
+            rng.standard_normal((*shape, 5 * backbone.intermediate_width), np.float32),
+            rng.standard_normal((SHOTS, classes), np.float32),
+        )
+    tuned.fit(builder.sample(), 0)
 
 
 def _reading(preprocess: Any) -> float:

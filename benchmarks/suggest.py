@@ -23,7 +23,7 @@ from PIL import ImageEnhance
 
 import fewclip
 from benchmarks.own_data import read_task
-from fewclip.heads import FeatureSample, FittedHead, fit_gda, fit_stacked
+from fewclip.heads import FeatureSample, FittedHead, Head, Rows, fit_gda, fit_stacked
 from fewclip.images import load_image
 from fewclip.ood import NEAREST_PARTS, ood_parts
 from fewclip.preprocess import preprocess
@@ -77,16 +77,16 @@ def read_pool(data: Path, task: str, *, bunches: bool) -> Pool:
 def fitted(sample: FeatureSample, classes: int, seed: int) -> FittedHead:
     """`gda` without augmented views; its weight against the text is chosen out of fold."""
 
-    def heads(rows: Floats, labels: Ints, images: Ints) -> list[object]:
+    def heads(rows: Rows, labels: Ints, images: Ints) -> list[Head]:
         return [fit_gda(rows, labels, images, classes)]
 
-    return fit_stacked(sample, classes, heads, np.random.default_rng([seed, 2]))  # type: ignore[arg-type]
+    return fit_stacked(sample, classes, heads, np.random.default_rng([seed, 2]))
 
 
 def answers(head: FittedHead, sample: FeatureSample) -> Floats:
     """(N, M) probabilities."""
     itm = np.asarray(sample.logits_itm, np.float64)
-    logits = (1 - head.weight) * itm + head.weight * head.head(sample.joined()[:, 0])
+    logits = (1 - head.weight) * itm + head.weight * head.head(sample.plain())
     shares = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(shares / shares.sum(1, keepdims=True))
 
@@ -95,7 +95,8 @@ def curve(pool: Pool, seed: int, *, suggested: bool) -> Floats:
     """(STEPS + 1,) accuracy on the test photos after each round."""
     rng = np.random.default_rng(seed)
     truth, m = pool.train.labels, len(pool.classes)
-    features = np.concatenate(ood_parts(*_plain(pool.train))[:NEAREST_PARTS], axis=1)
+    parts = ood_parts(pool.train.features, pool.train.intermediate)
+    features = np.concatenate(parts[:NEAREST_PARTS], axis=1)
     own = [rng.permutation(np.flatnonzero(truth == c))[:START] for c in range(m)]
     labelled = np.concatenate(own)
     accuracies = []
@@ -114,11 +115,6 @@ def curve(pool: Pool, seed: int, *, suggested: bool) -> Floats:
             new = np.array([int(str(each.image)) for each in found])
         labelled = np.concatenate([labelled, new])
     return np.array(accuracies)
-
-
-def _plain(sample: FeatureSample) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    middle = sample.intermediate
-    return sample.features[:, 0], None if middle is None else middle[:, 0]
 
 
 def main() -> None:

@@ -71,8 +71,8 @@ def auroc(own: np.ndarray, outside: np.ndarray) -> float:
 
 def scores(clf: fewclip.Classifier, sample: FeatureSample) -> tuple[np.ndarray, np.ndarray]:
     """(n,) scores behind `known`, and (n,) whether each is known."""
-    middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate[:, 0])
-    outputs = clf.outputs_of(torch.from_numpy(sample.features[:, 0]), middle)
+    middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate)
+    outputs = clf.outputs_of(torch.from_numpy(sample.features), middle)
     head, calibration = clf.card.head, clf.card.calibration
     assert outputs.ood_score is not None
     found = decide.in_distribution_score(
@@ -84,8 +84,8 @@ def scores(clf: fewclip.Classifier, sample: FeatureSample) -> tuple[np.ndarray, 
 
 def best(clf: fewclip.Classifier, sample: FeatureSample) -> np.ndarray:
     """(n,) the most probable class of each image."""
-    middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate[:, 0])
-    outputs = clf.outputs_of(torch.from_numpy(sample.features[:, 0]), middle)
+    middle = None if sample.intermediate is None else torch.from_numpy(sample.intermediate)
+    outputs = clf.outputs_of(torch.from_numpy(sample.features), middle)
     logits = outputs.logits_itm, outputs.logits_cat
     found: np.ndarray = decide.log_probabilities(*logits, clf.card.head).argmax(1)
     return found

@@ -5,20 +5,24 @@ images it has not seen, `mixture` weighs text and heads against each other, `sta
 together.
 """
 
+from fewclip.heads.augmented import head_features
 from fewclip.heads.folds import assign_folds, out_of_fold
 from fewclip.heads.gda import fit_gda, fit_gda_heads
 from fewclip.heads.linear import Head
 from fewclip.heads.logistic import choose_strength, fit_logistic
 from fewclip.heads.loss import log_loss
 from fewclip.heads.mixture import Mixture, fit_mixture
-from fewclip.heads.sample import FeatureSample, head_features
+from fewclip.heads.sample import AnyMatrix, FeatureSample, Rows, SampleBuilder
 from fewclip.heads.stacking import FittedHead, fit_stacked, fold_count
 
 __all__ = [
+    "AnyMatrix",
     "FeatureSample",
     "FittedHead",
     "Head",
     "Mixture",
+    "Rows",
+    "SampleBuilder",
     "assign_folds",
     "choose_strength",
     "fit_gda",

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from fewclip.heads.linear import BLOCK, AnyFloats, Floats, Head, Ints, row_blocks
+from fewclip.heads.linear import BLOCK, Floats, Head, Ints, row_blocks
+from fewclip.heads.sample import AnyMatrix
 
 
-def fit_gda(features: AnyFloats, labels: Ints, images: Ints, classes: int) -> Head:
+def fit_gda(features: AnyMatrix, labels: Ints, images: Ints, classes: int) -> Head:
     """The discriminant of Gaussian classes with one covariance and equal priors.
 
     `W = S^-1 mu`, `b = -mu' S^-1 mu / 2`, both around the mean of the class means.
@@ -32,7 +33,7 @@ def fit_gda(features: AnyFloats, labels: Ints, images: Ints, classes: int) -> He
 
 
 def fit_gda_heads(
-    features: AnyFloats, labels: Ints, images: Ints, classes: int, multiples: Sequence[float]
+    features: AnyMatrix, labels: Ints, images: Ints, classes: int, multiples: Sequence[float]
 ) -> list[Head]:
     """`fit_gda` with several multiples of the Ledoit-Wolf shrinkage, one head for each."""
     _, index, counts = np.unique(images, return_inverse=True, return_counts=True)
@@ -57,7 +58,7 @@ def fit_gda_heads(
 
 
 def covariance_and_shrinkage(
-    features: AnyFloats, images: Ints, freedom: int, means: Floats, labels: Ints
+    features: AnyMatrix, images: Ints, freedom: int, means: Floats, labels: Ints
 ) -> tuple[Floats, float]:
     """The covariance and its Ledoit-Wolf shrinkage, with images as the independent samples.
 

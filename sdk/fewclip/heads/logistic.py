@@ -10,11 +10,12 @@ from scipy.optimize import minimize
 from fewclip.heads.folds import assign_folds, out_of_fold
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
 from fewclip.heads.loss import log_loss, mean_and_gradient
+from fewclip.heads.sample import AnyMatrix
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 
 
-def fit_logistic(features: AnyFloats, labels: Ints, classes: int, strength: float) -> Head:
+def fit_logistic(features: AnyMatrix, labels: Ints, classes: int, strength: float) -> Head:
     """Minimise mean log-loss + |W|^2 / (2 * strength * N): scikit-learn's `C` is `strength`.
 
     With fewer rows than columns it is solved in the span of the rows, which is exact: the optimum
@@ -26,8 +27,9 @@ def fit_logistic(features: AnyFloats, labels: Ints, classes: int, strength: floa
         strength: inverse strength of regularization, > 0.
     """
     n = len(features)
-    centre = np.asarray(features, np.float64).mean(0)
-    x = np.asarray(features, np.float64) - centre
+    x = np.asarray(features, np.float64)
+    centre = x.mean(0)
+    x = x - centre
     basis = None
     if n < x.shape[1]:
         u, s, basis = np.linalg.svd(x, full_matrices=False)

@@ -15,11 +15,14 @@ the more evidence the heads need instead, by an exponential prior of their own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from fewclip.heads.disk_rows import DiskRows
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints, row_blocks
 from fewclip.heads.loss import mean_and_gradient
 
@@ -27,8 +30,10 @@ _RIDGE = 0.02  # images' worth of prior on text alone: on separable data its fac
 _HEADS = 2.0  # strength, in images, of the heads' gamma prior; its mode: factors summing to 1
 _TEXT = 4.0  # rate of the exponential prior of the text
 _DOUBT = 8.0  # rate of the exponential prior of the heads where the text is always right
-NUMBERS = 2**20  # logits of each part that are held in float64 at a time
+NUMBERS = 2**18  # logits of each part that are held in float64 at a time
 _TRACE = 1e-3  # least factor of the text: where heads cannot decide, its ranking does
+
+Scalar = TypeVar("Scalar", np.float32, np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Mixture:
 
     def logits(self, itm: AnyFloats, heads: Sequence[AnyFloats]) -> Floats:
         """(B, M) text logits and (B, M) of each head -> (B, M) calibrated logits."""
-        return _weighted((self.text, *self.heads), (itm, *heads))
+        return _weighted((self.text, *self.heads), (itm, *heads), np.float64)
 
     def absorb(self, heads: Sequence[Head]) -> Head:
         """One head in the text's scale.
@@ -60,9 +65,9 @@ class Mixture:
             np.sum([head.bias for head in scaled], axis=0),
         )
 
-    def absorb_logits(self, heads: Sequence[AnyFloats]) -> Floats:
+    def absorb_logits(self, heads: Sequence[AnyFloats | DiskRows]) -> NDArray[np.float32]:
         """The logits of `absorb`'s head, from (B, M) logits of each head."""
-        return _weighted(self._factors, heads)
+        return _weighted(self._factors, heads, np.float32)
 
     @property
     def _factors(self) -> list[float]:
@@ -74,16 +79,25 @@ class Mixture:
         return self.text / (1 - self.weight)
 
 
-def _weighted(factors: Sequence[float], parts: Sequence[AnyFloats]) -> Floats:
-    """The sum of (B, M) parts, each times its factor."""
-    total = np.zeros(parts[0].shape)
-    for some in row_blocks(len(total)):
-        for factor, part in zip(factors, parts, strict=True):
-            total[some] += factor * part[some].astype(np.float64)
+def _weighted(
+    factors: Sequence[float], parts: Sequence[AnyFloats | DiskRows], dtype: type[Scalar]
+) -> NDArray[Scalar]:
+    """The sum of (B, M) parts, each times its factor; it is summed in float64."""
+    total = np.empty(parts[0].shape, dtype)
+    for some in _few_rows(total):
+        total[some] = sum(
+            factor * part[some].astype(np.float64)
+            for factor, part in zip(factors, parts, strict=True)
+        )
     return total
 
 
-def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mixture:
+def _few_rows(logits: AnyFloats | DiskRows) -> Iterator[slice]:
+    """Slices of (B, M) logits that hold `NUMBERS` of them or a row."""
+    return row_blocks(len(logits), max(1, NUMBERS // logits.shape[1]))
+
+
+def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats | DiskRows], labels: Ints) -> Mixture:
     """The factors of least out-of-fold log-loss.
 
     Args:
@@ -98,7 +112,7 @@ def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mix
 
     def loss(factors: Floats) -> tuple[float, Floats]:
         fit, slope = _prior(factors, knowledge)
-        for some in row_blocks(n, max(1, NUMBERS // itm.shape[1])):
+        for some in _few_rows(itm):
             block = np.stack([part[some] for part in parts]) / spread[:, None, None]  # (K, b, M)
             mean, by_logits = mean_and_gradient(np.tensordot(factors, block, 1), labels[some])
             fit += mean * block.shape[1]
@@ -113,10 +127,10 @@ def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats], labels: Ints) -> Mix
     return Mixture(float(scaled[0]), tuple(map(float, scaled[1:])), weight)
 
 
-def mean_spread(logits: AnyFloats) -> float:
+def mean_spread(logits: AnyFloats | DiskRows) -> float:
     """Mean over images of the standard deviation over classes: (n, M) logits, n >= 1."""
-    blocks = row_blocks(len(logits), max(1, NUMBERS // logits.shape[1]))
-    return float(np.concatenate([logits[b].std(1, dtype=np.float64) for b in blocks]).mean())
+    spread = [logits[some].std(1, dtype=np.float64) for some in _few_rows(logits)]
+    return float(np.concatenate(spread).mean())
 
 
 def text_knowledge(itm: AnyFloats, labels: Ints) -> float:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewclip.heads.disk_rows import AnyRows, new_rows
 from fewclip.heads.folds import assign_folds
-from fewclip.heads.linear import AnyFloats, Floats, Head, Ints
+from fewclip.heads.linear import AnyFloats, Head, Ints, row_blocks
 from fewclip.heads.mixture import Mixture, fit_mixture, mean_spread
-from fewclip.heads.sample import FeatureSample
+from fewclip.heads.sample import FeatureSample, Rows
 
 # (N, L) rows, (N,) labels, (N,) image of each row -> heads on the same columns.
-FitHeads = Callable[[AnyFloats, Ints, Ints], Sequence[Head]]
+FitHeads = Callable[[Rows, Ints, Ints], Sequence[Head]]
 MANY_CLASSES = 100
+IMAGES = 512  # whose logits are computed at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class FittedHead:
     head: Head
     weight: float
     images: Ints
-    logits: Floats
+    logits: NDArray[np.float32]
 
 
 def fold_count(labels: Ints, classes: int) -> int:
@@ -59,47 +61,39 @@ def fit_stacked(
     labels, itm = sample.labels, sample.logits_itm
     fold = assign_folds(labels, fold_count(labels, classes), rng)
     held = np.flatnonzero(fold >= 0)
-    final, logits = _final_and_unseen(sample, fold, classes, fit, dtype)
+    final = _fitted(sample, np.arange(len(labels)), fit, dtype)
     if not len(held):
-        mixture = _even(itm, logits)
+        mixture = _even(itm, [head(sample.plain(dtype=dtype)) for head in final])
         chosen = mixture.weight if weight is None else weight
-        return FittedHead(mixture.absorb(final), chosen, held, np.zeros((0, classes)))
+        return FittedHead(mixture.absorb(final), chosen, held, np.zeros((0, classes), np.float32))
+    logits = [new_rows((len(held), classes)) for _ in final]
+    for k in np.unique(fold[held]):
+        own = np.flatnonzero(fold[held] == k)
+        heads = _fitted(sample, np.flatnonzero(fold != k), fit, dtype)
+        _write_logits(logits, own, heads, sample.plain(held[own], dtype))
     if len(held) < len(labels):
-        itm, labels, logits = itm[held], labels[held], [part[held] for part in logits]
+        itm, labels = itm[held], labels[held]
     mixture = fit_mixture(itm, logits, labels)
     chosen = mixture.weight if weight is None else weight
     head = mixture.absorb(final).scaled(_growth(fold))
     return FittedHead(head, chosen, held, mixture.absorb_logits(logits))
 
 
-def _final_and_unseen(
-    sample: FeatureSample,
-    fold: Ints,
-    classes: int,
-    fit: FitHeads,
-    dtype: type[np.floating[Any]],
-) -> tuple[Sequence[Head], list[NDArray[np.float32]]]:
-    """Heads fitted on all images, and (n, M) logits of each kind of head, out of fold.
+def _fitted(
+    sample: FeatureSample, train: Ints, fit: FitHeads, dtype: type[np.floating[Any]]
+) -> Sequence[Head]:
+    """Heads fitted on these images in all their views."""
+    labels, views = sample.labels[train], sample.views
+    return fit(sample.rows(train, dtype), np.repeat(labels, views), np.repeat(train, views))
 
-    An image in no fold gets logits of the final heads. Rows are rebuilt for each fit: kept for all
-    images as well, they would take most of the memory.
-    """
-    labels = sample.labels
 
-    def heads_of(train: Ints) -> Sequence[Head]:
-        x = sample.joined(train, dtype)
-        rows, views = x.reshape(-1, x.shape[2]), x.shape[1]
-        return fit(rows, np.repeat(labels[train], views), np.repeat(train, views))
-
-    final = heads_of(np.arange(len(labels)))
-    logits = [np.empty((len(labels), classes), np.float32) for _ in final]
-    for k in np.unique(fold):
-        own = np.flatnonzero(fold == k)
-        heads = final if k < 0 else heads_of(np.flatnonzero(fold != k))
-        plain = sample.joined(own, dtype)[:, 0]
-        for part, head in zip(logits, heads, strict=True):
-            part[own] = head(plain)
-    return final, logits
+def _write_logits(
+    logits: Sequence[AnyRows], rows: Ints, heads: Sequence[Head], features: AnyFloats
+) -> None:
+    """Fill some rows of each head's logits from (n, L) features."""
+    for part, head in zip(logits, heads, strict=True):
+        for some in row_blocks(len(rows), IMAGES):
+            part[rows[some]] = head(features[some])
 
 
 def _growth(fold: Ints) -> float:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewclip.heads import FeatureSample, FittedHead, Head, fit_stacked
-from fewclip.heads.linear import AnyFloats, Floats, Ints
+from fewclip.heads import FeatureSample, FittedHead, Head, Rows, fit_stacked
+from fewclip.heads.linear import Floats, Ints
 from fewclip.methods.base import Method, MethodOptions
 from fewclip.preprocess import AUGMENTATIONS
 
@@ -62,14 +62,14 @@ class FrozenHead(Method):
         width = self.backbone.embed_dim + 3 * self.backbone.intermediate_width
         self._set(torch.zeros(self.n_classes, width), torch.zeros(self.n_classes))
 
-    def fit_heads(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_heads(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
         """Heads on (N, L) rows; `labels` (N,), `images` (N,) says which are views of one image."""
         raise NotImplementedError
 
-    def fit_both(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_both(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
         """`fit_heads` on all features joined, and on the output features alone."""
         width = rows.shape[1]
-        output = self.fit_heads(rows[:, : self.backbone.embed_dim], labels, images)
+        output = self.fit_heads(rows.first_columns(self.backbone.embed_dim), labels, images)
         if width == self.backbone.embed_dim:
             return output
         joined = self.fit_heads(rows, labels, images)

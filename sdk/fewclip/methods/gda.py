@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fewclip.heads import Head, fit_gda_heads
-from fewclip.heads.linear import AnyFloats, Ints
+from fewclip.heads import Head, Rows, fit_gda_heads
+from fewclip.heads.linear import Ints
 from fewclip.methods.base import MethodOptions
 from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
 
@@ -37,5 +37,5 @@ class GDA(FrozenHead):
     Options: ClassVar[type[MethodOptions]] = GDAOptions
     row_dtype: ClassVar[type[np.floating[Any]]] = np.float32  # moments are summed in float64
 
-    def fit_heads(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_heads(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
         return fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)

@@ -8,8 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from fewclip.heads import FeatureSample, FittedHead, Head, choose_strength, fit_logistic
-from fewclip.heads.linear import AnyFloats, Ints
+from fewclip.heads import (
+    FeatureSample,
+    FittedHead,
+    Head,
+    Rows,
+    choose_strength,
+    fit_logistic,
+)
+from fewclip.heads.linear import Ints
 from fewclip.methods.base import MethodOptions
 from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
 
@@ -42,9 +49,8 @@ class LinearProbe(FrozenHead):
         self.strength = self.options.strength
         if self.strength is None:
             rng = np.random.default_rng([seed, 3])
-            plain = sample.joined()[:, 0]
-            self.strength = choose_strength(plain, sample.labels, self.n_classes, rng)
+            self.strength = choose_strength(sample.plain(), sample.labels, self.n_classes, rng)
         return super().fit(sample, seed)
 
-    def fit_heads(self, rows: AnyFloats, labels: Ints, images: Ints) -> Sequence[Head]:
+    def fit_heads(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
         return [fit_logistic(rows, labels, self.n_classes, self.strength)]

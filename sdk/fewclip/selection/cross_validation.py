@@ -158,7 +158,7 @@ class CrossValidation:
         """What a head answers out of fold; None is scikit-learn's SVM, which gives no loss."""
         held = self.held(None)
         if head is None:
-            plain, right = sample.features[:, 0], np.full(len(self.labels), False)
+            plain, right = sample.features, np.full(len(self.labels), False)
             features = plain / np.linalg.norm(plain, axis=1, keepdims=True)
             for k in range(self.folds):
                 out, known = self.held(k), np.flatnonzero(self.fold != k)

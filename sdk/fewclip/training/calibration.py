@@ -57,7 +57,7 @@ def calibrated(
     itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
     if fitted is not None:
         itm, labels = sample.logits_itm[fitted.images], sample.labels[fitted.images]
-        cat = fitted.logits.astype(np.float32)
+        cat = fitted.logits
     calibration = decide.fit_calibration(itm, cat, labels, card.head, np.concatenate(own))
     metrics = dict(card.metrics)
     if fitted is not None and len(labels):
@@ -102,8 +102,8 @@ def _outputs(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
     device, parts = clf.backbone.device, []
     for first in range(0, max(len(sample.labels), 1), clf.batch_size):
         rows = slice(first, first + clf.batch_size)
-        features = torch.from_numpy(sample.features[rows, 0]).to(device)
+        features = torch.from_numpy(sample.features[rows]).to(device)
         intermediate = sample.intermediate
-        below = None if intermediate is None else torch.from_numpy(intermediate[rows, 0]).to(device)
+        below = None if intermediate is None else torch.from_numpy(intermediate[rows]).to(device)
         parts.append(clf.outputs_of(features, below))
     return decide.ModelOutputs.join(parts)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from fewclip.heads import FeatureSample
+from fewclip.heads import FeatureSample, SampleBuilder
 from fewclip.methods.base import Method
 from fewclip.preprocess import (
     WORKERS,
@@ -53,7 +53,7 @@ def sample_features(
         extra = [augment(pixels, spec, rng, crop_area=crop_area, flip=flip) for _ in range(views)]
         return np.stack([plain, *extra])
 
-    features, intermediates, logits = [], [], []
+    builder = SampleBuilder(labels)
     step = max(1, CHUNK // (1 + views))
     with torch.inference_mode(), ThreadPoolExecutor(WORKERS) as pool:
         embeddings = method.class_embeddings(phrases)
@@ -66,14 +66,15 @@ def sample_features(
             )
             text = method.text_for(embeddings, found)
             itm = method.itm_logits(found, text)
-            shape = (len(some), 1 + views, -1)
-            features.append(found.float().cpu().numpy().reshape(shape))
-            if intermediate is not None:
-                intermediates.append(intermediate.float().cpu().numpy().reshape(shape))
-            logits.append(itm.float().cpu().numpy().reshape(shape)[:, 0])
-    return FeatureSample(
-        np.concatenate(features),
-        np.concatenate(intermediates) if intermediates else None,
-        np.asarray(labels, np.int64),
-        np.concatenate(logits),
-    )
+            of_image = (len(some), 1 + views, -1)
+            builder.add(
+                _plain(found).reshape(of_image),
+                None if intermediate is None else _plain(intermediate).reshape(of_image),
+                _plain(itm).reshape(of_image)[:, 0],
+            )
+    return builder.sample()
+
+
+def _plain(x: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = x.float().cpu().numpy()
+    return array

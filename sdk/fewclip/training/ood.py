@@ -36,9 +36,8 @@ def fit_ood_score(
 
 
 def _parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
-    """`ood_parts` of the plain views."""
-    intermediate = None if sample.intermediate is None else sample.intermediate[:, 0]
-    return ood_parts(sample.features[:, 0], intermediate)
+    """`ood_parts` of the images as they are classified."""
+    return ood_parts(sample.features, sample.intermediate)
 
 
 def _texts(
@@ -49,7 +48,7 @@ def _texts(
     names must be encoded as before tuning."""
     negatives = Tokenizer.from_open_clip().frequent_words(NEGATIVE_LABELS)
     plain = method if method.trains_images else zero_shot
-    image = torch.from_numpy(sample.features[:, 0].mean(0, keepdims=True))
+    image = torch.from_numpy(sample.features.mean(0, keepdims=True))
     named = _rows(method, negatives, image)
     bias = method.backbone.logit_bias
     return TextFeatures(

@@ -87,9 +87,9 @@ def measure_references(plan: Plan, train: FeatureSample, held: FeatureSample | N
 
 def _right(method: FrozenHead, weight: float, held: FeatureSample) -> Right:
     device = method.weight.device
-    features = torch.from_numpy(held.features[:, 0]).to(device)
+    features = torch.from_numpy(held.features).to(device)
     intermediate = held.intermediate
-    below = None if intermediate is None else torch.from_numpy(intermediate[:, 0]).to(device)
+    below = None if intermediate is None else torch.from_numpy(intermediate).to(device)
     cat = method.cat_logits(features, below).cpu().numpy()
     mixed = (1 - weight) * held.logits_itm + weight * cat
     right: Right = mixed.argmax(1) == held.labels

@@ -11,7 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from fewclip.heads import (
     FeatureSample,
     Head,
+    Rows,
+    SampleBuilder,
     assign_folds,
+    disk_rows,
     fit_gda,
     fit_gda_heads,
     fit_logistic,
@@ -129,7 +132,7 @@ def test_useless_heads_leave_the_answer_to_the_text() -> None:
     itm = rng.standard_normal((120, 3))
     itm[np.arange(120), labels] += 3
     sample = FeatureSample(
-        rng.standard_normal((120, 1, 8)).astype(np.float32), None, labels, itm.astype(np.float32)
+        rng.standard_normal((120, 8)).astype(np.float32), None, labels, itm.astype(np.float32)
     )
     fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
     assert fitted.weight < 0.2
@@ -142,7 +145,7 @@ def test_a_dozen_images_do_not_hand_the_answer_to_a_text_that_knows_nothing() ->
         rng = np.random.default_rng(seed)
         x, labels = draw(n=4, width=60, seed=seed)
         itm = rng.standard_normal((12, 3)).astype(np.float32)
-        sample = FeatureSample(x[:, None].astype(np.float32), None, labels, itm)
+        sample = FeatureSample(x.astype(np.float32), None, labels, itm)
         fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
         weights.append(fitted.weight)
     assert min(weights) > 0.5
@@ -155,19 +158,58 @@ def test_a_dozen_images_leave_the_answer_to_a_text_that_knows_the_classes() -> N
         labels = np.repeat(np.arange(3), 4)
         itm = rng.standard_normal((12, 3)).astype(np.float32)
         itm[np.arange(12), labels] += 3
-        noise = rng.standard_normal((12, 1, 60)).astype(np.float32)
+        noise = rng.standard_normal((12, 60)).astype(np.float32)
         sample = FeatureSample(noise, None, labels, itm)
         fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
         weights.append(fitted.weight)
     assert max(weights) < 0.1
 
 
+def in_views(labels: np.ndarray, views: int, rng: np.random.Generator) -> FeatureSample:
+    """Random features of a tower with intermediate ones, added in two batches."""
+    builder = SampleBuilder(labels.tolist())
+    for some in np.array_split(np.arange(len(labels)), 2):
+        shape = (len(some), 1 + views)
+        features = rng.standard_normal((*shape, 8)).astype(np.float32)
+        middle = rng.standard_normal((*shape, 5 * 4)).astype(np.float32)
+        builder.add(features, middle, rng.standard_normal((len(some), 3)).astype(np.float32))
+    return builder.sample()
+
+
+def test_rows_in_a_file_give_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.repeat(np.arange(3), 9)
+    fits = []
+    for limit in (disk_rows.IN_MEMORY, 0):
+        monkeypatch.setattr(disk_rows, "IN_MEMORY", limit)
+        sample = in_views(labels, views=2, rng=np.random.default_rng(1))
+        assert sample.augmented is not None
+        assert isinstance(sample.augmented.parts[0], disk_rows.DiskRows) == (limit == 0)
+
+        def fit(rows: Rows, y: np.ndarray, images: np.ndarray) -> list[Head]:
+            return [fit_gda(rows, y, images, 3), fit_logistic(rows, y, 3, 10.0)]
+
+        fits.append(fit_stacked(sample, 3, fit, np.random.default_rng(2)))
+    memory, disk = fits
+    np.testing.assert_array_equal(memory.head.weight, disk.head.weight)
+    np.testing.assert_array_equal(memory.logits, disk.logits)
+    assert memory.logits.shape == (27, 3)
+
+
+def test_rows_of_some_images_are_those_of_all_their_views() -> None:
+    sample = in_views(np.arange(3).repeat(4), views=2, rng=np.random.default_rng(0))
+    images = np.array([1, 5, 6, 11])
+    rows = sample.rows(images, np.float64)
+    whole = np.asarray(rows)
+    np.testing.assert_array_equal(whole, sample.joined(images, np.float64, 20).reshape(12, -1))
+    np.testing.assert_array_equal(rows[np.array([7, 2])], whole[[7, 2]])
+    np.testing.assert_array_equal(rows.first_columns(8)[2:7], whole[2:7, :8])
+
+
 @pytest.mark.parametrize("counts", [[1, 1, 1], [1, 4, 2], [2, 2, 2]])
 def test_few_images_still_give_a_head(counts: list[int]) -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), counts)
-    features = rng.standard_normal((len(labels), 5, 8)).astype(np.float32)
-    sample = FeatureSample(features, None, labels, np.zeros((len(labels), 3), np.float32))
+    sample = in_views(labels, views=4, rng=rng)
     fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
     assert np.isfinite(fitted.head.weight).all()
     assert 0 <= fitted.weight <= 1
