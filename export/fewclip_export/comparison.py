@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,14 @@ class ModelRun:
 
     card: Card
     found: decide.ModelOutputs
+
+    def replaced(self, rows: slice, other: ModelRun) -> ModelRun:
+        """This run with the outputs of some images replaced by those of a run on them alone."""
+        found = copy.deepcopy(self.found)
+        for column, new in zip(found, other.found, strict=True):
+            if column is not None:
+                column[rows] = new
+        return ModelRun(self.card, found)
 
     def difference(self, other: ModelRun) -> float:
         """Largest absolute logit difference over all heads; not finite if any logit is not."""

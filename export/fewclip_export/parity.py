@@ -26,6 +26,9 @@ from fewclip_export.parity_probe import BATCHES, NEW
 from fewclip_export.report import Findings
 
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
+# One image in how many is also run alone. In float32 an image's arithmetic does not depend on its
+# batch, so some show that the graph takes a batch of one; int8 has one scale for a whole batch.
+ALONE: Mapping[str, int] = {"fp32": 7, "fp16": 1, "int8": 1}
 TIMEOUT = 3600.0  # seconds; a runtime that hangs fails the gate too
 
 Floats = npt.NDArray[Any]
@@ -108,11 +111,14 @@ def examine(
         "images": [os.path.abspath(path) for path in samples.paths],
         "new_classes": ours.new_classes,
         "reference": None if reference is None else str(reference.resolve()),
+        "every": ALONE[card.precision],
         "reply": str(work / "reply.npz"),
     }
     reply = _run(request, work, card.precision)
     own = ours.own
-    theirs = [ModelRun(own.card, _read(reply, str(size))) for size in BATCHES]
+    alone, batch = (ModelRun(own.card, _read(reply, str(size))) for size in BATCHES)
+    some = slice(None, None, ALONE[card.precision])
+    theirs = [batch.replaced(some, alone), batch]
     pairs = [(own, side) for side in theirs]
     new_class_agreement = None
     if ours.extended is not None:
@@ -125,6 +131,7 @@ def examine(
     agreement, near_ties = own.same_class(theirs)
     return Findings(
         images=len(samples.paths),
+        images_alone=len(samples.paths[some]),
         origin=samples.origin,
         near_ties=near_ties,
         max_abs_diff=max(one.difference(other) for one, other in pairs),

@@ -30,18 +30,18 @@ TIMED_RUNS = (5, 25)  # at least, at most
 
 
 def main(request: dict[str, Any]) -> None:
-    """Answer a request: model outputs for every image at every batch size, and the speed.
+    """Answer a request: model outputs for every image in batches and for some alone, and the speed.
 
     Args:
         request: `folder` with graphs, its `card`, `images` (paths), `new_classes` to add by name, a
-            float32 `reference` graph to time against or None, and `reply`, the npz file to write.
+            float32 `reference` graph to time against or None, `every` how many images one is run
+            alone, and `reply`, the npz file to write.
     """
     folder, card = Path(request["folder"]), Card.from_dict(request["card"])
     classifier = OnnxClassifier(folder, "cpu", card=card)
     images: list[str] = request["images"]
     reply: dict[str, Any] = {}
     alone, batch = BATCHES
-    reply |= _named(str(alone), _outputs(classifier, images, alone))
     if request["new_classes"]:  # added after the trained classes, so the outputs hold both
         extended = classifier.add_classes(request["new_classes"])
         found = _outputs(extended, images, batch)
@@ -50,6 +50,8 @@ def main(request: dict[str, Any]) -> None:
     else:
         found = _outputs(classifier, images, batch)
     reply |= _named(str(batch), found)
+    some = slice(None, None, request["every"])
+    reply |= _named(str(alone), _outputs(classifier, images[some], alone))
     if request["reference"] is not None:
         reply["speed"] = _speed(classifier, folder, Path(request["reference"]), images)
     reply["torch"] = "torch" in sys.modules

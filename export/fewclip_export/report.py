@@ -12,11 +12,13 @@ class Findings:
     """How the answers of an exported folder compare with the trained model's.
 
     Attributes:
-        images: image files compared; `origin` describes them.
+        images: image files compared, in batches; `origin` describes them.
+        images_alone: how many of these were also compared one at a time.
         near_ties: how many of these are left out of the agreement, because the trained model's
             two best answers are within 0.001.
         max_abs_diff: largest logit difference over all heads, batch sizes and class sets.
-        top1_agreement: share of images with the same best class at every batch size, 0..1.
+        top1_agreement: share of images with the same best class at every batch size that
+            they were run at, 0..1.
         new_class_agreement: the same with classes added by name through `text.onnx`; None where
             the backbone's tokenizer has no exported form, so the classes are fixed.
         known_agreement: share of images that both call known, or both unknown, 0..1.
@@ -29,6 +31,7 @@ class Findings:
     """
 
     images: int
+    images_alone: int
     origin: str
     near_ties: int
     max_abs_diff: float
@@ -84,6 +87,7 @@ class ExportReport(Findings):
         lines = [
             f"{self.precision}, {self.size / 1e6:.1f} MB",
             f"compared on {self.images} image files: {self.origin}",
+            f"also one at a time        {self.images_alone} of them",
             f"largest logit difference  {self.max_abs_diff:.2g}",
             f"same best class           {self.top1_agreement:.2%}"
             + (f" ({self.near_ties} near ties left out)" if self.near_ties else ""),

@@ -30,6 +30,7 @@ from fewclip_export.report import Findings
 
 GOOD = Findings(
     images=212,
+    images_alone=31,
     origin="200 validation images, 12 odd sizes and modes",
     near_ties=0,
     max_abs_diff=1e-5,
@@ -100,6 +101,13 @@ def test_every_batch_size_must_agree() -> None:
     other = side([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     assert ours.same_class([ours, other])[0] == 0.5
     assert ours.difference(other) == 1.0
+
+
+def test_images_run_alone_count_beside_their_batch() -> None:
+    ours = side([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    alone = ours.replaced(slice(None, None, 2), side([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
+    assert ours.same_class([alone, ours])[0] == pytest.approx(2 / 3)
+    assert ours.difference(alone) == 2.0
 
 
 def test_logits_that_are_not_finite_differ_without_bound() -> None:
