@@ -81,29 +81,64 @@ def suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
     return torch.arange(p + t, device=device)[None] <= rows
 
 
-def run_after_prefix(block: Any, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
-    """A causal block on a prefix (G, p, w) and on what follows it, M suffixes each (G, M, t, w).
+def run_after_prefix(
+    block: Any, prefix: Tensor, suffixes: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """A causal block on a prefix (G, p, w) and on groups of suffixes that follow it, (G, M, t, w).
 
-    Both go through each matmul together: a prefix alone has so few rows that reading the
-    weights would take longer than multiplying by them.
+    All go through each matmul together: for a few rows alone, reading the weights would take longer
+    than multiplying by them.
     """
-    g, m, t, w = suffix.shape
-    attn, parts = block.attn, (prefix, suffix.reshape(g * m, t, w))
-    sizes = [x.shape[0] * x.shape[1] for x in parts]
+    p, w = prefix.shape[1:]
+    attn, parts = block.attn, [prefix, *(x.flatten(0, 1) for x in suffixes)]  # (B, T, w)
     rows = torch.cat([x.reshape(-1, w) for x in parts])
     projected = F.linear(block.ln_1(rows), attn.in_proj_weight, attn.in_proj_bias)
-    (q, k, v), (q_s, k_s, v_s) = (
-        [heads(y, attn) for y in p.view(*x.shape[:2], 3 * w).chunk(3, dim=-1)]
-        for p, x in zip(torch.split(projected, sizes), parts, strict=True)
+    own, *others = (
+        [heads(part, attn) for part in y.chunk(3, dim=-1)] for y in _split_like(projected, parts)
     )
-    mask = suffix_mask(t, prefix.shape[1], prefix.device)
-    mixed = (
-        attend(q, k, v, is_causal=True),
-        attend(q_s, join(k, k_s, m), join(v, v_s, m), attn_mask=mask),
-    )
+    mixed = [attend(*own, is_causal=True)]
+    for (q, k, v), x in zip(others, suffixes, strict=True):
+        m, t = x.shape[1:3]
+        keys, values = join(own[1], k, m), join(own[2], v, m)
+        mixed.append(attend(q, keys, values, attn_mask=suffix_mask(t, p, x.device)))
     joined = torch.cat([y.transpose(1, 2).reshape(-1, w) for y in mixed])
-    new_prefix, new_suffix = torch.split(finish_rows(block, rows, joined), sizes)
-    return new_prefix.view(prefix.shape), new_suffix.view(suffix.shape)
+    new, *rest = _split_like(finish_rows(block, rows, joined), parts)
+    return new, [y.view(x.shape) for x, y in zip(suffixes, rest, strict=True)]
+
+
+def run_ends_after_prefix(
+    block: Any, prefix: Tensor, suffixes: Sequence[Tensor], ends: Sequence[Tensor]
+) -> Tensor:
+    """`run_after_prefix` for row `ends` (M,) of each suffix only: (G, M of all groups, w)."""
+    g, p, w = prefix.shape
+    attn, parts = block.attn, [prefix, *(x.flatten(0, 1) for x in suffixes)]
+    normed = block.ln_1(torch.cat([x.reshape(-1, w) for x in parts]))
+    projected = F.linear(normed, attn.in_proj_weight[w:], attn.in_proj_bias[w:])
+    own, *others = (
+        [heads(part, attn) for part in y.chunk(2, dim=-1)] for y in _split_like(projected, parts)
+    )
+    rows = torch.cat([_rows_at(x, end) for x, end in zip(suffixes, ends, strict=True)], 1)
+    queries = F.linear(block.ln_1(rows), attn.in_proj_weight[:w], attn.in_proj_bias[:w])
+    mixed = []
+    each = torch.split(queries, [len(end) for end in ends], 1)
+    for q, (k, v), end in zip(each, others, ends, strict=True):
+        m, seen = len(end), torch.arange(p + k.shape[2], device=end.device) - p
+        mask = (seen <= end[:, None]).repeat(g, 1)[:, None, None]  # (G*M, 1, 1, p + t)
+        keys, values = join(own[0], k, m), join(own[1], v, m)
+        found = attend(heads(q.reshape(g * m, 1, w), attn), keys, values, attn_mask=mask)
+        mixed.append(found.transpose(1, 2).reshape(g, m, w))
+    return finish_rows(block, rows, torch.cat(mixed, 1))
+
+
+def _split_like(rows: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    """(R, n) -> (B, T, n) for each of the parts (B, T, w), whose rows they are."""
+    split = torch.split(rows, [x.shape[0] * x.shape[1] for x in parts])
+    return [y.view(*x.shape[:2], -1) for x, y in zip(parts, split, strict=True)]
+
+
+def _rows_at(x: Tensor, at: Tensor) -> Tensor:
+    """(G, M, t, w), (M,) -> (G, M, w)."""
+    return x[:, torch.arange(len(at), device=at.device), at]
 
 
 def overwrite_context(x: Tensor, context: Tensor) -> Tensor:

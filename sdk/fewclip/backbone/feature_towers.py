@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewclip.backbone.class_prompts import ClassPrompts
 from fewclip.backbone.text_tokens import PromptTokenizer
-from fewclip.backbone.towers import ACTIVATION_BYTES, MOST_IMAGES, Backbone, ClassPrompts
+from fewclip.backbone.towers import ACTIVATION_BYTES, MOST_IMAGES, Backbone
 from fewclip.contract import Preprocess
 from fewclip.errors import OptionError
 

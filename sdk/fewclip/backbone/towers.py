@@ -25,18 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from fewclip.backbone.blocks import (
-    attend,
     deep_context,
-    finish,
-    join,
     overwrite_context,
     overwrite_last,
-    project_keys,
-    project_queries,
     run_after_prefix,
+    run_ends_after_prefix,
     run_one_row,
     run_rows,
 )
+from fewclip.backbone.class_prompts import ClassPrompts, TextHidden
 from fewclip.contract import Preprocess
 from fewclip.tokenizer import Tokenizer
 
@@ -46,75 +43,6 @@ ACTIVATION_BYTES = {"cpu": 2**25, "cuda": 2**32}
 MOST_IMAGES = 256
 _ROWS = 14  # floats of a block alive at once, per token and width: norms, q, k, v, MLP, residuals
 _KEPT_ROWS = 20  # the same for what a block keeps for backward, the shared keys and values included
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassPrompts:
-    """Tokenised class prompts, cut after the last EOT, with their common start split off.
-
-    Attributes:
-        prefix: (p,) int64, the longest common token prefix, ending before any EOT; p >= 1.
-        suffix: (M, t) int64, what follows, padded with 0.
-        eot: (M,) int64, position of the EOT within `suffix`.
-    """
-
-    prefix: Tensor
-    suffix: Tensor
-    eot: Tensor
-
-    @classmethod
-    def split(cls, tokens: np.ndarray) -> ClassPrompts:
-        """Split (M, context) int64 token rows."""
-        eot = tokens.argmax(axis=1)
-        same = (tokens == tokens[:1]).all(axis=0)
-        shared = int(np.argmin(same)) if not same.all() else tokens.shape[1]
-        p = min(shared, int(eot.min()))
-        suffix = tokens[:, p : int(eot.max()) + 1]
-        return cls(
-            *(torch.from_numpy(np.ascontiguousarray(x)) for x in (tokens[0, :p], suffix, eot - p))
-        )
-
-    def to(self, device: torch.device) -> ClassPrompts:
-        return ClassPrompts(self.prefix.to(device), self.suffix.to(device), self.eot.to(device))
-
-    def __len__(self) -> int:
-        return self.suffix.shape[0]
-
-    @property
-    def length(self) -> int:
-        """Tokens of a suffix, padding included."""
-        return self.suffix.shape[1]
-
-    def select(self, classes: Tensor, length: int | None = None) -> ClassPrompts:
-        """The same for some classes only, `classes` (m,) int64, cut to `length` tokens."""
-        return ClassPrompts(self.prefix, self.suffix[classes, :length], self.eot[classes])
-
-
-@dataclasses.dataclass(frozen=True)
-class TextHidden:
-    """A class set inside the text tower; G is 1, or the batch where each image has its own prompts.
-
-    Attributes:
-        prefix: (G, p, w) shared by all classes.
-        suffix: (G, M, t, w) per class.
-        eot: (M,) int64, row of the EOT within `suffix`.
-        per_image: whether G is a batch of images, so that features are (G, M, D).
-    """
-
-    prefix: Tensor
-    suffix: Tensor
-    eot: Tensor
-    per_image: bool = False
-
-    @property
-    def length(self) -> int:
-        """Rows of a suffix, padding included."""
-        return self.suffix.shape[2]
-
-    def select(self, classes: Tensor, length: int | None = None) -> TextHidden:
-        """The same for some classes only, `classes` (m,) int64, cut to `length` rows."""
-        suffix = self.suffix[:, classes, :length]
-        return dataclasses.replace(self, suffix=suffix, eot=self.eot[classes])
 
 
 class Backbone(nn.Module):
@@ -199,7 +127,7 @@ class Backbone(nn.Module):
     @property
     def class_tokens_at_once(self) -> int:
         """How many class tokens go through the text tower at once with gradient, by bytes."""
-        budget = 2 * ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
+        budget = 4 * ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
         return max(1, budget // (4 * _KEPT_ROWS * self.text_width * self.text_depth))
 
     @property
@@ -333,7 +261,7 @@ class Backbone(nn.Module):
         for k in range(start, stop):
             block = self.clip.transformer.resblocks[k]
             prefix = deep_context(hidden.prefix, k, deep)
-            prefix, suffix = run_after_prefix(block, prefix, hidden.suffix)
+            prefix, (suffix,) = run_after_prefix(block, prefix, [hidden.suffix])
             hidden = dataclasses.replace(hidden, prefix=prefix, suffix=suffix)
         return hidden
 
@@ -342,20 +270,17 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """`hidden` at block `start` -> (M, D), or (B, M, D) per image, before L2 normalisation."""
         last = self.text_depth - 1
-        hidden = self.text_blocks(hidden, start, last, deep)
-        block = self.clip.transformer.resblocks[last]
-        prefix = deep_context(hidden.prefix, last, deep)
-        g, m, t, w = hidden.suffix.shape
-        rows = hidden.suffix[:, torch.arange(m, device=hidden.eot.device), hidden.eot]  # (G, M, w)
-        keys, values = project_keys(block.attn, block.ln_1(prefix))
-        k_s, v_s = project_keys(block.attn, block.ln_1(hidden.suffix).reshape(g * m, t, w))
-        q = project_queries(block.attn, block.ln_1(rows).reshape(g * m, 1, w))
-        causal = torch.arange(t, device=rows.device) <= hidden.eot[:, None]  # (M, t)
-        shared = torch.ones(m, prefix.shape[1], dtype=torch.bool, device=rows.device)
-        mask = torch.cat([shared, causal], 1).repeat(g, 1)[:, None, None]  # (G*M, 1, 1, p + t)
-        mixed = attend(q, join(keys, k_s, m), join(values, v_s, m), attn_mask=mask)
-        out = finish(block, rows.reshape(g * m, 1, w), mixed).reshape(g, m, w)
+        order, groups = hidden.by_length()
+        prefix, suffixes = hidden.prefix, [group.suffix for group in groups]
+        resblocks = self.clip.transformer.resblocks
+        for k in range(start, last):
+            prefix = deep_context(prefix, k, deep)
+            prefix, suffixes = run_after_prefix(resblocks[k], prefix, suffixes)
+        prefix, ends = deep_context(prefix, last, deep), [group.eot for group in groups]
+        out = run_ends_after_prefix(resblocks[last], prefix, suffixes, ends)  # (G, M, w)
         features: Tensor = self.clip.ln_final(out) @ self.clip.text_projection
+        if order is not None:
+            features = features.index_select(1, order.argsort())
         return features if hidden.per_image else features[0]
 
     def encode_tokens(

@@ -2,26 +2,23 @@
 
 The loss needs the features of all classes at once, but not the graph behind them. So features are
 computed without a graph, a block of classes at a time, and backward computes each block once more
-and passes its rows of the gradient through. The first `KEPT` blocks keep their graphs, and backward
-starts with them: fifty classes at ViT-B/16 are two blocks, and nothing is computed twice.
-The others may be as large as those together, because only one of them has a graph at a time, but
-are so only if all their classes have the same length: otherwise padding eats up the saving.
-Classes are sorted by length first: a block ends at its own longest EOT, and nothing is computed for
-padding. A class set that fits into one block takes the plain path.
+and passes its rows of the gradient through. The first block keeps its graph, and backward starts
+with it. Classes are sorted by length first, so that nothing is computed for padding. A class set
+that fits into one block takes the plain path: fifty classes at ViT-B/16 do.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fewclip.backbone import ClassPrompts, TextHidden
+from fewclip.backbone import ClassPrompts, TextHidden, groups_by_length
 
 Classes = TypeVar("Classes", ClassPrompts, TextHidden)
-KEPT = 2
 
 
 def text_in_blocks(
@@ -41,10 +38,11 @@ def text_in_blocks(
     if len(classes.eot) * classes.length <= tokens_at_once:
         return compute(classes)
     order = classes.eot.argsort(stable=True)
-    parts = [
-        classes.select(order[first:stop], length)
-        for first, stop, length in _blocks((classes.eot[order] + 1).tolist(), tokens_at_once)
-    ]
+    lengths = (classes.eot[order] + 1).tolist()
+    blocks = _blocks(lengths, tokens_at_once, padded=not groups_by_length(classes.eot.device))
+    if len(blocks) == 1:
+        return compute(classes)
+    parts = [classes.select(order[first:stop], length) for first, stop, length in blocks]
     trained = [p for p in parameters if p.requires_grad]
     if torch.is_grad_enabled() and trained:
         features: Tensor = _Blocks.apply(compute, parts, *trained)
@@ -53,20 +51,26 @@ def text_in_blocks(
     return features.index_select(-2, order.argsort())
 
 
-def _blocks(lengths: Sequence[int], tokens: int) -> list[tuple[int, int, int]]:
+def _blocks(lengths: Sequence[int], tokens: int, *, padded: bool) -> list[tuple[int, int, int]]:
     """(first, stop, longest) over ascending lengths; a block has `tokens`, or a single class.
 
-    Those after the first `KEPT` have `KEPT` times as many if all names have the same length. The
-    last one may have an eighth more: an extra block for one long name would read all weights again.
+    The last one may have an eighth more: an extra block would read all weights again.
+
+    Args:
+        padded: whether classes are computed to the length of the longest of their block.
     """
     found: list[tuple[int, int, int]] = []
     first, end = 0, len(lengths)
+    before = [0, *itertools.accumulate(lengths)]
+
+    def size(stop: int) -> int:
+        longest = (stop - first) * lengths[stop - 1]
+        return longest if padded else before[stop] - before[first]
+
     for stop in range(1, end + 1):
-        alike = stop < end and lengths[stop] == lengths[first]
-        limit = KEPT * tokens if alike and len(found) >= KEPT else tokens
-        if stop < end and (end - first) * lengths[-1] <= limit + limit // 8:
+        if stop < end and size(end) <= tokens + tokens // 8:
             continue
-        if stop == end or (stop + 1 - first) * lengths[stop] > limit:
+        if stop == end or size(stop + 1) > tokens:
             found.append((first, stop, lengths[stop - 1]))
             first = stop
     return found
@@ -89,9 +93,9 @@ class _Blocks(torch.autograd.Function):
         # First, because autocast keeps its bf16 copies of parameters, and a copy made without a
         # graph would pass no gradient.
         with torch.enable_grad():
-            ctx.kept = [compute(part) for part in parts[:KEPT]]
-        others = [compute(part) for part in parts[KEPT:]]
-        return torch.cat([*(features.detach() for features in ctx.kept), *others], -2)
+            ctx.kept = [compute(parts[0])]
+        others = [compute(part) for part in parts[1:]]
+        return torch.cat([ctx.kept[0].detach(), *others], -2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -20,7 +20,6 @@ from torch import Tensor
 from fewclip.backbone import Backbone, ClassPrompts
 from fewclip.methods import registry
 from fewclip.methods.base import Method
-from fewclip.methods.class_blocks import KEPT
 from fewclip.methods.skip_tuning import SkipTuning
 from fewclip.training.loop import make_optimizer, train_step
 
@@ -283,9 +282,12 @@ def test_last_block_runs_one_row(tower: Backbone, rows_through: dict[str, list[i
         tower.image_features(tower.image_embed(pixels))
         tower.text_features(tower.text_embed(prompts))
     assert rows_through["image"] == [4 * 17] * 3 + [4]
-    prefix, suffix = len(prompts.prefix), prompts.suffix.numel()
-    assert rows_through["text"] == [prefix + suffix] * 3 + [len(NAMES)]
-    assert prefix + suffix < len(NAMES) * ARCH["ctx"]
+    own = len(prompts.prefix) + int((prompts.eot + 1).sum())
+    *rows, last = rows_through["text"]
+    assert last == len(NAMES)
+    assert rows == rows[:1] * 3
+    assert own <= rows[0] <= own * 9 / 8, "every name has a length of its own"
+    assert own < len(prompts.prefix) + prompts.suffix.numel() < len(NAMES) * ARCH["ctx"]
 
 
 # ---- equalities 4 and 5: what is frozen, and what a class set needs once ----------------------
@@ -349,23 +351,22 @@ def test_blocks_of_classes_end_at_their_own_longest_name(
 ) -> None:
     method = build(tower, "coop")
     whole = method.class_embeddings(NAMES).features
-    shapes: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, int, int]] = []  # classes, longest, tokens without padding
     once = method.backbone.text_embed
 
     def spy(prompts: ClassPrompts, context: Tensor) -> Any:
-        shapes.append(tuple(prompts.suffix.shape))
+        shapes.append((*prompts.suffix.shape, int((prompts.eot + 1).sum())))
         return once(prompts, context)
 
     monkeypatch.setattr(method.backbone, "text_embed", spy)
     monkeypatch.setattr(Backbone, "class_tokens_at_once", 10)
     torch.testing.assert_close(method.class_embeddings(NAMES).features, whole, **CLOSE)
-    assert sum(count for count, _ in shapes) == len(NAMES)
-    lengths = [length for _, length in shapes]
+    assert sum(count for count, *_ in shapes) == len(NAMES)
+    lengths = [length for _, length, _ in shapes]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
-    limits = [10] * KEPT + [10 * KEPT] * len(shapes)
-    for (count, length), limit in zip(shapes, limits, strict=False):
-        assert count == 1 or count * length <= limit
+    for count, _, tokens in shapes:
+        assert count == 1 or tokens <= 10 + 10 // 8
 
 
 def test_cocoop_inference_in_pieces(tower: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
