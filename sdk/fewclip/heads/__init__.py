@@ -13,13 +13,21 @@ from fewclip.heads.logistic import choose_strength, fit_logistic
 from fewclip.heads.loss import log_loss
 from fewclip.heads.mixture import Mixture, fit_mixture
 from fewclip.heads.sample import AnyMatrix, FeatureSample, Rows, SampleBuilder
-from fewclip.heads.stacking import FittedHead, fit_stacked, fold_count
+from fewclip.heads.stacking import (
+    FittedHead,
+    HeldOut,
+    fit_on_folds,
+    fit_stacked,
+    fit_to_views,
+    fold_count,
+)
 
 __all__ = [
     "AnyMatrix",
     "FeatureSample",
     "FittedHead",
     "Head",
+    "HeldOut",
     "Mixture",
     "Rows",
     "SampleBuilder",
@@ -29,7 +37,9 @@ __all__ = [
     "fit_gda_heads",
     "fit_logistic",
     "fit_mixture",
+    "fit_on_folds",
     "fit_stacked",
+    "fit_to_views",
     "fold_count",
     "head_features",
     "log_loss",

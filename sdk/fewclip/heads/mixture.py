@@ -97,21 +97,27 @@ def _few_rows(logits: AnyFloats | DiskRows) -> Iterator[slice]:
     return row_blocks(len(logits), max(1, NUMBERS // logits.shape[1]))
 
 
-def fit_mixture(itm: AnyFloats, heads: Sequence[AnyFloats | DiskRows], labels: Ints) -> Mixture:
+def fit_mixture(
+    itm: AnyFloats,
+    heads: Sequence[AnyFloats | DiskRows],
+    labels: Ints,
+    knowledge: float | None = None,
+) -> Mixture:
     """The factors of least out-of-fold log-loss.
 
     Args:
         itm: (n, M) logits of the text.
         heads: (n, M) each, out of fold; empty to fit the text's temperature alone.
         labels: (n,) true classes, n >= 1.
+        knowledge: how much the priors favour the text, 0..1; None for `text_knowledge`.
     """
     parts, n = (itm, *heads), len(labels)
     spread = np.array([mean_spread(part) for part in parts])
     spread[spread < 1e-9] = 1.0
-    knowledge = text_knowledge(itm, labels)
+    favour = text_knowledge(itm, labels) if knowledge is None else knowledge
 
     def loss(factors: Floats) -> tuple[float, Floats]:
-        fit, slope = _prior(factors, knowledge)
+        fit, slope = _prior(factors, favour)
         for some in _few_rows(itm):
             block = np.stack([part[some] for part in parts]) / spread[:, None, None]  # (K, b, M)
             mean, by_logits = mean_and_gradient(np.tensordot(factors, block, 1), labels[some])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewclip.heads.disk_rows import AnyRows, new_rows
 from fewclip.heads.folds import assign_folds
-from fewclip.heads.linear import AnyFloats, Head, Ints, row_blocks
+from fewclip.heads.linear import AnyFloats, Floats, Head, Ints, row_blocks
 from fewclip.heads.mixture import Mixture, fit_mixture, mean_spread
 from fewclip.heads.sample import FeatureSample, Rows
 
@@ -30,12 +30,60 @@ class FittedHead:
         weight: lambda, its share in the answer.
         images: (m,) indices of the sample's images that were held out once.
         logits: (m, M) of those images, from heads fitted without them, in the same scale.
+        logits_itm: (m, M) of the text for them, from towers that were not tuned on them.
     """
 
     head: Head
     weight: float
     images: Ints
     logits: NDArray[np.float32]
+    logits_itm: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """What a tower tuned on one fold's other images, and heads on its features, say of the fold.
+
+    Attributes:
+        images, labels: (h,) indices of the images held out, and their classes.
+        logits_itm: (h, M) of the text.
+        heads: (h, M) of each head.
+        ood_terms: (h, C) or (h, 1) each, of the OOD score that was fitted with that tower; empty
+            where there was none.
+    """
+
+    images: Ints
+    labels: Ints
+    logits_itm: NDArray[np.float32]
+    heads: Sequence[NDArray[np.float32]]
+    ood_terms: Mapping[str, Floats] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def join(cls, folds: Sequence[HeldOut]) -> HeldOut:
+        """Several folds as one."""
+        return cls(
+            np.concatenate([fold.images for fold in folds]),
+            np.concatenate([fold.labels for fold in folds]),
+            np.concatenate([fold.logits_itm for fold in folds]),
+            [np.concatenate(parts) for parts in zip(*(f.heads for f in folds), strict=True)],
+            {
+                name: np.concatenate([fold.ood_terms[name] for fold in folds])
+                for name in folds[0].ood_terms
+                if all(name in fold.ood_terms for fold in folds)
+            },
+        )
+
+    def mixture(self) -> Mixture:
+        """The factors that suit these images best.
+
+        The text's priors are those of one that knows nothing: what it knows, the tower learned
+        with it, and the heads read the tower.
+        """
+        return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge=0.0)
+
+    def logits(self) -> Floats:
+        """(h, M) of the text and the heads together, calibrated."""
+        return self.mixture().logits(self.logits_itm, self.heads)
 
 
 def fold_count(labels: Ints, classes: int) -> int:
@@ -51,40 +99,82 @@ def fit_stacked(
     rng: np.random.Generator,
     weight: float | None = None,
     dtype: type[np.floating[Any]] = np.float64,
+    fold: Ints | None = None,
 ) -> FittedHead:
     """Fit heads, choose their factors out of fold, and make one head of them.
 
     Args:
+        fold: (n,) which fold holds each image out, -1 for none; None draws `fold_count` of them.
         weight: lambda where the caller fixes it; None chooses it.
         dtype: of the rows that `fit` gets.
     """
     labels, itm = sample.labels, sample.logits_itm
-    fold = assign_folds(labels, fold_count(labels, classes), rng)
+    if fold is None:
+        fold = assign_folds(labels, fold_count(labels, classes), rng)
     held = np.flatnonzero(fold >= 0)
-    final = _fitted(sample, np.arange(len(labels)), fit, dtype)
+    final = fit_to_views(sample, np.arange(len(labels)), fit, dtype)
     if not len(held):
-        mixture = _even(itm, [head(sample.plain(dtype=dtype)) for head in final])
-        chosen = mixture.weight if weight is None else weight
-        return FittedHead(mixture.absorb(final), chosen, held, np.zeros((0, classes), np.float32))
+        return _not_weighed(sample, final, weight, dtype)
     logits = [new_rows((len(held), classes)) for _ in final]
     for k in np.unique(fold[held]):
         own = np.flatnonzero(fold[held] == k)
-        heads = _fitted(sample, np.flatnonzero(fold != k), fit, dtype)
+        heads = fit_to_views(sample, np.flatnonzero(fold != k), fit, dtype)
         _write_logits(logits, own, heads, sample.plain(held[own], dtype))
     if len(held) < len(labels):
         itm, labels = itm[held], labels[held]
     mixture = fit_mixture(itm, logits, labels)
     chosen = mixture.weight if weight is None else weight
     head = mixture.absorb(final).scaled(_growth(fold))
-    return FittedHead(head, chosen, held, mixture.absorb_logits(logits))
+    return FittedHead(head, chosen, held, mixture.absorb_logits(logits), itm)
 
 
-def _fitted(
+def fit_on_folds(
+    sample: FeatureSample,
+    folds: Sequence[HeldOut],
+    fit: FitHeads,
+    weight: float | None = None,
+    dtype: type[np.floating[Any]] = np.float64,
+) -> FittedHead:
+    """`fit_stacked` for features of a tower that was tuned on these very images.
+
+    They are further apart than those of new images, so this tower cannot tell how much its heads
+    deserve to count: towers and heads that have not seen the images do.
+
+    Args:
+        folds: what those say; with none, text and heads have half the weight each.
+    """
+    final = fit_to_views(sample, np.arange(len(sample.labels)), fit, dtype)
+    if not folds:
+        return _not_weighed(sample, final, weight, dtype)
+    held, images = HeldOut.join(folds), len(sample.labels)
+    mixture = held.mixture()
+    chosen = mixture.weight if weight is None else weight
+    growth = images / (images - len(held.images) / len(folds))
+    head = mixture.absorb(final).scaled(growth)
+    logits = mixture.absorb_logits(held.heads)
+    return FittedHead(head, chosen, held.images, logits, held.logits_itm)
+
+
+def fit_to_views(
     sample: FeatureSample, train: Ints, fit: FitHeads, dtype: type[np.floating[Any]]
 ) -> Sequence[Head]:
     """Heads fitted on these images in all their views."""
     labels, views = sample.labels[train], sample.views
     return fit(sample.rows(train, dtype), np.repeat(labels, views), np.repeat(train, views))
+
+
+def _not_weighed(
+    sample: FeatureSample,
+    final: Sequence[Head],
+    weight: float | None,
+    dtype: type[np.floating[Any]],
+) -> FittedHead:
+    """Where no image was held out, text and heads have half the weight each."""
+    plain = sample.plain(dtype=dtype)
+    mixture = _even(sample.logits_itm, [head(plain) for head in final])
+    none = np.zeros((0, sample.logits_itm.shape[1]), np.float32)
+    chosen = mixture.weight if weight is None else weight
+    return FittedHead(mixture.absorb(final), chosen, np.zeros(0, np.int64), none, none)
 
 
 def _write_logits(

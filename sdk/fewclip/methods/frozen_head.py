@@ -75,8 +75,12 @@ class FrozenHead(Method):
         joined = self.fit_heads(rows, labels, images)
         return [*joined, *(widened(head, width) for head in output)]
 
-    def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
-        """Fit the head and its weight; returns its out-of-fold logits too."""
+    def fit(self, sample: FeatureSample, seed: int, fold: Ints | None = None) -> FittedHead:
+        """Fit the head and its weight; returns its out-of-fold logits too.
+
+        Args:
+            fold: (n,) which fold holds each image out, where others are to be compared on it.
+        """
         rng = np.random.default_rng([seed, 2])
         fitted = fit_stacked(
             sample,
@@ -85,6 +89,7 @@ class FrozenHead(Method):
             rng,
             weight=self.options.dept_weight,
             dtype=self.row_dtype,
+            fold=fold,
         )
         self._set(fitted.head.weight, fitted.head.bias)
         self.dept_weight = fitted.weight

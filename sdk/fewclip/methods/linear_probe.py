@@ -45,12 +45,12 @@ class LinearProbe(FrozenHead):
     name: ClassVar[str] = "linear-probe"
     Options: ClassVar[type[MethodOptions]] = LinearProbeOptions
 
-    def fit(self, sample: FeatureSample, seed: int) -> FittedHead:
+    def fit(self, sample: FeatureSample, seed: int, fold: Ints | None = None) -> FittedHead:
         self.strength = self.options.strength
         if self.strength is None:
             rng = np.random.default_rng([seed, 3])
             self.strength = choose_strength(sample.plain(), sample.labels, self.n_classes, rng)
-        return super().fit(sample, seed)
+        return super().fit(sample, seed, fold)
 
     def fit_heads(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
         return [fit_logistic(rows, labels, self.n_classes, self.strength)]

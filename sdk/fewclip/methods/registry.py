@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from fewclip.methods.base import Method
 
 _FOLDER = Path(__file__).parent
-_NOT_METHODS = {"base", "class_blocks", "dept", "frozen_head", "prompts", "registry", "tuned_tower"}
+_NOT_METHODS = {
+    "base",
+    "class_blocks",
+    "dept",
+    "frozen_head",
+    "prompts",
+    "registry",
+    "tuned_head",
+    "tuned_tower",
+}
 DEPT = "+dept"
 ALIASES = {"dept": "kgcoop+dept"}
 DEPT_FIELDS = ("dept_weight", "dept_lr")
@@ -52,12 +61,12 @@ def _source(module: str) -> ast.Module:
 
 
 def _modules() -> dict[str, str]:
-    """Method -> the module that defines it, in this folder or one below."""
+    """Method -> the module that defines it, in this folder or one below; `a__b` defines a+b."""
     found = {}
     for info in pkgutil.walk_packages([str(_FOLDER)], "fewclip.methods."):
         name = info.name.rpartition(".")[2]
         if name not in _NOT_METHODS and not info.ispkg:
-            found[name.replace("_", "-")] = info.name
+            found[name.replace("__", "+").replace("_", "-")] = info.name
     return found
 
 
@@ -198,9 +207,10 @@ def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def backbone_defaults(name: str, backbone: Backbone) -> Mapping[str, Any]:
-    """The backbone's own defaults for a method, chosen by measurement; "" holds for all."""
+    """The backbone's own defaults for a method, chosen by measurement; "" holds for all, and those
+    of a method hold with whatever is added to it."""
     full, found = resolve(name), backbone.method_defaults
-    plain = found.get(full.removesuffix(DEPT), {})
+    plain = found.get(full.partition("+")[0], {})
     return {**found.get("", {}), **plain, **found.get(full, {})}
 
 

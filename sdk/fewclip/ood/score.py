@@ -95,6 +95,7 @@ class OODScore:
         *,
         texts: TextFeatures | None = None,
         tuned: Sequence[AnyFloats] | None = None,
+        unseen: Terms | None = None,
     ) -> OODScore:
         """Learn from `ood_parts` of N >= 1 images and their classes (N,).
 
@@ -103,6 +104,8 @@ class OODScore:
             tuned: for an image tower that was trained on those images: `ood_parts` of
                 in-distribution images that it was not trained on. Training pulled its own images
                 together, so only others show how far such images really spread.
+            unseen: in place of `tuned`, the terms of such images from scores of towers like this
+                one, each tuned without some of the N images, which give it those terms.
         """
         kept = _share(np.asarray(labels, np.int64))
         own_labels = np.asarray(labels, np.int64)[kept]
@@ -112,6 +115,8 @@ class OODScore:
         similar = [similarities_of_others(part) for part in images]
         distances, whiten, means = mahalanobis_leave_one_out(plain[0], index)
         several = len(parts) > 1 and len(kept) >= 2 * IMAGES_A_DIRECTION
+        # A score of fewer images may have had none of the terms that need several.
+        several &= unseen is None or "density" in unseen
         axes = [principal(plain[k]) for k in PRINCIPAL_PARTS if several]
         local = local_distances(similar[DENSITY_PART]) if several else np.zeros(0)
         score = cls(
@@ -125,7 +130,9 @@ class OODScore:
             None if texts is None else dataclasses.replace(texts, classes=texts.classes[names]),
         )
         if tuned is not None and len(tuned[0]) > 1:
-            return score._standardized(score._terms(tuned))
+            return score._standardized(score.terms(tuned))
+        if unseen is not None:
+            return score._standardized(unseen)
         terms = {f"nearest_{k}": nearest(s, index, len(names)) for k, s in enumerate(similar)}
         terms |= {"mahalanobis": similarity(distances), **score._text_terms(plain[0])}
         if several:
@@ -150,7 +157,7 @@ class OODScore:
             `texts`, None if no class is typed in.
         """
         names, _ = self._classes
-        scores = self._group_scores(self._terms(parts), names if columns is None else columns)
+        scores = self._group_scores(self.terms(parts), names if columns is None else columns)
         scores = (scores - self.group_center[:, None]) / self.group_spread[:, None]
         worst = scores.min(0)
         if columns is None or min(columns, default=0) >= 0:
@@ -170,8 +177,8 @@ class OODScore:
         """`images` in float64, cast once."""
         return tuple(part.astype(np.float64) for part in self.images)
 
-    def _terms(self, parts: Sequence[AnyFloats]) -> Terms:
-        """Each term of B images by its name."""
+    def terms(self, parts: Sequence[AnyFloats]) -> Terms:
+        """Each term of B images by its name, from their `ood_parts`."""
         names, index = self._classes
         plain = [np.asarray(part, np.float64) for part in parts]
         similar = [part @ rows.T for part, rows in zip(plain, self._rows, strict=False)]

@@ -23,6 +23,7 @@ from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate
 from fewclip.selection.cross_validation import CrossValidation, with_candidate
 from fewclip.selection.evaluated import (
     FAR,
+    HOPELESS,
     OUT_OF_TIME,
     Evaluated,
     Run,
@@ -105,7 +106,14 @@ class _Selector:
         return self._selection(best)
 
     def _selection(self, best: Evaluated) -> Selection:
-        return Selection(best.candidate, tuple(self.rows), self.budget, self._spent(), self.sample)
+        return Selection(
+            best.candidate,
+            tuple(self.rows),
+            self.budget,
+            self._spent(),
+            self.sample,
+            tuple(best.folds),
+        )
 
     def _best_so_far(self) -> Selection:
         """The best of those that need no training: a user who stops will not wait for any."""
@@ -143,7 +151,8 @@ class _Selector:
             if row not in going_on:
                 row.note, row.dropped = f"behind {first.candidate.name} on the first fold", True
         for k in range(1, self.cv.folds):
-            if behind(first, choose(self.rows)):
+            leader = choose(self.rows)
+            if all(behind(row, leader, HOPELESS) for row in going_on):
                 first.note = "cannot win any more"
                 return
             if not self._evaluate(going_on, k):
@@ -192,7 +201,8 @@ class _Selector:
 
         Heads on frozen features leave the text's logits alone, so new classes keep zero-shot's
         accuracy by construction. A method that trains is trained on the first half of the classes
-        and evaluated on the other half's training images.
+        and evaluated on the other half's training images. A head on tuned features says nothing of
+        them, so that its towers are evaluated.
         """
         if not best.candidate.trains:
             return best
@@ -201,7 +211,9 @@ class _Selector:
             return best
         old, new = map(np.flatnonzero, (self.cv.labels < half, self.cv.labels >= half))
         try:
-            answers = [self._new_accuracy(c, old, new, half) for c in (ZERO_SHOT, best.candidate)]
+            answers = [
+                self._new_accuracy(c, old, new, half) for c in (ZERO_SHOT, best.candidate.tower)
+            ]
             best.note = f"new classes by name: {answers[1]:.1%}, zero-shot {answers[0]:.1%}"
             if answers[1] >= answers[0] - LOST - float(np.sqrt(0.25 / len(new))):
                 return best
@@ -247,10 +259,11 @@ def choose_and_execute(
     plan = dataclasses.replace(plan, automatic=False, references=False)
     found = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
     candidate = next((c for c in (*CHEAP, *TRAINED) if found and c.name == found["chosen"]), None)
-    sample = None
+    sample, folds = None, None
     if candidate is None:
         selection = select(plan, budget=plan.budget, on_report=report_stage, stop=stop)
         candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
+        folds = selection.folds or None
         if plan.checkpoint is not None:
             save_choice(plan.checkpoint, plan.run_id, found)
     clf = execute(
@@ -259,6 +272,7 @@ def choose_and_execute(
         stop=stop,
         report_stage=report_stage,
         sample=None if candidate.trains else sample,
+        folds=folds,
     )
     training = {**clf.card.training, "run_id": plan.run_id, "selection": found}
     clf.card = dataclasses.replace(clf.card, training=training)

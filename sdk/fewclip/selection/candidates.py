@@ -10,6 +10,7 @@ from fewclip.preprocess import AUGMENTATIONS
 from fewclip.selection.baselines import SVM
 
 FOLDS = 4
+HEAD_OPTIONS = ("views", "dept_weight")
 GENTLE, PUBLISHED = AUGMENTATIONS["gentle"], AUGMENTATIONS["published"]
 
 
@@ -31,6 +32,15 @@ class Candidate:
     trains: bool = False
     shares: str = ""
     outside: bool = False
+
+    @property
+    def tower(self) -> Candidate:
+        """What tunes the towers: without the head that is fitted on their features afterwards."""
+        method, _, head = self.method.partition("+")
+        if head != "gda":
+            return self
+        own = {key: value for key, value in self.options.items() if key not in HEAD_OPTIONS}
+        return dataclasses.replace(self, method=method, options=own)
 
     @property
     def arguments(self) -> str:
@@ -64,6 +74,13 @@ TRAINED = (
     Candidate(f"{_DEPT}, gentle crops", _DEPT, GENTLE, trains=True),
     Candidate(f"{_SKIP}, published crops", _SKIP, PUBLISHED, trains=True),
     Candidate(f"{_DEPT}, published crops", _DEPT, PUBLISHED, trains=True),
+    Candidate(
+        f"{_SKIP}+gda, gentle crops",
+        f"{_SKIP}+gda",
+        GENTLE,
+        trains=True,
+        shares=f"{_SKIP}, gentle crops",
+    ),
     Candidate(
         f"{_SKIP}, gentle crops, half of the change",
         _SKIP,

@@ -22,7 +22,7 @@ from fewclip.backbone import load_backbone
 from fewclip.bench.measure import Cost, measured
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
-from fewclip.heads import FeatureSample, assign_folds, fit_mixture, log_loss
+from fewclip.heads import FeatureSample, fit_mixture, log_loss
 from fewclip.heads.linear import AnyFloats, Floats, Ints
 from fewclip.images import Image
 from fewclip.methods import registry
@@ -33,7 +33,8 @@ from fewclip.selection.baselines import SVM, fit_reference
 from fewclip.selection.candidates import FOLDS, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import Evaluated, Run
 from fewclip.training import Plan, execute
-from fewclip.training.run import features_of
+from fewclip.training.cross_fit import divide, held_out
+from fewclip.training.tuning import features_of
 
 
 class CrossValidation:
@@ -53,9 +54,8 @@ class CrossValidation:
     def __init__(self, plan: Plan, folds: int = FOLDS) -> None:
         self.plan = plan
         self.labels: Ints = np.array([item.label for item in plan.split.train], np.int64)
-        self.folds = min(folds, int(np.bincount(self.labels).max()))
-        rng = np.random.default_rng([plan.seed, 5])
-        self.fold: Ints = assign_folds(self.labels, self.folds, rng)
+        self.fold: Ints = divide(self.labels, plan.seed, folds)
+        self.folds = int(self.fold.max()) + 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the backbone: each process loads it for itself."""
@@ -130,21 +130,40 @@ class CrossValidation:
             StoppedError: `stop` returned True.
         """
         deadline = time.monotonic() + seconds
-        held, first = self.held(k), group[0]
-        images = [self.plan.split.train[i].image for i in held]
-        pretrained = dict(self.plan.backbone.clip.named_parameters())
+        first = group[0].tower
         plan = self.part(first, np.flatnonzero(self.fold != k))
         try:
             with measured(self.device) as cost:
                 clf = execute(plan, stop=lambda: stop() or time.monotonic() > deadline)
-                outputs = [_log_probabilities(clf, images)]
-                for each in group[1:]:
-                    outputs.append(_log_probabilities(_sharing(clf, each, pretrained), images))
+                runs = [self._trained_run(clf, first, each, k) for each in group]
         except StoppedError:
             if stop():
                 raise
             return None
-        return [dataclasses.replace(self._run(held, one), cost=cost) for one in outputs]
+        return [dataclasses.replace(run, cost=cost) for run in runs]
+
+    def _trained_run(self, clf: Classifier, trained: Candidate, wanted: Candidate, k: int) -> Run:
+        """Fold k for what a training yields; `clf` stays as it is."""
+        held = self.held(k)
+        if wanted.tower != wanted:
+            return self._tuned_head_run(clf, wanted, k)
+        if wanted != trained:
+            pretrained = dict(self.plan.backbone.clip.named_parameters())
+            clf = _interpolated(clf, wanted, pretrained)
+        images = [self.plan.split.train[i].image for i in held]
+        return self._run(held, _log_probabilities(clf, images))
+
+    def _tuned_head_run(self, clf: Classifier, candidate: Candidate, k: int) -> Run:
+        """Fold k for a head on the features of tuned towers."""
+        plan = dataclasses.replace(
+            self.plan,
+            method=candidate.method,
+            options=options_of(self.plan, candidate),
+            backbone=clf.backbone,
+        )
+        kept = np.flatnonzero(self.fold != k)
+        found = held_out(plan, plan.build(), kept, self.held(k), clf.ood_score)
+        return Run.of_head(found, held_out=found)
 
     def _pass(self, plan: Plan, method: Method) -> tuple[FeatureSample, Cost]:
         """Pass every image through the frozen backbone once."""
@@ -167,7 +186,8 @@ class CrossValidation:
             return Run(held, right[held], np.full(len(held), np.nan))
         logits: Floats = sample.logits_itm[held].astype(np.float64)
         if isinstance(head, FrozenHead):
-            fitted = head.fit(sample, self.plan.seed)
+            # On the same folds as what trains: with more images to learn from it would look better.
+            fitted = head.fit(sample, self.plan.seed, self.fold)
             logits = (1 - fitted.weight) * logits + fitted.weight * fitted.logits
         return self._run(held, logits)
 
@@ -198,10 +218,10 @@ def with_candidate(plan: Plan, candidate: Candidate, **changes: Any) -> Plan:
     )
 
 
-def _sharing(
+def _interpolated(
     clf: Classifier, candidate: Candidate, pretrained: dict[str, torch.nn.Parameter]
 ) -> Classifier:
-    """What a candidate makes of the training that it shares; `clf` stays as it is."""
+    """The classifier with some of the change that training made; `clf` stays as it is."""
     method = copy.deepcopy(clf.method)
     assert isinstance(method, TunedTower)
     method.interpolate(pretrained, candidate.options["interpolation"])

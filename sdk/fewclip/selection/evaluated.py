@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fewclip.bench.measure import Cost
-from fewclip.heads import FeatureSample
+from fewclip.heads import FeatureSample, HeldOut, log_loss
 from fewclip.selection.candidates import Candidate
 
 NOISE = 0.5  # standard errors of the paired difference within which the one listed first is taken
+HOPELESS = 1.0  # standard errors behind, on the folds so far, that others will not make up
 FAR = 2.0  # standard errors behind that another augmentation is not expected to make up
 OUT_OF_TIME = "the budget ended first"
 _Z = 1.959964  # 95 %
@@ -31,12 +32,21 @@ class Run:
         right: (h,) whether each is answered right.
         loss: (h,) log-loss of each; NaN from what gives no probabilities.
         cost: of training and of answering.
+        held_out: of a head on tuned features, whose weight is fitted on all folds together.
     """
 
     images: npt.NDArray[np.int64]
     right: npt.NDArray[np.bool_]
     loss: Floats
     cost: Cost = dataclasses.field(default_factory=Cost)
+    held_out: HeldOut | None = None
+
+    @classmethod
+    def of_head(cls, held: HeldOut, **more: Any) -> Run:
+        """Of a head on tuned features that is weighed on these very images."""
+        logits = held.logits()
+        right = logits.argmax(1) == held.labels
+        return cls(held.images, right, log_loss(logits, held.labels), **more)
 
 
 @dataclasses.dataclass(eq=False)
@@ -48,6 +58,7 @@ class Evaluated:
         costs: of each run, what it shares with other candidates included.
         note: why it was dropped, for people.
         dropped: whether it is out of the choice.
+        folds: of a head on tuned features.
     """
 
     candidate: Candidate
@@ -56,6 +67,7 @@ class Evaluated:
     costs: list[Cost] = dataclasses.field(default_factory=list)
     note: str = ""
     dropped: bool = False
+    folds: list[HeldOut] = dataclasses.field(default_factory=list)
 
     @property
     def images(self) -> npt.NDArray[np.bool_]:
@@ -73,8 +85,11 @@ class Evaluated:
 
     def add(self, run: Run) -> None:
         """Record a run."""
-        self.loss[run.images], self.right[run.images] = run.loss, run.right
         self.costs.append(run.cost)
+        if run.held_out is not None:
+            self.folds.append(run.held_out)
+            run = Run.of_head(HeldOut.join(self.folds))
+        self.loss[run.images], self.right[run.images] = run.loss, run.right
 
     def to_dict(self) -> dict[str, Any]:
         """A row of the card: plain JSON types."""
@@ -97,6 +112,7 @@ class Selection:
     Attributes:
         budget, seconds: allowed and used.
         sample: features of the training images on the frozen backbone, to reuse in the final fit.
+        folds: of a head on tuned features, likewise.
     """
 
     chosen: Candidate
@@ -104,6 +120,7 @@ class Selection:
     budget: float
     seconds: float
     sample: FeatureSample | None
+    folds: Sequence[HeldOut] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the card."""

@@ -53,10 +53,12 @@ def calibrated(
     assert ood is not None
     outputs, truth = _outputs(clf, held), held.labels
     assert outputs.ood_score is not None
-    own = [outputs.ood_score] if clf.method.trains_images else [ood.own, outputs.ood_score]
+    # The score's own images took part in training, unless others of their kind stood in for them.
+    seen = clf.method.trains_images and (fitted is None or len(truth) > 0)
+    own = [outputs.ood_score] if seen else [ood.own, outputs.ood_score]
     itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
     if fitted is not None:
-        itm, labels = sample.logits_itm[fitted.images], sample.labels[fitted.images]
+        itm, labels = fitted.logits_itm, sample.labels[fitted.images]
         cat = fitted.logits
     calibration = decide.fit_calibration(itm, cat, labels, card.head, np.concatenate(own))
     metrics = dict(card.metrics)

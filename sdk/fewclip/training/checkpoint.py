@@ -1,6 +1,7 @@
 """A run's state, in one safetensors file that is replaced whole. No pickle, no training logic.
 
-A checkpoint is a folder with `state.safetensors`: trained parameters, momentum buffers, the
+A checkpoint is a folder with `state.safetensors`, and below it one such folder, `part-0` and so on,
+for each further training of the same run. The file holds trained parameters, momentum buffers, the
 method's own state, and, as JSON in the header, the run's fingerprint, history and a sha256 over all
 of it. Everything random in a run follows from its seed and the epoch, so no generator needs saving.
 """
@@ -226,6 +227,7 @@ def set_aside(folder: Path) -> Path | None:
             return None
     except CheckpointError:  # unreadable for this version, but not ours to delete
         pass
+    _remove_parts(folder)
     numbers = itertools.count(1)
     aside = next(p for n in numbers if not (p := folder / f"state.{n}.safetensors").exists())
     (folder / STATE_FILE).rename(aside)
@@ -234,9 +236,15 @@ def set_aside(folder: Path) -> Path | None:
 
 def remove(folder: Path) -> None:
     """Delete a checkpoint, and the folder unless it holds something else."""
+    _remove_parts(folder)
     _remove(folder, (STATE_FILE, "state.*.safetensors", CHOICE_FILE, *_TEMPORARY))
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def _remove_parts(folder: Path) -> None:
+    for part in folder.glob("part-*"):
+        remove(part)
 
 
 def _remove(folder: Path, patterns: Sequence[str]) -> None:

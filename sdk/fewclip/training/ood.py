@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from fewclip.heads import FeatureSample
+from fewclip.heads.linear import Floats
 from fewclip.methods.base import Method
 from fewclip.ood import NEGATIVE_LABELS, OODScore, TextFeatures, ood_parts
 from fewclip.tokenizer import Tokenizer
@@ -19,6 +20,7 @@ def fit_ood_score(
     phrases: Sequence[str],
     sample: FeatureSample,
     held: FeatureSample | None,
+    unseen: Mapping[str, Floats] | None = None,
 ) -> OODScore:
     """The OOD score of `method`'s towers.
 
@@ -26,16 +28,19 @@ def fit_ood_score(
         method, zero_shot: the adapted method and its backbone before, with classes of `phrases`.
         sample: training images on the method's image tower, plain view first.
         held: validation images on it; None without any.
+        unseen: without any, `OODScore.terms` of training images from towers tuned without them.
     """
+    use_held = method.trains_images and held is not None
     return OODScore.fit(
-        _parts(sample),
+        parts_of(sample),
         sample.labels,
         texts=_texts(method, zero_shot, phrases, sample),
-        tuned=_parts(held) if method.trains_images and held is not None else None,
+        tuned=parts_of(held) if held is not None and use_held else None,
+        unseen=None if use_held or not unseen else dict(unseen),
     )
 
 
-def _parts(sample: FeatureSample) -> tuple[np.ndarray, ...]:
+def parts_of(sample: FeatureSample) -> tuple[np.ndarray, ...]:
     """`ood_parts` of the images as they are classified."""
     return ood_parts(sample.features, sample.intermediate)
 

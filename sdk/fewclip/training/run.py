@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +13,20 @@ import numpy as np
 from fewclip import artifact
 from fewclip.classifier import Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration, Card
-from fewclip.data import Item, PixelStore
-from fewclip.heads import FeatureSample
+from fewclip.heads import FeatureSample, FittedHead, HeldOut
+from fewclip.heads.linear import Floats
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
-from fewclip.preprocess import Image
+from fewclip.methods.tuned_head import TunedHead
 from fewclip.training.calibration import calibrated, measure
-from fewclip.training.features import sample_features
-from fewclip.training.loop import History, Progress, TrainingSet, train
+from fewclip.training.cross_fit import cross_fit
+from fewclip.training.loop import History, Progress
 from fewclip.training.ood import fit_ood_score
 from fewclip.training.plan import Plan
 from fewclip.training.progress import quiet_stage
 from fewclip.training.references import measure_references
+from fewclip.training.tuning import features_of, pixel_store, tune
 
-PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
 VALIDATION_FILES = 1000  # at most this many are named in the card
 
 
@@ -35,12 +37,14 @@ def execute(
     stop: Callable[[], bool] | None = None,
     report_stage: Callable[[str], None] = quiet_stage,
     sample: FeatureSample | None = None,
+    folds: Sequence[HeldOut] | None = None,
 ) -> Classifier:
     """Train, calibrate and measure what `make_plan` laid out; its method must be chosen already.
 
     Args:
         sample: features of the training images on the frozen backbone, if they are already
             computed in the views that the method asks for.
+        folds: what `cross_fit` yields, if it is already computed.
         progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
@@ -52,7 +56,10 @@ def execute(
         frozen_val = _validation_features(plan, zero_shot.method)
         before = measure(zero_shot, frozen_val)
     tuned = plan.build()
-    store = PixelStore(split.train, plan.backbone.preprocess, PIXEL_BUDGET)
+    # Only what a head on tuned features needs for its folds is kept: a backbone may be large.
+    folds_wanted = isinstance(tuned, TunedHead) and folds is None
+    pretrained = copy.deepcopy(plan.backbone) if folds_wanted else plan.backbone
+    store = pixel_store(plan)
     if plan.references and tuned.trains:
         frozen_train = features_of(plan, zero_shot.method, split.train, store.images())
         references = measure_references(plan, frozen_train, frozen_val)
@@ -60,54 +67,41 @@ def execute(
     history = History((), ())
     if tuned.trains:
         report_stage(f"preparing {len(phrases)} classes")
-        tuned.setup(phrases)
-        history = _trained(plan, tuned, store, progress, stop)
+        history = tune(plan, tuned, store, progress=progress, stop=stop)
     if sample is None and not tuned.trains_images:
         sample = frozen_train
     if sample is None:
         report_stage(f"passing {len(split.train)} training images")
         views = plan.options["views"] if isinstance(tuned, FrozenHead) else 0
         sample = features_of(plan, tuned, split.train, store.images(), views)
-    fitted = tuned.fit(sample, plan.seed) if isinstance(tuned, FrozenHead) else None
+    if isinstance(tuned, TunedHead) and folds is None:
+        again = dataclasses.replace(plan, backbone=pretrained)
+        folds = list(cross_fit(again, progress=progress, stop=stop, report_stage=report_stage))
+    fitted = _fitted(tuned, sample, folds or (), plan.seed)
     held = frozen_val
     if split.val and tuned.trains_images:
         held = _validation_features(plan, tuned)
     clf = Classifier(
         tuned,
         _uncalibrated_card(plan, tuned, history),
-        ood_score=fit_ood_score(tuned, zero_shot.method, phrases, sample, held),
+        ood_score=fit_ood_score(tuned, zero_shot.method, phrases, sample, held, _ood_terms(folds)),
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
     held = sample.take(np.arange(0)) if held is None else held
     return calibrated(clf, before, sample, held, fitted, references)
 
 
-def _trained(
-    plan: Plan,
-    tuned: Method,
-    store: PixelStore,
-    progress: Callable[[Progress], None] | None,
-    stop: Callable[[], bool] | None,
-) -> History:
-    """Train the method, or resume its training, as the plan says."""
-    images = TrainingSet(
-        store.get,
-        [item.label for item in plan.split.train],
-        plan.backbone.preprocess,
-        plan.options["crop_area"],
-        plan.options["flip"],
-    )
-    return train(
-        tuned,
-        images,
-        epochs=plan.options["epochs"],
-        seed=plan.seed,
-        precision=plan.precision,
-        run=plan.run,
-        checkpoint=plan.checkpoint,
-        progress=progress,
-        stop=stop,
-    )
+def _fitted(
+    tuned: Method, sample: FeatureSample, folds: Sequence[HeldOut], seed: int
+) -> FittedHead | None:
+    """Fit the head of a method that has one which training leaves alone."""
+    if isinstance(tuned, TunedHead):
+        return tuned.fit_on_folds(sample, folds)
+    return tuned.fit(sample, seed) if isinstance(tuned, FrozenHead) else None
+
+
+def _ood_terms(folds: Sequence[HeldOut] | None) -> Mapping[str, Floats] | None:
+    return HeldOut.join(folds).ood_terms if folds else None
 
 
 def _uncalibrated_card(plan: Plan, tuned: Method, history: History) -> Card:
@@ -139,22 +133,6 @@ def _validation_features(plan: Plan, method: Method) -> FeatureSample:
     """The plan's validation images as the method's image tower sees them."""
     val = plan.split.val
     return features_of(plan, method, val, [item.image for item in val])
-
-
-def features_of(
-    plan: Plan, method: Method, items: Sequence[Item], images: Sequence[Image], views: int = 0
-) -> FeatureSample:
-    """Some of the plan's images as the method's image tower sees them."""
-    return sample_features(
-        method,
-        images,
-        [item.label for item in items],
-        list(plan.phrases.values()),
-        views=views,
-        crop_area=plan.options["crop_area"],
-        flip=plan.options["flip"],
-        seed=plan.seed,
-    )
 
 
 def _files(plan: Plan) -> list[dict[str, str]]:

@@ -119,7 +119,7 @@ def test_the_principal_distance_is_mahalanobis_along_the_first_directions(
     count = len(x) // IMAGES_A_DIRECTION
     along = (own[3] - x.mean(0)) @ vectors[:, ::-1][:, :count]
     wanted = -np.log((along**2 / values[::-1][:count]).mean(1))
-    found = fitted._terms(own)["principal_1"][:, 0]
+    found = fitted.terms(own)["principal_1"][:, 0]
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -246,7 +246,7 @@ def test_an_image_is_as_near_as_its_neighbours_are_to_theirs(
         near = np.argsort(-(others @ x))[:5]
         return float(1 - (others @ x)[near].mean()), near
 
-    found = fitted._terms(own)["density"][:, 0]
+    found = fitted.terms(own)["density"][:, 0]
     for i in range(0, 30, 7):
         mine, near = distance(own[1][i], images)
         its = [distance(images[j], np.delete(images, j, 0))[0] for j in near]

@@ -43,7 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vpt": {"depth": 3},
     "coop": {"n_ctx": 4},
 }
-HEADS = ("gda", "linear-probe")  # closed form: no loss to compare
+HEADS = ("gda", "linear-probe", "skip-tuning+gda")  # closed form: no loss to compare
 TRAINED = [
     name for name in registry.list_methods() if name not in ("zero-shot", "skip-tuning", *HEADS)
 ]

@@ -12,11 +12,14 @@ import pytest
 from handwritten_digits import PHRASES
 
 import fewclip
+from fewclip.bench.results import Store
 from fewclip.cli import main
+from fewclip.heads import HeldOut
 from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
 from fewclip.selection.cross_validation import CrossValidation, with_candidate
-from fewclip.selection.evaluated import FAR, Evaluated, Selection, behind, choose
+from fewclip.selection.evaluated import FAR, Evaluated, Run, Selection, behind, choose
+from fewclip.selection.kept_runs import KeptRuns
 from fewclip.training import AdaptConfig, Plan, make_plan
 from fewclip.training.checkpoint import CHOICE_FILE, read_choice, save_choice
 
@@ -99,16 +102,42 @@ def test_no_fold_is_empty(photos: Path) -> None:
 
 def test_what_shares_a_training_is_what_its_own_training_gives(photos: Path) -> None:
     cv = CrossValidation(laid_out(photos))
-    whole, half = (
+    whole, head, half = (
         dataclasses.replace(c, options={**c.options, "epochs": 1})
         for c in TRAINED
-        if "gentle crops" in c.name and c.method == "skip-tuning"
+        if "gentle crops" in c.name and c.method.startswith("skip-tuning")
     )
-    both, alone = (cv.evaluate_trained(group, 0) for group in ([whole, half, half], [half]))
-    assert both
-    assert alone
-    for shared in both[1:]:
-        np.testing.assert_allclose(shared.loss, alone[0].loss, atol=1e-5)
+    shared = cv.evaluate_trained([whole, half, head, half], 0)
+    alone = [cv.evaluate_trained([each], 0) for each in (half, head)]
+    assert shared
+    for k, own in zip((1, 2, 3), (alone[0], alone[1], alone[0]), strict=True):
+        assert own
+        np.testing.assert_allclose(shared[k].loss, own[0].loss, atol=1e-4)
+
+
+def held_out_of(cv: CrossValidation, k: int) -> HeldOut:
+    """Of one head that is always right, beside a text that knows nothing."""
+    images, rng = cv.held(k), np.random.default_rng(k)
+    labels, noise = cv.labels[images], rng.standard_normal((len(images), 3)).astype(np.float32)
+    return HeldOut(images, labels, noise, [noise + 5 * np.eye(3, dtype=np.float32)[labels]])
+
+
+def test_a_head_on_tuned_features_is_weighed_on_all_folds_so_far(
+    photos: Path, tmp_path: Path
+) -> None:
+    cv = CrossValidation(laid_out(photos))
+    candidate = next(c for c in TRAINED if c.method == "skip-tuning+gda")
+    (row,) = cv.start([candidate])
+    kept, folds = KeptRuns(Store(tmp_path), cv), [held_out_of(cv, k) for k in range(2)]
+    for k, held in enumerate(folds):
+        kept.add(candidate, k, Run.of_head(held, held_out=held))
+        found = kept.find(candidate, k)
+        assert found
+        row.add(found)
+    pooled = Run.of_head(HeldOut.join(folds))
+    np.testing.assert_allclose(row.loss[pooled.images], pooled.loss)
+    assert row.accuracy == 1
+    assert len(row.folds) == 2
 
 
 @pytest.mark.slow

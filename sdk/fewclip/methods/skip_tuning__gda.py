@@ -1,0 +1,39 @@
+"""Skip Tuning, with Gaussian discriminant analysis on the features of the tuned image tower."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.gda import GDA, GDAOptions
+from fewclip.methods.skip_tuning import SkipTuning, SkipTuningOptions
+from fewclip.methods.tuned_head import TunedHead
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SkipTuningGDAOptions(SkipTuningOptions, GDAOptions):
+    """Skip Tuning's and the head's; the crops are the head's, which are gentle."""
+
+    crop_area: float = GDAOptions.crop_area
+    flip: bool = GDAOptions.flip
+    views: int = GDAOptions.views
+
+
+class SkipTuningGDA(TunedHead, SkipTuning, GDA):
+    """Skip Tuning as published, then `gda`'s heads on the tuned tower's features, beside the tuned
+    text. The towers are tuned once more for each fold, without its images: only what such towers
+    say of those images can tell how much the head deserves to count. Classes added by name are
+    answered by the tuned text, as with Skip Tuning alone.
+    """
+
+    name: ClassVar[str] = "skip-tuning+gda"
+    Options: ClassVar[type[SkipTuningGDAOptions]] = SkipTuningGDAOptions
+    dept_ready: ClassVar[bool] = False
+    needs_blocks: ClassVar[bool] = True
+
+    def build(self, generator: torch.Generator) -> None:
+        SkipTuning.build(self, generator)
+        FrozenHead.build(self, generator)
