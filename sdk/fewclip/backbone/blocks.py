@@ -69,10 +69,10 @@ def run_one_row(block: Any, x: Tensor) -> Tensor:
 
 
 def join(shared: Tensor, own: Tensor, m: int) -> Tensor:
-    """Prefix keys (G, h, p, d) in front of each class's own (G*M, h, t, d)."""
-    g, h, p, d = shared.shape
-    spread = shared[:, None].expand(g, m, h, p, d).reshape(g * m, h, p, d)
-    return torch.cat([spread, own], 2)
+    """Prefix keys (G, p, w) in front of each class's own (G*M, t, w): (G*M, p + t, w)."""
+    g, p, w = shared.shape
+    spread = shared[:, None].expand(g, m, p, w).reshape(g * m, p, w)
+    return torch.cat([spread, own], 1)
 
 
 def suffix_mask(t: int, p: int, device: torch.device) -> Tensor:
@@ -93,14 +93,12 @@ def run_after_prefix(
     attn, parts = block.attn, [prefix, *(x.flatten(0, 1) for x in suffixes)]  # (B, T, w)
     rows = torch.cat([x.reshape(-1, w) for x in parts])
     projected = F.linear(block.ln_1(rows), attn.in_proj_weight, attn.in_proj_bias)
-    own, *others = (
-        [heads(part, attn) for part in y.chunk(3, dim=-1)] for y in _split_like(projected, parts)
-    )
-    mixed = [attend(*own, is_causal=True)]
+    (q_p, k_p, v_p), *others = (y.chunk(3, dim=-1) for y in _split_like(projected, parts))
+    mixed = [attend(heads(q_p, attn), heads(k_p, attn), heads(v_p, attn), is_causal=True)]
     for (q, k, v), x in zip(others, suffixes, strict=True):
         m, t = x.shape[1:3]
-        keys, values = join(own[1], k, m), join(own[2], v, m)
-        mixed.append(attend(q, keys, values, attn_mask=suffix_mask(t, p, x.device)))
+        qkv = (heads(y, attn) for y in (q, join(k_p, k, m), join(v_p, v, m)))
+        mixed.append(attend(*qkv, attn_mask=suffix_mask(t, p, x.device)))
     joined = torch.cat([y.transpose(1, 2).reshape(-1, w) for y in mixed])
     new, *rest = _split_like(finish_rows(block, rows, joined), parts)
     return new, [y.view(x.shape) for x, y in zip(suffixes, rest, strict=True)]
@@ -114,18 +112,16 @@ def run_ends_after_prefix(
     attn, parts = block.attn, [prefix, *(x.flatten(0, 1) for x in suffixes)]
     normed = block.ln_1(torch.cat([x.reshape(-1, w) for x in parts]))
     projected = F.linear(normed, attn.in_proj_weight[w:], attn.in_proj_bias[w:])
-    own, *others = (
-        [heads(part, attn) for part in y.chunk(2, dim=-1)] for y in _split_like(projected, parts)
-    )
+    (k_p, v_p), *others = (y.chunk(2, dim=-1) for y in _split_like(projected, parts))
     rows = torch.cat([_rows_at(x, end) for x, end in zip(suffixes, ends, strict=True)], 1)
     queries = F.linear(block.ln_1(rows), attn.in_proj_weight[:w], attn.in_proj_bias[:w])
     mixed = []
     each = torch.split(queries, [len(end) for end in ends], 1)
     for q, (k, v), end in zip(each, others, ends, strict=True):
-        m, seen = len(end), torch.arange(p + k.shape[2], device=end.device) - p
+        m, seen = len(end), torch.arange(p + k.shape[1], device=end.device) - p
         mask = (seen <= end[:, None]).repeat(g, 1)[:, None, None]  # (G*M, 1, 1, p + t)
-        keys, values = join(own[0], k, m), join(own[1], v, m)
-        found = attend(heads(q.reshape(g * m, 1, w), attn), keys, values, attn_mask=mask)
+        qkv = (q.reshape(g * m, 1, w), join(k_p, k, m), join(v_p, v, m))
+        found = attend(*(heads(y, attn) for y in qkv), attn_mask=mask)
         mixed.append(found.transpose(1, 2).reshape(g, m, w))
     return finish_rows(block, rows, torch.cat(mixed, 1))
 
@@ -133,7 +129,7 @@ def run_ends_after_prefix(
 def _split_like(rows: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
     """(R, n) -> (B, T, n) for each of the parts (B, T, w), whose rows they are."""
     split = torch.split(rows, [x.shape[0] * x.shape[1] for x in parts])
-    return [y.view(*x.shape[:2], -1) for x, y in zip(parts, split, strict=True)]
+    return [y.view(*x.shape[:2], y.shape[1]) for x, y in zip(parts, split, strict=True)]
 
 
 def _rows_at(x: Tensor, at: Tensor) -> Tensor:
