@@ -19,7 +19,7 @@ def fit_logistic(features: AnyMatrix, labels: Ints, classes: int, strength: floa
     """Minimise mean log-loss + |W|^2 / (2 * strength * N): scikit-learn's `C` is `strength`.
 
     With fewer rows than columns it is solved in the span of the rows, which is exact: the optimum
-    lies there.
+    lies there. Products are in float32, as precise as the features are and twice as fast.
 
     Args:
         features: (N, L).
@@ -34,13 +34,16 @@ def fit_logistic(features: AnyMatrix, labels: Ints, classes: int, strength: floa
     if n < x.shape[1]:
         u, s, basis = np.linalg.svd(x, full_matrices=False)
         x = u * s
-    d = x.shape[1]
+    d, rows = x.shape[1], x.astype(np.float32)
+    del x
 
     def loss(theta: Floats) -> tuple[float, Floats]:
         weight, bias = theta[: classes * d].reshape(classes, d), theta[classes * d :]
-        fit, by_logits = mean_and_gradient(x @ weight.T + bias, labels)
+        logits = (rows @ weight.T.astype(np.float32)).astype(np.float64) + bias
+        fit, by_logits = mean_and_gradient(logits, labels)
+        by_weight = by_logits.T.astype(np.float32) @ rows
         ridge = weight / (strength * n)
-        gradient = np.concatenate([(by_logits.T @ x + ridge).ravel(), by_logits.sum(0)])
+        gradient = np.concatenate([(by_weight + ridge).ravel(), by_logits.sum(0)])
         return fit + 0.5 * float((weight * ridge).sum()), gradient
 
     options = {"maxiter": 200, "gtol": 1e-5}
@@ -61,9 +64,12 @@ def choose_strength(
 ) -> float:
     """The strength of least log-loss over three folds, one row per image; 10 without folds.
 
+    They are tried in order until the loss rises: weaker regularization takes longest to fit.
+
     Args:
         features: (N, L) plain views.
         labels: (N,).
+        strengths: in rising order.
     """
     fold = assign_folds(labels, 3, rng)
     held = fold >= 0
@@ -77,4 +83,10 @@ def choose_strength(
         logits = out_of_fold(fit, features, fold, classes)
         return float(log_loss(logits[held], labels[held]).mean())
 
-    return min(strengths, key=score)
+    best, least = strengths[0], np.inf
+    for strength in strengths:
+        found = score(strength)
+        if found > least:
+            break
+        best, least = strength, found
+    return best
