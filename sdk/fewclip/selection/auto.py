@@ -155,8 +155,18 @@ class _Selector:
             if all(behind(row, leader, HOPELESS) for row in going_on):
                 first.note = "cannot win any more"
                 return
+            if k > 1 and not self._has_time(going_on):
+                first.note = OUT_OF_TIME
+                return
             if not self._evaluate(going_on, k):
                 return
+
+    def _has_time(self, group: Sequence[Evaluated]) -> bool:
+        """Whether another fold leaves time for the new classes, which take no longer than a fold.
+
+        Nothing that trains is chosen without them, however many folds it was evaluated on.
+        """
+        return self.budget - self._spent() >= 2 * group[0].costs[-1].seconds
 
     def _evaluate_heads(self) -> None:
         """Evaluate every candidate that needs features only, after one pass over the images."""
