@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 import pytest
 from exports import saved_model
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import fewclip
 from fewclip.artifact import read_card
 from fewclip.cli import main
-from fewclip.contract import Calibration, Card
+from fewclip.contract import IMAGE_INPUT, ITM_OUTPUT, Calibration, Card
 from fewclip.decide import ModelOutputs
 from fewclip.errors import GateError
 from fewclip.runtime import OnnxClassifier
@@ -188,6 +188,34 @@ def shifted(path: Path, by: float) -> None:
     weight = max(flat, key=lambda i: i.dims[0])
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + by, weight.name))
     onnx.save(model, path)
+
+
+def batch_dependent(path: Path, by: float) -> None:
+    """`by` times the batch size added to the ITM logits."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.output[:] = ["plain" if name == ITM_OUTPUT else name for name in node.output]
+    size = numpy_helper.from_array(np.array(by, np.float32), "by")
+    model.graph.initializer.append(size)
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", [IMAGE_INPUT], ["batch"], start=0, end=1),
+            helper.make_node("Cast", ["batch"], ["batch_float"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", ["batch_float", "by"], ["more"]),
+            helper.make_node("Add", ["plain", "more"], [ITM_OUTPUT]),
+        ]
+    )
+    onnx.save(model, path)
+
+
+def test_where_the_batch_matters_every_image_is_also_run_alone(
+    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+) -> None:
+    spoiled(lambda image, text: batch_dependent(image, 5e-5))
+    report = trained.export_onnx(tmp_path / "out")
+    assert report.passed
+    assert report.max_abs_diff > 2e-4
+    assert report.images_alone == report.images
 
 
 def test_a_graph_that_answers_differently_leaves_nothing(
