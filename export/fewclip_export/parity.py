@@ -26,9 +26,9 @@ from fewclip_export.parity_probe import BATCHES, NEW
 from fewclip_export.report import Findings
 
 NEW_CLASSES = ("cat", "tree", "car", "cup", "moon")  # one token each: they fit in any template
-# One image in how many is also run alone. In float32 an image's arithmetic should not depend on its
-# batch: where it does on these, all are run alone. int8 has one scale for a whole batch.
-ALONE: Mapping[str, int] = {"fp32": 7, "fp16": 1, "int8": 1}
+# Every so many images, one is also run alone. In float32 an image's arithmetic should not depend on
+# its batch; if it does for one of these, all are run alone. int8 has one scale for a whole batch.
+ALONE_EVERY: Mapping[str, int] = {"fp32": 7, "fp16": 1, "int8": 1}
 TIMEOUT = 3600.0  # seconds; a runtime that hangs fails the gate too
 
 Floats = npt.NDArray[Any]
@@ -111,13 +111,13 @@ def examine(
         "images": [os.path.abspath(path) for path in samples.paths],
         "new_classes": ours.new_classes,
         "reference": None if reference is None else str(reference.resolve()),
-        "every": ALONE[card.precision],
+        "alone_every": ALONE_EVERY[card.precision],
         "reply": str(work / "reply.npz"),
     }
     reply = _run(request, work, card.precision)
     own = ours.own
     alone, batch = (ModelRun(own.card, _read(reply, str(size))) for size in BATCHES)
-    some = slice(None, None, int(reply["every"]))
+    some = slice(None, None, int(reply["alone_every"]))
     theirs = [batch.replaced(some, alone), batch]
     pairs = [(own, side) for side in theirs]
     new_class_agreement = None

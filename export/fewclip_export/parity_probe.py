@@ -23,7 +23,7 @@ from fewclip.runtime import OnnxClassifier
 from fewclip.runtime.sessions import open_session
 
 BATCHES = (1, 7)
-SAME = 1e-4  # logits; those that differ by more depend on the batch
+BATCH_TOLERANCE = 1e-4  # logits of an image alone and in a batch; rounding explains no more
 NEW = "new"  # outputs are named by batch size, those with added classes by this
 TIMED_BATCH = 8
 TIMED_SECONDS = 10.0
@@ -35,8 +35,8 @@ def main(request: dict[str, Any]) -> None:
 
     Args:
         request: `folder` with graphs, its `card`, `images` (paths), `new_classes` to add by name, a
-            float32 `reference` graph to time against or None, `every` how many images one is run
-            alone, and `reply`, the npz file to write. There `every` is 1 if all had to be.
+            float32 `reference` graph to time against or None, `alone_every`, of how many images one
+            is also run alone, and `reply`, the npz file to write, where it is 1 if all had to be.
     """
     folder, card = Path(request["folder"]), Card.from_dict(request["card"])
     classifier = OnnxClassifier(folder, "cpu", card=card)
@@ -51,8 +51,10 @@ def main(request: dict[str, Any]) -> None:
     else:
         found = _outputs(classifier, images, batch)
     reply |= _named(str(batch), found)
-    reply["every"], lone = _alone(classifier, images, request["every"], found.logits_itm)
-    reply |= _named(str(alone), lone)
+    reply["alone_every"], singles = _run_alone(
+        classifier, images, request["alone_every"], found.logits_itm
+    )
+    reply |= _named(str(alone), singles)
     if request["reference"] is not None:
         reply["speed"] = _speed(classifier, folder, Path(request["reference"]), images)
     reply["torch"] = "torch" in sys.modules
@@ -65,7 +67,7 @@ def _outputs(classifier: OnnxClassifier, images: list[str], size: int) -> ModelO
     return ModelOutputs.join(parts)
 
 
-def _alone(
+def _run_alone(
     classifier: OnnxClassifier, images: list[str], every: int, batched: npt.ArrayLike
 ) -> tuple[int, ModelOutputs]:
     """Outputs for one image in `every`, each in a batch of one; for all if the batch matters.
@@ -74,11 +76,11 @@ def _alone(
         batched: (n, M) logits of all images, run in batches.
 
     Returns:
-        Of how many images one was run, and the outputs.
+        `every`, or 1 if all were run; and the outputs.
     """
     found = _outputs(classifier, images[::every], 1)
-    apart = np.abs(np.asarray(found.logits_itm) - np.asarray(batched)[::every])
-    if every == 1 or apart.max() <= SAME:
+    difference = np.abs(np.asarray(found.logits_itm) - np.asarray(batched)[::every])
+    if every == 1 or difference.max() <= BATCH_TOLERANCE:
         return every, found
     return 1, _outputs(classifier, images, 1)
 
