@@ -83,9 +83,9 @@ class TextHidden:
         return dataclasses.replace(self, suffix=suffix, eot=self.eot[classes])
 
     def by_length(self) -> tuple[Tensor | None, list[TextHidden]]:
-        """Groups of classes of about one length, each cut after its longest EOT.
+        """Groups of classes of similar length, each cut after its longest EOT.
 
-        Where `groups_by_length` says no it is one group of all.
+        One group of all where `groups_by_length` is False.
 
         Returns:
             The order of the classes in the groups, None if it is their own; and the groups.
@@ -104,7 +104,7 @@ class TextHidden:
 
 
 def groups_by_length(device: torch.device) -> bool:
-    """Not on a GPU: reading the lengths would wait for it, and padding costs it less."""
+    """False on a GPU: reading the lengths would wait for it, and padding costs it less."""
     return device.type == "cpu"
 
 

@@ -15,7 +15,7 @@ from fewclip.heads.mixture import Mixture, fit_mixture
 from fewclip.heads.sample import AnyMatrix, FeatureSample, Rows, SampleBuilder
 from fewclip.heads.stacking import (
     FittedHead,
-    HeldOut,
+    FoldOutputs,
     fit_on_folds,
     fit_stacked,
     fit_to_views,
@@ -26,8 +26,8 @@ __all__ = [
     "AnyMatrix",
     "FeatureSample",
     "FittedHead",
+    "FoldOutputs",
     "Head",
-    "HeldOut",
     "Mixture",
     "Rows",
     "SampleBuilder",

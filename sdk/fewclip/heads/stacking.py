@@ -41,15 +41,14 @@ class FittedHead:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOut:
-    """What a tower tuned on one fold's other images, and heads on its features, say of the fold.
+class FoldOutputs:
+    """Outputs for the images that a fold holds out, from a tower tuned on the others.
 
     Attributes:
-        images, labels: (h,) indices of the images held out, and their classes.
+        images, labels: (h,) indices of these images, and their classes.
         logits_itm: (h, M) of the text.
-        heads: (h, M) of each head.
-        ood_terms: (h, C) or (h, 1) each, of the OOD score that was fitted with that tower; empty
-            where there was none.
+        heads: (h, M) logits of each head on the tower's features.
+        ood_terms: (h, C) or (h, 1) each, of the OOD score fitted with the tower; empty if unknown.
     """
 
     images: Ints
@@ -59,7 +58,7 @@ class HeldOut:
     ood_terms: Mapping[str, Floats] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def join(cls, folds: Sequence[HeldOut]) -> HeldOut:
+    def join(cls, folds: Sequence[FoldOutputs]) -> FoldOutputs:
         """Several folds as one."""
         return cls(
             np.concatenate([fold.images for fold in folds]),
@@ -76,8 +75,8 @@ class HeldOut:
     def mixture(self) -> Mixture:
         """The factors that suit these images best.
 
-        The text's priors are those of one that knows nothing: what it knows, the tower learned
-        with it, and the heads read the tower.
+        The priors are those for a text that knows nothing, because the heads know what it does:
+        both read features of the tower that was tuned with it.
         """
         return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge=0.0)
 
@@ -130,23 +129,23 @@ def fit_stacked(
 
 def fit_on_folds(
     sample: FeatureSample,
-    folds: Sequence[HeldOut],
+    folds: Sequence[FoldOutputs],
     fit: FitHeads,
     weight: float | None = None,
     dtype: type[np.floating[Any]] = np.float64,
 ) -> FittedHead:
     """`fit_stacked` for features of a tower that was tuned on these very images.
 
-    They are further apart than those of new images, so this tower cannot tell how much its heads
-    deserve to count: towers and heads that have not seen the images do.
+    Tuning has moved these classes further apart than those of new images, so the weight of the
+    heads is fitted on outputs of towers and heads that have not seen the images.
 
     Args:
-        folds: what those say; with none, text and heads have half the weight each.
+        folds: those outputs; without any, text and heads have half the weight each.
     """
     final = fit_to_views(sample, np.arange(len(sample.labels)), fit, dtype)
     if not folds:
         return _not_weighed(sample, final, weight, dtype)
-    held, images = HeldOut.join(folds), len(sample.labels)
+    held, images = FoldOutputs.join(folds), len(sample.labels)
     mixture = held.mixture()
     chosen = mixture.weight if weight is None else weight
     growth = images / (images - len(held.images) / len(folds))

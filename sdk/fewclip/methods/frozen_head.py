@@ -1,7 +1,7 @@
-"""What `gda` and `linear-probe` share: both towers frozen, a linear head beside the text's logits.
+"""A linear head beside the text's logits, on features of frozen towers. Not a method itself.
 
-Not a method itself. The head reads output features joined with intermediate ones; its numerics are
-in `fewclip.heads`.
+`gda` and `linear-probe` share it; `tuned_head` puts the same head on a tuned tower. It reads output
+features joined with intermediate ones; its numerics are in `fewclip.heads`.
 """
 
 from __future__ import annotations
@@ -79,21 +79,18 @@ class FrozenHead(Method):
         """Fit the head and its weight; returns its out-of-fold logits too.
 
         Args:
-            fold: (n,) which fold holds each image out, where others are to be compared on it.
+            fold: (n,) which fold holds each image out, -1 for none; None draws them from `seed`.
         """
-        rng = np.random.default_rng([seed, 2])
         fitted = fit_stacked(
             sample,
             self.n_classes,
             self.fit_both,
-            rng,
+            np.random.default_rng([seed, 2]),
             weight=self.options.dept_weight,
             dtype=self.row_dtype,
             fold=fold,
         )
-        self._set(fitted.head.weight, fitted.head.bias)
-        self.dept_weight = fitted.weight
-        return fitted
+        return self._use(fitted)
 
     def cat_logits(self, image: Tensor, intermediate: Tensor | None = None) -> Tensor:
         """(B, D), (B, 5 w) before normalisation -> (B, n_classes)."""
@@ -110,6 +107,11 @@ class FrozenHead(Method):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._set(state["head.weight"], state["head.bias"])
+
+    def _use(self, fitted: FittedHead) -> FittedHead:
+        self._set(fitted.head.weight, fitted.head.bias)
+        self.dept_weight = fitted.weight
+        return fitted
 
     def _set(self, weight: Floats | Tensor, bias: Floats | Tensor) -> None:
         device = self.backbone.device

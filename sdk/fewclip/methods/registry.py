@@ -207,8 +207,10 @@ def _augmentation(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def backbone_defaults(name: str, backbone: Backbone) -> Mapping[str, Any]:
-    """The backbone's own defaults for a method, chosen by measurement; "" holds for all, and those
-    of a method hold with whatever is added to it."""
+    """The backbone's own defaults for a method, chosen by measurement.
+
+    In `Backbone.method_defaults`, "" holds for all, and a method's also for it with an addition.
+    """
     full, found = resolve(name), backbone.method_defaults
     plain = found.get(full.partition("+")[0], {})
     return {**found.get("", {}), **plain, **found.get(full, {})}

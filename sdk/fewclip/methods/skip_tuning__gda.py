@@ -15,7 +15,7 @@ from fewclip.methods.tuned_head import TunedHead
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SkipTuningGDAOptions(SkipTuningOptions, GDAOptions):
-    """Skip Tuning's and the head's; the crops are the head's, which are gentle."""
+    """Skip Tuning's and the head's; both train on the head's crops, which are gentle."""
 
     crop_area: float = GDAOptions.crop_area
     flip: bool = GDAOptions.flip
@@ -23,10 +23,10 @@ class SkipTuningGDAOptions(SkipTuningOptions, GDAOptions):
 
 
 class SkipTuningGDA(TunedHead, SkipTuning, GDA):
-    """Skip Tuning as published, then `gda`'s heads on the tuned tower's features, beside the tuned
-    text. The towers are tuned once more for each fold, without its images: only what such towers
-    say of those images can tell how much the head deserves to count. Classes added by name are
-    answered by the tuned text, as with Skip Tuning alone.
+    """Skip Tuning (`skip_tuning`), then `gda`'s heads on the tuned image tower's features, beside
+    the tuned text; of no paper. The heads' weight is fitted out of fold, with towers that are tuned
+    once more for each fold, on the other images. Classes added by name are answered by the tuned
+    text, as with Skip Tuning alone.
     """
 
     name: ClassVar[str] = "skip-tuning+gda"

@@ -104,8 +104,8 @@ class OODScore:
             tuned: for an image tower that was trained on those images: `ood_parts` of
                 in-distribution images that it was not trained on. Training pulled its own images
                 together, so only others show how far such images really spread.
-            unseen: in place of `tuned`, the terms of such images from scores of towers like this
-                one, each tuned without some of the N images, which give it those terms.
+            unseen: where there is no `tuned`: `terms` of the N images, each by the score of a
+                tower that was tuned without the image.
         """
         kept = _share(np.asarray(labels, np.int64))
         own_labels = np.asarray(labels, np.int64)[kept]
@@ -115,7 +115,7 @@ class OODScore:
         similar = [similarities_of_others(part) for part in images]
         distances, whiten, means = mahalanobis_leave_one_out(plain[0], index)
         several = len(parts) > 1 and len(kept) >= 2 * IMAGES_A_DIRECTION
-        # A score of fewer images may have had none of the terms that need several.
+        # The scores behind `unseen` had fewer images, perhaps too few for these terms.
         several &= unseen is None or "density" in unseen
         axes = [principal(plain[k]) for k in PRINCIPAL_PARTS if several]
         local = local_distances(similar[DENSITY_PART]) if several else np.zeros(0)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
@@ -30,7 +29,7 @@ from fewclip.selection.evaluated import (
     Selection,
     behind,
     choose,
-    groups,
+    training_groups,
 )
 from fewclip.system.blas import one_blas_thread
 from fewclip.training import Plan, Progress, execute
@@ -38,8 +37,6 @@ from fewclip.training.checkpoint import read_choice, save_choice
 from fewclip.training.progress import quiet_stage
 
 LOST = 0.02  # accuracy on new classes, beyond noise, that no choice may cost
-
-Floats = npt.NDArray[np.float64]
 
 
 def default_budget(images: int) -> float:
@@ -84,8 +81,8 @@ class _Selector:
         self.report = on_report
         self.stop = stop or (lambda: False)
         trained = TRAINED if plan.backbone.has_blocks else ()
-        self.rows = self.cv.start([*CHEAP, *trained])
-        self.groups = groups(self.rows[len(CHEAP) :])
+        self.rows = self.cv.empty_rows([*CHEAP, *trained])
+        self.groups = training_groups(self.rows[len(CHEAP) :])
         self.sample: FeatureSample | None = None
 
     def run(self) -> Selection:
@@ -116,7 +113,7 @@ class _Selector:
         )
 
     def _best_so_far(self) -> Selection:
-        """The best of those that need no training: a user who stops will not wait for any."""
+        """The best head: a user who stops the choice will not wait for anything to train."""
         best = choose(self.rows[: len(CHEAP)])
         best.note = "the best when the choice was stopped"
         self.report(f"stopped; the best so far is {best.candidate.name}")
@@ -147,7 +144,7 @@ class _Selector:
         first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
         going_on = next(group for group in self.groups if first in group)
         for row in tried:
-            # Luck on the first fold alone must not decide for a candidate that goes no further.
+            # A candidate with one fold only must not be chosen because it was lucky on it.
             if row not in going_on:
                 row.note, row.dropped = f"behind {first.candidate.name} on the first fold", True
         for k in range(1, self.cv.folds):
@@ -211,36 +208,31 @@ class _Selector:
 
         Heads on frozen features leave the text's logits alone, so new classes keep zero-shot's
         accuracy by construction. A method that trains is trained on the first half of the classes
-        and evaluated on the other half's training images. A head on tuned features says nothing of
-        them, so that its towers are evaluated.
+        and evaluated on the other half's training images. A head on tuned features has no logits
+        for those, so its towers are evaluated.
         """
-        if not best.candidate.trains:
-            return best
         half = (len(self.cv.plan.phrases) + 1) // 2
-        if half < 2 or half == len(self.cv.plan.phrases):
+        if not best.candidate.trains or half < 2 or half == len(self.cv.plan.phrases):
             return best
-        old, new = map(np.flatnonzero, (self.cv.labels < half, self.cv.labels >= half))
         try:
-            answers = [
-                self._new_accuracy(c, old, new, half) for c in (ZERO_SHOT, best.candidate.tower)
-            ]
-            best.note = f"new classes by name: {answers[1]:.1%}, zero-shot {answers[0]:.1%}"
-            if answers[1] >= answers[0] - LOST - float(np.sqrt(0.25 / len(new))):
-                return best
-            best.note += "; not chosen for that"
+            zero_shot, tuned = (
+                self._new_accuracy(each, half) for each in (ZERO_SHOT, best.candidate.tower)
+            )
         except StoppedError:
             if self.stop():
                 raise
             best.note = "not chosen: the budget ended before it was tried on new classes"
+        else:
+            best.note = f"new classes by name: {tuned:.1%}, zero-shot {zero_shot:.1%}"
+            noise = float(np.sqrt(0.25 / (self.cv.labels >= half).sum()))
+            if tuned >= zero_shot - LOST - noise:
+                return best
+            best.note += "; not chosen for that"
         return choose([row for row in self.rows if not row.candidate.trains])
 
-    def _new_accuracy(
-        self,
-        candidate: Candidate,
-        old: npt.NDArray[np.int64],
-        new: npt.NDArray[np.int64],
-        half: int,
-    ) -> float:
+    def _new_accuracy(self, candidate: Candidate, half: int) -> float:
+        """On classes from `half` on, told apart by name alone after training on those before."""
+        old, new = map(np.flatnonzero, (self.cv.labels < half, self.cv.labels >= half))
         phrases = dict(list(self.cv.plan.phrases.items())[:half])
         others = dict(list(self.cv.plan.phrases.items())[half:])
         plan = self.cv.part(candidate, old)

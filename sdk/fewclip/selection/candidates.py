@@ -10,7 +10,7 @@ from fewclip.preprocess import AUGMENTATIONS
 from fewclip.selection.baselines import SVM
 
 FOLDS = 4
-HEAD_OPTIONS = ("views", "dept_weight")
+HEAD_OPTIONS = ("views", "dept_weight")  # those of a head on tuned features, not of its towers
 GENTLE, PUBLISHED = AUGMENTATIONS["gentle"], AUGMENTATIONS["published"]
 
 
@@ -35,7 +35,7 @@ class Candidate:
 
     @property
     def tower(self) -> Candidate:
-        """What tunes the towers: without the head that is fitted on their features afterwards."""
+        """The candidate that tunes the towers, if this one adds a head afterwards; else itself."""
         method, _, head = self.method.partition("+")
         if head != "gda":
             return self

@@ -24,14 +24,14 @@ from fewclip.methods import registry
 from fewclip.selection.baselines import require_sklearn
 from fewclip.selection.candidates import BASELINE, FOLDS, METHODS, Candidate, named
 from fewclip.selection.cross_validation import CrossValidation, options_of
-from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, Run, groups
+from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, Run, training_groups
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.selection.recommendation import Comparison, advise
 from fewclip.system.blas import one_blas_thread
 from fewclip.training import AdaptConfig, make_plan
 
 ReportProgress = Callable[[str], None]
-_Call = tuple[list[Candidate], int, float]  # of one training, fold, seconds that it may take
+_Call = tuple[list[Candidate], int, float]  # arguments of `CrossValidation.evaluate_trained`
 
 
 @one_blas_thread
@@ -105,8 +105,8 @@ def compare(
         options_of(cv.plan, each)
     schedule = _Schedule(
         cv=cv,
-        heads=cv.start([each for each in candidates if not each.trains] + [BASELINE]),
-        trained=cv.start([each for each in candidates if each.trains]),
+        heads=cv.empty_rows([each for each in candidates if not each.trains] + [BASELINE]),
+        trained=cv.empty_rows([each for each in candidates if each.trains]),
         ends=begin + budget,
         kept=KeptRuns(None if out is None else Store(out), cv),
         ray={"cpus": ray_cpus, "address": ray_address} if engine == "ray" else None,
@@ -156,7 +156,7 @@ def _check_images(cv: CrossValidation, shots: int | Literal["all"]) -> None:
         fix = "take more than one per class as `shots`" if shots == 1 else "add others"
         raise DataError(
             f"class {short!r} has one image, and cross-validation needs two of each class: one to "
-            f"learn from, one to judge; {fix}"
+            f"train on, one to evaluate; {fix}"
         )
 
 
@@ -213,7 +213,7 @@ class _Schedule:
         # Without heads, the first method gets its first fold, so that there is an answer at all.
         unlimited = len(self.heads) == 1
         for fold in range(self.cv.folds):
-            for rows in groups(self.trained):
+            for rows in training_groups(self.trained):
                 if self._recorded(rows, fold):
                     continue
                 left = math.inf if unlimited else self.ends - time.monotonic()

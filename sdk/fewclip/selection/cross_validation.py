@@ -33,7 +33,7 @@ from fewclip.selection.baselines import SVM, fit_reference
 from fewclip.selection.candidates import FOLDS, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import Evaluated, Run
 from fewclip.training import Plan, execute
-from fewclip.training.cross_fit import divide, held_out
+from fewclip.training.cross_fit import divide, fold_outputs
 from fewclip.training.tuning import features_of
 
 
@@ -73,8 +73,8 @@ class CrossValidation:
         """Its type, as `measured` takes it."""
         return self.plan.backbone.device.type
 
-    def start(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
-        """A row without results for each candidate."""
+    def empty_rows(self, candidates: Sequence[Candidate]) -> list[Evaluated]:
+        """A row for each candidate, without results yet."""
         nothing = np.full(len(self.labels), np.nan)
         return [Evaluated(each, nothing.copy(), nothing.copy()) for each in candidates]
 
@@ -96,19 +96,19 @@ class CrossValidation:
         Those that ask for the same views share one pass over the images. Its cost is part of each
         one's, as if it were evaluated alone.
         """
-        passes: dict[tuple[Any, ...] | None, tuple[FeatureSample, Cost]] = {}
+        passes: dict[tuple[Any, ...], tuple[FeatureSample, Cost]] = {}
         for candidate in candidates:
             plan = with_candidate(self.plan, ZERO_SHOT if candidate.outside else candidate)
-            head, views = plan.build(), None
+            head = plan.build()
             if isinstance(head, FrozenHead):
                 views = tuple(plan.options[name] for name in ("views", "crop_area", "flip"))
+            else:  # it reads the plain view only, which every pass has
+                views = next(iter(passes), ())
             if views not in passes:
-                # What reads the plain view only takes any pass that there is.
-                ready = views is None and passes
-                passes[views] = next(iter(passes.values())) if ready else self._pass(plan, head)
+                passes[views] = self._pass(plan, head)
             sample, pass_cost = passes[views]
             with measured(self.device) as cost:
-                run = self._head_run(None if candidate.outside else head, sample)
+                run = self._svm_run(sample) if candidate.outside else self._head_run(head, sample)
             total = Cost(
                 pass_cost.seconds + cost.seconds, max(pass_cost.peak_mb, cost.peak_mb), cost.memory
             )
@@ -121,10 +121,15 @@ class CrossValidation:
         seconds: float = math.inf,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[Run] | None:
-        """Fold k for a candidate that trains, and for those after it, which share its training.
+        """Fold k for candidates that share one training.
+
+        Args:
+            group: the first is trained; the others make use of its towers.
+            seconds: that the training may take.
+            stop: polled while it trains.
 
         Returns:
-            A run for each; None if `seconds` ran out while it trained.
+            A run for each; None if `seconds` ran out.
 
         Raises:
             StoppedError: `stop` returned True.
@@ -143,13 +148,13 @@ class CrossValidation:
         return [dataclasses.replace(run, cost=cost) for run in runs]
 
     def _trained_run(self, clf: Classifier, trained: Candidate, wanted: Candidate, k: int) -> Run:
-        """Fold k for what a training yields; `clf` stays as it is."""
-        held = self.held(k)
+        """Fold k for a candidate that is `trained` or shares its training; `clf` stays as it is."""
         if wanted.tower != wanted:
             return self._tuned_head_run(clf, wanted, k)
         if wanted != trained:
             pretrained = dict(self.plan.backbone.clip.named_parameters())
             clf = _interpolated(clf, wanted, pretrained)
+        held = self.held(k)
         images = [self.plan.split.train[i].image for i in held]
         return self._run(held, _log_probabilities(clf, images))
 
@@ -162,37 +167,37 @@ class CrossValidation:
             backbone=clf.backbone,
         )
         kept = np.flatnonzero(self.fold != k)
-        found = held_out(plan, plan.build(), kept, self.held(k), clf.ood_score)
-        return Run.of_head(found, held_out=found)
+        return Run.of_head(fold_outputs(plan, plan.build(), kept, self.held(k), clf.ood_score))
 
     def _pass(self, plan: Plan, method: Method) -> tuple[FeatureSample, Cost]:
         """Pass every image through the frozen backbone once."""
-        items = plan.split.train
-        images = [item.image for item in items]
         with measured(self.device) as cost:
-            sample = features_of(plan, method, items, images, plan.options["views"])
+            sample = features_of(plan, method, plan.split.train, views=plan.options["views"])
         return sample, cost
 
-    def _head_run(self, head: Method | None, sample: FeatureSample) -> Run:
-        """What a head answers out of fold; None is scikit-learn's SVM, which gives no loss."""
+    def _svm_run(self, sample: FeatureSample) -> Run:
+        """All folds for scikit-learn's SVM, which gives no probabilities and so no loss."""
+        held, right = self.held(None), np.full(len(self.labels), False)
+        features = sample.features / np.linalg.norm(sample.features, axis=1, keepdims=True)
+        for k in range(self.folds):
+            out, kept = self.held(k), np.flatnonzero(self.fold != k)
+            model = fit_reference(SVM, features[kept], self.labels[kept])
+            right[out] = model(features[out]) == self.labels[out]
+        return Run(held, right[held], np.full(len(held), np.nan))
+
+    def _head_run(self, head: Method, sample: FeatureSample) -> Run:
+        """All folds for a head on frozen features, or for zero-shot."""
         held = self.held(None)
-        if head is None:
-            plain, right = sample.features, np.full(len(self.labels), False)
-            features = plain / np.linalg.norm(plain, axis=1, keepdims=True)
-            for k in range(self.folds):
-                out, known = self.held(k), np.flatnonzero(self.fold != k)
-                model = fit_reference(SVM, features[known], self.labels[known])
-                right[out] = model(features[out]) == self.labels[out]
-            return Run(held, right[held], np.full(len(held), np.nan))
         logits: Floats = sample.logits_itm[held].astype(np.float64)
         if isinstance(head, FrozenHead):
-            # On the same folds as what trains: with more images to learn from it would look better.
+            # Its own folds may be more than those of what trains; then it would learn from more
+            # images, and look better for that alone.
             fitted = head.fit(sample, self.plan.seed, self.fold)
             logits = (1 - fitted.weight) * logits + fitted.weight * fitted.logits
         return self._run(held, logits)
 
     def _run(self, images: Ints, logits: AnyFloats) -> Run:
-        """The loss of (h, M) logits at the temperature that suits them best."""
+        """The results of (h, M) logits, the loss at the temperature that suits them best."""
         labels = self.labels[images]
         scaled = fit_mixture(logits, [], labels).logits(logits, [])
         return Run(images, scaled.argmax(1) == labels, log_loss(scaled, labels))

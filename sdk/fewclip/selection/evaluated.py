@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewclip.bench.measure import Cost
-from fewclip.heads import FeatureSample, HeldOut, log_loss
+from fewclip.heads import FeatureSample, FoldOutputs, log_loss
 from fewclip.selection.candidates import Candidate
 
 NOISE = 0.5  # standard errors of the paired difference within which the one listed first is taken
@@ -32,21 +32,21 @@ class Run:
         right: (h,) whether each is answered right.
         loss: (h,) log-loss of each; NaN from what gives no probabilities.
         cost: of training and of answering.
-        held_out: of a head on tuned features, whose weight is fitted on all folds together.
+        outputs: of a head on tuned features, because its weight is fitted on all folds together.
     """
 
     images: npt.NDArray[np.int64]
     right: npt.NDArray[np.bool_]
     loss: Floats
     cost: Cost = dataclasses.field(default_factory=Cost)
-    held_out: HeldOut | None = None
+    outputs: FoldOutputs | None = None
 
     @classmethod
-    def of_head(cls, held: HeldOut, **more: Any) -> Run:
-        """Of a head on tuned features that is weighed on these very images."""
-        logits = held.logits()
-        right = logits.argmax(1) == held.labels
-        return cls(held.images, right, log_loss(logits, held.labels), **more)
+    def of_head(cls, outputs: FoldOutputs) -> Run:
+        """Of a head on tuned features, its weight fitted on these very images; without a cost."""
+        logits, labels = outputs.logits(), outputs.labels
+        right, loss = logits.argmax(1) == labels, log_loss(logits, labels)
+        return cls(outputs.images, right, loss, outputs=outputs)
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,7 +58,7 @@ class Evaluated:
         costs: of each run, what it shares with other candidates included.
         note: why it was dropped, for people.
         dropped: whether it is out of the choice.
-        folds: of a head on tuned features.
+        folds: outputs of a head on tuned features, one for each fold so far.
     """
 
     candidate: Candidate
@@ -67,7 +67,7 @@ class Evaluated:
     costs: list[Cost] = dataclasses.field(default_factory=list)
     note: str = ""
     dropped: bool = False
-    folds: list[HeldOut] = dataclasses.field(default_factory=list)
+    folds: list[FoldOutputs] = dataclasses.field(default_factory=list)
 
     @property
     def images(self) -> npt.NDArray[np.bool_]:
@@ -86,9 +86,9 @@ class Evaluated:
     def add(self, run: Run) -> None:
         """Record a run."""
         self.costs.append(run.cost)
-        if run.held_out is not None:
-            self.folds.append(run.held_out)
-            run = Run.of_head(HeldOut.join(self.folds))
+        if run.outputs is not None:
+            self.folds.append(run.outputs)
+            run = Run.of_head(FoldOutputs.join(self.folds))
         self.loss[run.images], self.right[run.images] = run.loss, run.right
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Selection:
     Attributes:
         budget, seconds: allowed and used.
         sample: features of the training images on the frozen backbone, to reuse in the final fit.
-        folds: of a head on tuned features, likewise.
+        folds: outputs of the chosen head on tuned features, likewise; empty for anything else.
     """
 
     chosen: Candidate
@@ -120,7 +120,7 @@ class Selection:
     budget: float
     seconds: float
     sample: FeatureSample | None
-    folds: Sequence[HeldOut] = ()
+    folds: Sequence[FoldOutputs] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the card."""
@@ -132,8 +132,8 @@ class Selection:
         }
 
 
-def groups(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
-    """Rows that train: each with those that share its training."""
+def training_groups(rows: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """Rows of what trains, grouped by training: the one trained first, then those that share it."""
     names = {row.candidate.name for row in rows}
     return [
         [first, *(row for row in rows if row.candidate.shares == first.candidate.name)]

@@ -10,7 +10,7 @@ import numpy as np
 from fewclip import __version__
 from fewclip.bench.measure import Cost, machine
 from fewclip.bench.results import Result, Store
-from fewclip.heads import HeldOut
+from fewclip.heads import FoldOutputs
 from fewclip.selection.candidates import Candidate
 from fewclip.selection.cross_validation import CrossValidation, options_of
 from fewclip.selection.evaluated import Run
@@ -35,12 +35,11 @@ class KeptRuns:
             return None
         cost = Cost(*(found.cost[name] for name in ("seconds", "peak_mb", "memory")))
         images, right = self._cv.held(k), np.array(found.cost["right"], bool)
-        loss, kept = np.array(found.cost["loss"], np.float64), found.cost.get("held_out")
-        held = None
-        if kept is not None:
-            logits = [np.array(part, np.float32) for part in kept]
-            held = HeldOut(images, self._cv.labels[images], logits[0], logits[1:])
-        return Run(images, right, loss, cost, held)
+        loss, outputs = np.array(found.cost["loss"], np.float64), None
+        if "logits" in found.cost:
+            itm, *heads = (np.array(part, np.float32) for part in found.cost["logits"])
+            outputs = FoldOutputs(images, self._cv.labels[images], itm, heads)
+        return Run(images, right, loss, cost, outputs)
 
     def add(self, candidate: Candidate, k: int | None, run: Run) -> None:
         """Keep a finished run; it is on disk when this returns."""
@@ -52,8 +51,8 @@ class KeptRuns:
             "right": run.right.astype(int).tolist(),
             "loss": [None if np.isnan(each) else each for each in run.loss.tolist()],
         }
-        if (held := run.held_out) is not None:
-            cost["held_out"] = [part.tolist() for part in (held.logits_itm, *held.heads)]
+        if (outputs := run.outputs) is not None:
+            cost["logits"] = [part.tolist() for part in (outputs.logits_itm, *outputs.heads)]
         scores = {"accuracy": float(run.right.mean())}
         self._store.add(Result(run=self._describe(candidate, k), scores=scores, cost=cost))
 

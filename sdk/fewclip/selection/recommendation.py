@@ -165,7 +165,7 @@ def advise(
 
 
 def _rivals(best: Evaluated, rivals: Sequence[Evaluated]) -> list[str]:
-    """What to say of the other methods."""
+    """Sentences about the other methods."""
     alike = [row for row in rivals if difference(row, best)[2] >= 0]
     quicker = [row.candidate.name for row in alike if row.seconds < _QUICKER * best.seconds]
     others = [row.candidate.name for row in alike if row.candidate.name not in quicker]

@@ -1,4 +1,4 @@
-"""For a head on tuned features: what towers tuned without some of the images say of those."""
+"""Outputs for each training image from towers tuned without it: a head is weighed by them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from fewclip.errors import StoppedError
-from fewclip.heads import HeldOut, assign_folds
+from fewclip.heads import FoldOutputs, assign_folds
 from fewclip.heads.linear import Ints
 from fewclip.methods.base import Method
 from fewclip.methods.tuned_head import TunedHead
@@ -38,14 +38,14 @@ def cross_fit(
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
     report_stage: Callable[[str], None] = quiet_stage,
-) -> Iterator[HeldOut]:
-    """Tune the plan's method once for each fold of its training images, without the fold.
+) -> Iterator[FoldOutputs]:
+    """Tune the plan's method once for each fold of its training images, on the others.
 
     Args:
-        plan: of a `TunedHead`; its backbone as it was before any training, which it stays.
+        plan: of a `TunedHead`; each fold tunes a copy of its backbone, which must be untrained.
 
     Yields:
-        One result for each fold; none if every class has a single image.
+        The outputs for each fold; nothing if every class has a single image.
     """
     labels = np.array([item.label for item in plan.split.train], np.int64)
     fold = divide(labels, plan.seed)
@@ -59,38 +59,34 @@ def cross_fit(
             tune(part, method, store, progress=progress, stop=stop)
         except StoppedError as error:
             raise _of_whole_run(error, plan) from None
-        yield held_out(plan, method, kept, held)
+        yield fold_outputs(plan, method, kept, held)
 
 
 def _of_whole_run(error: StoppedError, plan: Plan) -> StoppedError:
     """The error of a part, naming the checkpoint from which the whole run can be resumed."""
     if plan.checkpoint is None:
         return error
-    where = f"stopped while the head was weighed; continue from {plan.checkpoint}"
-    return StoppedError(where, str(plan.checkpoint))
+    message = f"stopped while the head was weighed; continue from {plan.checkpoint}"
+    return StoppedError(message, str(plan.checkpoint))
 
 
-def held_out(
+def fold_outputs(
     plan: Plan, method: Method, kept: Ints, held: Ints, ood_score: OODScore | None = None
-) -> HeldOut:
-    """What a method tuned on some of the plan's images, and heads on its features, say of others.
+) -> FoldOutputs:
+    """Outputs for images of the plan, from a method tuned on others and heads on its features.
 
     Args:
-        kept, held: indices of the images it was tuned on, and of the others.
+        method: a `TunedHead`, its towers tuned on `kept`.
+        kept, held: indices of the images it was tuned on, and of those to answer.
         ood_score: of its towers, if it is already fitted.
     """
     assert isinstance(method, TunedHead)
     items = plan.split.train
-    train, test = (
-        features_of(plan, method, some, [item.image for item in some], views)
-        for some, views in (
-            ([items[i] for i in kept], method.options.views),
-            ([items[i] for i in held], 0),
-        )
-    )
+    train = features_of(plan, method, [items[i] for i in kept], views=method.options.views)
+    test = features_of(plan, method, [items[i] for i in held])
     if ood_score is None:
         ood_score = fit_ood_score(method, method, list(plan.phrases.values()), train, None)
-    return method.held_out(train, test, held, ood_score.terms(parts_of(test)))
+    return method.fold_outputs(train, test, held, ood_score.terms(parts_of(test)))
 
 
 def _part(plan: Plan, kept: Ints, k: int) -> Plan:

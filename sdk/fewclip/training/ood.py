@@ -28,7 +28,7 @@ def fit_ood_score(
         method, zero_shot: the adapted method and its backbone before, with classes of `phrases`.
         sample: training images on the method's image tower, plain view first.
         held: validation images on it; None without any.
-        unseen: without any, `OODScore.terms` of training images from towers tuned without them.
+        unseen: in their place, `OODScore.terms` of training images by towers tuned without them.
     """
     use_held = method.trains_images and held is not None
     return OODScore.fit(

@@ -13,7 +13,7 @@ import numpy as np
 from fewclip import artifact
 from fewclip.classifier import Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration, Card
-from fewclip.heads import FeatureSample, FittedHead, HeldOut
+from fewclip.heads import FeatureSample, FittedHead, FoldOutputs
 from fewclip.heads.linear import Floats
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
@@ -37,7 +37,7 @@ def execute(
     stop: Callable[[], bool] | None = None,
     report_stage: Callable[[str], None] = quiet_stage,
     sample: FeatureSample | None = None,
-    folds: Sequence[HeldOut] | None = None,
+    folds: Sequence[FoldOutputs] | None = None,
 ) -> Classifier:
     """Train, calibrate and measure what `make_plan` laid out; its method must be chosen already.
 
@@ -53,7 +53,7 @@ def execute(
     frozen_val, frozen_train, before, references = None, None, None, None
     if split.val:
         report_stage(f"measuring zero-shot on {len(split.val)} images")
-        frozen_val = _validation_features(plan, zero_shot.method)
+        frozen_val = features_of(plan, zero_shot.method, split.val)
         before = measure(zero_shot, frozen_val)
     tuned = plan.build()
     # Only what a head on tuned features needs for its folds is kept: a backbone may be large.
@@ -61,7 +61,7 @@ def execute(
     pretrained = copy.deepcopy(plan.backbone) if folds_wanted else plan.backbone
     store = pixel_store(plan)
     if plan.references and tuned.trains:
-        frozen_train = features_of(plan, zero_shot.method, split.train, store.images())
+        frozen_train = features_of(plan, zero_shot.method, split.train, images=store.images())
         references = measure_references(plan, frozen_train, frozen_val)
         report_stage(references.describe())
     history = History((), ())
@@ -73,14 +73,14 @@ def execute(
     if sample is None:
         report_stage(f"passing {len(split.train)} training images")
         views = plan.options["views"] if isinstance(tuned, FrozenHead) else 0
-        sample = features_of(plan, tuned, split.train, store.images(), views)
+        sample = features_of(plan, tuned, split.train, views=views, images=store.images())
     if isinstance(tuned, TunedHead) and folds is None:
         again = dataclasses.replace(plan, backbone=pretrained)
         folds = list(cross_fit(again, progress=progress, stop=stop, report_stage=report_stage))
     fitted = _fitted(tuned, sample, folds or (), plan.seed)
     held = frozen_val
     if split.val and tuned.trains_images:
-        held = _validation_features(plan, tuned)
+        held = features_of(plan, tuned, split.val)
     clf = Classifier(
         tuned,
         _uncalibrated_card(plan, tuned, history),
@@ -92,16 +92,16 @@ def execute(
 
 
 def _fitted(
-    tuned: Method, sample: FeatureSample, folds: Sequence[HeldOut], seed: int
+    tuned: Method, sample: FeatureSample, folds: Sequence[FoldOutputs], seed: int
 ) -> FittedHead | None:
-    """Fit the head of a method that has one which training leaves alone."""
+    """Fit the method's linear head; None if it has none. Training did not touch it."""
     if isinstance(tuned, TunedHead):
         return tuned.fit_on_folds(sample, folds)
     return tuned.fit(sample, seed) if isinstance(tuned, FrozenHead) else None
 
 
-def _ood_terms(folds: Sequence[HeldOut] | None) -> Mapping[str, Floats] | None:
-    return HeldOut.join(folds).ood_terms if folds else None
+def _ood_terms(folds: Sequence[FoldOutputs] | None) -> Mapping[str, Floats] | None:
+    return FoldOutputs.join(folds).ood_terms if folds else None
 
 
 def _uncalibrated_card(plan: Plan, tuned: Method, history: History) -> Card:
@@ -127,12 +127,6 @@ def _uncalibrated_card(plan: Plan, tuned: Method, history: History) -> Card:
             "device": plan.backbone.device.type,
         },
     )
-
-
-def _validation_features(plan: Plan, method: Method) -> FeatureSample:
-    """The plan's validation images as the method's image tower sees them."""
-    val = plan.split.val
-    return features_of(plan, method, val, [item.image for item in val])
 
 
 def _files(plan: Plan) -> list[dict[str, str]]:

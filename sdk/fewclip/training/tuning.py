@@ -51,12 +51,22 @@ def tune(
 
 
 def features_of(
-    plan: Plan, method: Method, items: Sequence[Item], images: Sequence[Image], views: int = 0
+    plan: Plan,
+    method: Method,
+    items: Sequence[Item],
+    *,
+    views: int = 0,
+    images: Sequence[Image] | None = None,
 ) -> FeatureSample:
-    """Some of the plan's images as the method's image tower sees them."""
+    """Some of the plan's images as the method's image tower sees them.
+
+    Args:
+        views: augmented views of each besides the plain one.
+        images: those of the items, if they are already decoded.
+    """
     return sample_features(
         method,
-        images,
+        [item.image for item in items] if images is None else images,
         [item.label for item in items],
         list(plan.phrases.values()),
         views=views,

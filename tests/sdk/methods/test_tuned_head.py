@@ -10,7 +10,7 @@ import pytest
 from handwritten_digits import PHRASES
 
 import fewclip
-from fewclip.heads import AnyMatrix, FeatureSample, HeldOut, fit_gda, fit_on_folds
+from fewclip.heads import AnyMatrix, FeatureSample, FoldOutputs, fit_gda, fit_on_folds
 from fewclip.heads.linear import Head, Ints
 from fewclip.runtime import OnnxClassifier
 from fewclip.training import Progress
@@ -91,7 +91,7 @@ def test_a_run_stopped_while_the_head_is_weighed_ends_the_same(
     assert again.predict(images) == fewclip.adapt(photos, **given).predict(images)
 
 
-def sample_and_folds(useful: bool) -> tuple[FeatureSample, list[HeldOut]]:
+def sample_and_folds(useful: bool) -> tuple[FeatureSample, list[FoldOutputs]]:
     """A tower that has pulled its 24 images together; what its heads are worth on other images."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 8)
@@ -101,7 +101,7 @@ def sample_and_folds(useful: bool) -> tuple[FeatureSample, list[HeldOut]]:
     sample = FeatureSample(apart.astype(np.float32), None, labels, itm)
     heads = (3 * np.eye(3)[labels] if useful else rng.standard_normal((24, 3))).astype(np.float32)
     parts = np.array_split(rng.permutation(24), 4)
-    return sample, [HeldOut(part, labels[part], itm[part], [heads[part]]) for part in parts]
+    return sample, [FoldOutputs(part, labels[part], itm[part], [heads[part]]) for part in parts]
 
 
 def fit(rows: AnyMatrix, labels: Ints, images: Ints) -> list[Head]:

@@ -14,7 +14,7 @@ from handwritten_digits import PHRASES
 import fewclip
 from fewclip.bench.results import Store
 from fewclip.cli import main
-from fewclip.heads import HeldOut
+from fewclip.heads import FoldOutputs
 from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
 from fewclip.selection.cross_validation import CrossValidation, with_candidate
@@ -115,11 +115,11 @@ def test_what_shares_a_training_is_what_its_own_training_gives(photos: Path) -> 
         np.testing.assert_allclose(shared[k].loss, own[0].loss, atol=1e-4)
 
 
-def held_out_of(cv: CrossValidation, k: int) -> HeldOut:
+def outputs_of(cv: CrossValidation, k: int) -> FoldOutputs:
     """Of one head that is always right, beside a text that knows nothing."""
     images, rng = cv.held(k), np.random.default_rng(k)
     labels, noise = cv.labels[images], rng.standard_normal((len(images), 3)).astype(np.float32)
-    return HeldOut(images, labels, noise, [noise + 5 * np.eye(3, dtype=np.float32)[labels]])
+    return FoldOutputs(images, labels, noise, [noise + 5 * np.eye(3, dtype=np.float32)[labels]])
 
 
 def test_a_head_on_tuned_features_is_weighed_on_all_folds_so_far(
@@ -127,14 +127,14 @@ def test_a_head_on_tuned_features_is_weighed_on_all_folds_so_far(
 ) -> None:
     cv = CrossValidation(laid_out(photos))
     candidate = next(c for c in TRAINED if c.method == "skip-tuning+gda")
-    (row,) = cv.start([candidate])
-    kept, folds = KeptRuns(Store(tmp_path), cv), [held_out_of(cv, k) for k in range(2)]
+    (row,) = cv.empty_rows([candidate])
+    kept, folds = KeptRuns(Store(tmp_path), cv), [outputs_of(cv, k) for k in range(2)]
     for k, held in enumerate(folds):
-        kept.add(candidate, k, Run.of_head(held, held_out=held))
+        kept.add(candidate, k, Run.of_head(held))
         found = kept.find(candidate, k)
         assert found
         row.add(found)
-    pooled = Run.of_head(HeldOut.join(folds))
+    pooled = Run.of_head(FoldOutputs.join(folds))
     np.testing.assert_allclose(row.loss[pooled.images], pooled.loss)
     assert row.accuracy == 1
     assert len(row.folds) == 2
