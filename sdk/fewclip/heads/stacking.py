@@ -42,11 +42,11 @@ class FittedHead:
 
 @dataclasses.dataclass(frozen=True)
 class FoldOutputs:
-    """Outputs for the images that a fold holds out, from a tower tuned on the others.
+    """Outputs for the images that a fold holds out, from a model tuned on the others.
 
     Attributes:
         images, labels: (h,) indices of these images, and their classes.
-        logits_itm: (h, M) of the text.
+        logits_itm: (h, M) of the text; without heads, log-probabilities before any temperature.
         heads: (h, M) logits of each head on the tower's features.
         ood_terms: (h, C) or (h, 1) each, of the OOD score fitted with the tower; empty if unknown.
     """
@@ -72,13 +72,32 @@ class FoldOutputs:
             },
         )
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """By name, for `from_arrays`."""
+        parts: dict[str, NDArray[Any]] = {"images": self.images, "labels": self.labels}
+        heads = {f"head.{k}": part for k, part in enumerate(self.heads)}
+        terms = {f"ood.{name}": term for name, term in self.ood_terms.items()}
+        return {**parts, "logits_itm": self.logits_itm, **heads, **terms}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FoldOutputs:
+        """From `to_arrays`.
+
+        Raises:
+            KeyError: one is missing.
+        """
+        heads = [arrays[name] for name in arrays if name.startswith("head.")]
+        terms = {k.removeprefix("ood."): x for k, x in arrays.items() if k.startswith("ood.")}
+        return cls(arrays["images"], arrays["labels"], arrays["logits_itm"], heads, terms)
+
     def mixture(self) -> Mixture:
         """The factors that suit these images best.
 
         The priors are those for a text that knows nothing, because the heads know what it does:
-        both read features of the tower that was tuned with it.
+        both read features of the tower that was tuned with it. Without heads it has no rival.
         """
-        return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge=0.0)
+        knowledge = 0.0 if self.heads else 1.0
+        return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge)
 
     def logits(self) -> Floats:
         """(h, M) of the text and the heads together, calibrated."""

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
-from fewclip.heads import FeatureSample
+from fewclip.heads import FeatureSample, FoldOutputs
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate
 from fewclip.selection.cross_validation import CrossValidation, with_candidate
 from fewclip.selection.evaluated import (
@@ -109,7 +111,8 @@ class _Selector:
             self.budget,
             self._spent(),
             self.sample,
-            tuple(best.folds),
+            # Without terms of an OOD score they would calibrate a model that knows no stranger.
+            tuple(best.folds) if all(fold.ood_terms for fold in best.folds) else (),
         )
 
     def _best_so_far(self) -> Selection:
@@ -243,6 +246,23 @@ class _Selector:
         return float((proba.argmax(1) + half == self.cv.labels[new]).mean())
 
 
+def _arrays_of(folds: Sequence[FoldOutputs]) -> dict[str, npt.NDArray[Any]]:
+    """For a checkpoint; `_folds_of` reads it."""
+    return {
+        f"{k}/{name}": array
+        for k, fold in enumerate(folds)
+        for name, array in fold.to_arrays().items()
+    }
+
+
+def _folds_of(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[FoldOutputs, ...]:
+    parts: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    for name, array in arrays.items():
+        fold, _, own = name.partition("/")
+        parts.setdefault(fold, {})[own] = array
+    return tuple(FoldOutputs.from_arrays(part) for part in parts.values())
+
+
 @one_blas_thread
 def choose_and_execute(
     plan: Plan,
@@ -259,22 +279,23 @@ def choose_and_execute(
     if not plan.automatic:
         return execute(plan, progress=progress, stop=stop, report_stage=report_stage)
     plan = dataclasses.replace(plan, automatic=False, references=False)
-    found = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
-    candidate = next((c for c in (*CHEAP, *TRAINED) if found and c.name == found["chosen"]), None)
-    sample, folds = None, None
+    kept = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
+    found, arrays = kept or ({}, {})
+    candidate = next((c for c in (*CHEAP, *TRAINED) if c.name == found.get("chosen")), None)
+    sample, folds = None, _folds_of(arrays)
     if candidate is None:
         selection = select(plan, budget=plan.budget, on_report=report_stage, stop=stop)
         candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
-        folds = selection.folds or None
+        folds = selection.folds
         if plan.checkpoint is not None:
-            save_choice(plan.checkpoint, plan.run_id, found)
+            save_choice(plan.checkpoint, plan.run_id, found, _arrays_of(folds))
     clf = execute(
         with_candidate(plan, candidate),
         progress=progress,
         stop=stop,
         report_stage=report_stage,
         sample=None if candidate.trains else sample,
-        folds=folds,
+        folds=folds or None,
     )
     training = {**clf.card.training, "run_id": plan.run_id, "selection": found}
     clf.card = dataclasses.replace(clf.card, training=training)

@@ -22,9 +22,8 @@ from fewclip.backbone import load_backbone
 from fewclip.bench.measure import Cost, measured
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
-from fewclip.heads import FeatureSample, fit_mixture, log_loss
+from fewclip.heads import FeatureSample, FoldOutputs, fit_mixture, log_loss
 from fewclip.heads.linear import AnyFloats, Floats, Ints
-from fewclip.images import Image
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
@@ -33,7 +32,9 @@ from fewclip.selection.baselines import SVM, fit_reference
 from fewclip.selection.candidates import FOLDS, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import Evaluated, Run
 from fewclip.training import Plan, execute
+from fewclip.training.calibration import outputs_for
 from fewclip.training.cross_fit import divide, fold_outputs
+from fewclip.training.ood import parts_of
 from fewclip.training.tuning import features_of
 
 
@@ -150,15 +151,25 @@ class CrossValidation:
     def _trained_run(self, clf: Classifier, trained: Candidate, wanted: Candidate, k: int) -> Run:
         """Fold k for a candidate that is `trained` or shares its training; `clf` stays as it is."""
         if wanted.tower != wanted:
-            return self._tuned_head_run(clf, wanted, k)
-        if wanted != trained:
+            found = self._tuned_head(clf, wanted, k)
+        elif wanted == trained:
+            found = self._answers(clf, k)
+        else:
             pretrained = dict(self.plan.backbone.clip.named_parameters())
-            clf = _interpolated(clf, wanted, pretrained)
-        held = self.held(k)
-        images = [self.plan.split.train[i].image for i in held]
-        return self._run(held, _log_probabilities(clf, images))
+            found = self._answers(_interpolated(clf, wanted, pretrained), k)
+        return Run.of_fold(found)
 
-    def _tuned_head_run(self, clf: Classifier, candidate: Candidate, k: int) -> Run:
+    def _answers(self, clf: Classifier, k: int) -> FoldOutputs:
+        """A tuned model's log-probabilities for fold k, before any temperature."""
+        held = self.held(k)
+        items = [self.plan.split.train[i] for i in held]
+        sample = features_of(self.plan, clf.method, items)
+        outputs = outputs_for(clf, sample)
+        answers = decide.log_probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
+        terms = {} if clf.ood_score is None else clf.ood_score.terms(parts_of(sample))
+        return FoldOutputs(held, self.labels[held], answers.astype(np.float32), [], terms)
+
+    def _tuned_head(self, clf: Classifier, candidate: Candidate, k: int) -> FoldOutputs:
         """Fold k for a head on the features of tuned towers."""
         plan = dataclasses.replace(
             self.plan,
@@ -167,7 +178,7 @@ class CrossValidation:
             backbone=clf.backbone,
         )
         kept = np.flatnonzero(self.fold != k)
-        return Run.of_head(fold_outputs(plan, plan.build(), kept, self.held(k), clf.ood_score))
+        return fold_outputs(plan, plan.build(), kept, self.held(k), clf.ood_score)
 
     def _pass(self, plan: Plan, method: Method) -> tuple[FeatureSample, Cost]:
         """Pass every image through the frozen backbone once."""
@@ -231,10 +242,3 @@ def _interpolated(
     assert isinstance(method, TunedTower)
     method.interpolate(pretrained, candidate.options["interpolation"])
     return Classifier(method, clf.card)
-
-
-def _log_probabilities(clf: Classifier, images: Sequence[Image]) -> Floats:
-    """(h, M), before any temperature."""
-    outputs = clf.model_outputs(images)
-    proba = decide.probabilities(outputs.logits_itm, outputs.logits_cat, clf.card.head)
-    return np.log(np.maximum(proba, 1e-30))

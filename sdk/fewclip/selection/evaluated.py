@@ -32,7 +32,8 @@ class Run:
         right: (h,) whether each is answered right.
         loss: (h,) log-loss of each; NaN from what gives no probabilities.
         cost: of training and of answering.
-        outputs: of a head on tuned features, because its weight is fitted on all folds together.
+        outputs: of what trains, because its temperature, and the weight of a head on tuned
+            features, are fitted on all folds together.
     """
 
     images: npt.NDArray[np.int64]
@@ -42,8 +43,8 @@ class Run:
     outputs: FoldOutputs | None = None
 
     @classmethod
-    def of_head(cls, outputs: FoldOutputs) -> Run:
-        """Of a head on tuned features, its weight fitted on these very images; without a cost."""
+    def of_fold(cls, outputs: FoldOutputs) -> Run:
+        """At the temperature, and the weight of a head, that suit these very images."""
         logits, labels = outputs.logits(), outputs.labels
         right, loss = logits.argmax(1) == labels, log_loss(logits, labels)
         return cls(outputs.images, right, loss, outputs=outputs)
@@ -58,7 +59,7 @@ class Evaluated:
         costs: of each run, what it shares with other candidates included.
         note: why it was dropped, for people.
         dropped: whether it is out of the choice.
-        folds: outputs of a head on tuned features, one for each fold so far.
+        folds: outputs of what trains, one for each fold so far.
     """
 
     candidate: Candidate
@@ -88,7 +89,7 @@ class Evaluated:
         self.costs.append(run.cost)
         if run.outputs is not None:
             self.folds.append(run.outputs)
-            run = Run.of_head(FoldOutputs.join(self.folds))
+            run = Run.of_fold(FoldOutputs.join(self.folds))
         self.loss[run.images], self.right[run.images] = run.loss, run.right
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class Selection:
     Attributes:
         budget, seconds: allowed and used.
         sample: features of the training images on the frozen backbone, to reuse in the final fit.
-        folds: outputs of the chosen head on tuned features, likewise; empty for anything else.
+        folds: outputs of what trains, likewise; empty for heads on frozen features.
     """
 
     chosen: Candidate
@@ -120,7 +121,7 @@ class Selection:
     budget: float
     seconds: float
     sample: FeatureSample | None
-    folds: Sequence[FoldOutputs] = ()
+    folds: tuple[FoldOutputs, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the card."""

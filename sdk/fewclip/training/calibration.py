@@ -10,9 +10,25 @@ import torch
 
 from fewclip import conformal, decide
 from fewclip.classifier import Classifier
-from fewclip.heads import FeatureSample, FittedHead
+from fewclip.heads import FeatureSample
+from fewclip.heads.linear import AnyFloats, Ints
 from fewclip.report import Report
 from fewclip.training.references import HEAD, References
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfFold:
+    """Answers to n training images from models that have not seen them.
+
+    Attributes:
+        labels: (n,).
+        logits_itm: (n, M).
+        logits_cat: (n, columns of the head); None where `logits_itm` is the whole answer.
+    """
+
+    labels: Ints
+    logits_itm: AnyFloats
+    logits_cat: AnyFloats | None
 
 
 def measure(zero_shot: Classifier, held: FeatureSample) -> Report:
@@ -33,36 +49,35 @@ def figures(report: Report) -> dict[str, float | int]:
 def calibrated(
     clf: Classifier,
     before: Report | None,
-    sample: FeatureSample,
     held: FeatureSample,
-    fitted: FittedHead | None,
+    unseen: OutOfFold | None,
     references: References | None,
 ) -> Classifier:
     """Fit temperature and threshold on images that the model was not fitted on.
 
-    A head on frozen features has out-of-fold logits for its training images; every other method
-    has the validation images. Those also give the figures before and after.
+    A head has out-of-fold logits for its training images, and so has what `method="auto"` chose
+    without validation images; every other method has those. They also give the figures before and
+    after.
 
     Args:
         before: zero-shot on the validation images; None without any.
-        sample, held: training and validation images on the method's image tower, plain view first.
-        fitted: a fitted head with its out-of-fold logits; None for other methods.
+        held: validation images on the method's image tower.
+        unseen: takes the place of the validation images in all that is fitted; None without any.
         references: baselines measured on the same images; a model that one beats gives a warning.
     """
     card, ood = clf.card, clf.ood_score
     assert ood is not None
-    outputs, truth = _outputs(clf, held), held.labels
+    outputs, truth = outputs_for(clf, held), held.labels
     assert outputs.ood_score is not None
     # The score's own images took part in training, unless others of their kind stood in for them.
-    seen = clf.method.trains_images and (fitted is None or len(truth) > 0)
+    seen = clf.method.trains_images and (unseen is None or len(truth) > 0)
     own = [outputs.ood_score] if seen else [ood.own, outputs.ood_score]
     itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
-    if fitted is not None:
-        itm, labels = fitted.logits_itm, sample.labels[fitted.images]
-        cat = fitted.logits
+    if unseen is not None:
+        itm, cat, labels = unseen.logits_itm, unseen.logits_cat, unseen.labels
     calibration = decide.fit_calibration(itm, cat, labels, card.head, np.concatenate(own))
     metrics = dict(card.metrics)
-    if fitted is not None and len(labels):
+    if unseen is not None and len(labels):
         proba = decide.probabilities(itm, cat, card.head, calibration.temperature)
         metrics["out_of_fold"] = figures(Report.from_predictions(proba, labels, clf.classes))
     remarks = []
@@ -87,7 +102,7 @@ def calibrated(
     # Before the temperature, which may have been fitted on these very images: see `conformal`.
     plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
     kind = "split"
-    if not len(truth) and fitted is not None and len(labels):
+    if not len(truth) and unseen is not None and len(labels):
         plain, truth, kind = decide.probabilities(itm, cat, card.head), labels, "cross"
     card = dataclasses.replace(
         card,
@@ -99,7 +114,7 @@ def calibrated(
     return Classifier(clf.method, card, ood_score=ood, validation=clf.validation)
 
 
-def _outputs(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
+def outputs_for(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
     """Outputs for the plain views, in batches as large as `Classifier`'s own."""
     device, parts = clf.backbone.device, []
     for first in range(0, max(len(sample.labels), 1), clf.batch_size):

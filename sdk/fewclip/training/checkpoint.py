@@ -14,11 +14,14 @@ import hashlib
 import itertools
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewclip.errors import ArtifactError, CheckpointError
@@ -27,12 +30,13 @@ from fewclip.model_folder import card_schema, tensor_file
 
 STATE_FILE = "state.safetensors"
 CHOICE_FILE = "selection.json"
+CHOICE_ARRAYS = "selection.npz"
 HEADER = "fewclip_checkpoint"
 FORMAT = 2  # 1 had no checksum
 PARTS = ("parameters", "momentum", "state")
 
 # What a killed writer leaves behind: our files, and the safetensors library's own.
-_TEMPORARY = (f".{STATE_FILE}.*", f".{CHOICE_FILE}.*", ".tmp*")
+_TEMPORARY = (f".{STATE_FILE}.*", f".{CHOICE_FILE}.*", f".{CHOICE_ARRAYS}.*", ".tmp*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,32 +191,45 @@ def exists(folder: Path) -> bool:
     return (folder / STATE_FILE).exists() or (folder / CHOICE_FILE).exists()
 
 
-def save_choice(folder: Path, run_id: str, choice: Mapping[str, Any]) -> None:
+def save_choice(
+    folder: Path, run_id: str, choice: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
     """Keep what `method="auto"` has chosen for a run: depending on time, it might choose otherwise.
+
+    Args:
+        choice: plain JSON.
+        arrays: what the final fit takes from the choice.
 
     Raises:
         CheckpointError: it cannot be written.
     """
-    temporary = folder / f".{CHOICE_FILE}.{os.getpid()}"
+    plain, packed = (folder / f".{name}.{os.getpid()}" for name in (CHOICE_FILE, CHOICE_ARRAYS))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"run_id": run_id, "choice": choice}), "utf-8")
-        temporary.replace(folder / CHOICE_FILE)
+        with packed.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        packed.replace(folder / CHOICE_ARRAYS)
+        plain.write_text(json.dumps({"run_id": run_id, "choice": choice}), "utf-8")
+        plain.replace(folder / CHOICE_FILE)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        for temporary in (plain, packed):
+            temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"checkpoint {folder} cannot be written: {error.strerror or error}"
         ) from error
 
 
-def read_choice(folder: Path, run_id: str) -> Mapping[str, Any] | None:
+def read_choice(
+    folder: Path, run_id: str
+) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]] | None:
     """What was chosen for this very run; None where nothing was, or for another run."""
     try:
         plain = json.loads((folder / CHOICE_FILE).read_text("utf-8"))
         choice = plain["choice"] if plain["run_id"] == run_id else None
-    except (OSError, ValueError, KeyError, TypeError):  # then it is chosen again
+        with np.load(folder / CHOICE_ARRAYS) as arrays:
+            return (choice, dict(arrays)) if isinstance(choice, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):  # chosen again
         return None
-    return choice if isinstance(choice, dict) else None
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -237,7 +254,7 @@ def set_aside(folder: Path) -> Path | None:
 def remove(folder: Path) -> None:
     """Delete a checkpoint, and the folder unless it holds something else."""
     _remove_parts(folder)
-    _remove(folder, (STATE_FILE, "state.*.safetensors", CHOICE_FILE, *_TEMPORARY))
+    _remove(folder, (STATE_FILE, "state.*.safetensors", CHOICE_FILE, CHOICE_ARRAYS, *_TEMPORARY))
     with contextlib.suppress(OSError):
         folder.rmdir()
 

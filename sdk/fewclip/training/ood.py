@@ -28,15 +28,16 @@ def fit_ood_score(
         method, zero_shot: the adapted method and its backbone before, with classes of `phrases`.
         sample: training images on the method's image tower, plain view first.
         held: validation images on it; None without any.
-        unseen: in their place, `OODScore.terms` of training images by towers tuned without them.
+        unseen: in their place, `OODScore.terms` of training images by towers tuned without them;
+            not used with a frozen tower, which has seen none of its images.
     """
-    use_held = method.trains_images and held is not None
+    tuned = method.trains_images
     return OODScore.fit(
         parts_of(sample),
         sample.labels,
         texts=_texts(method, zero_shot, phrases, sample),
-        tuned=parts_of(held) if held is not None and use_held else None,
-        unseen=None if use_held or not unseen else dict(unseen),
+        tuned=parts_of(held) if tuned and held is not None else None,
+        unseen=dict(unseen) if tuned and held is None and unseen else None,
     )
 
 

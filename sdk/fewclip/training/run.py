@@ -18,7 +18,7 @@ from fewclip.heads.linear import Floats
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_head import TunedHead
-from fewclip.training.calibration import calibrated, measure
+from fewclip.training.calibration import OutOfFold, calibrated, measure
 from fewclip.training.cross_fit import cross_fit
 from fewclip.training.loop import History, Progress
 from fewclip.training.ood import fit_ood_score
@@ -44,7 +44,9 @@ def execute(
     Args:
         sample: features of the training images on the frozen backbone, if they are already
             computed in the views that the method asks for.
-        folds: what `cross_fit` yields, if it is already computed.
+        folds: the method's answers out of fold, if they are already computed: a head on tuned
+            features is weighed by them, and what trains is calibrated by them where no image is
+            kept for validation.
         progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
@@ -77,7 +79,7 @@ def execute(
     if isinstance(tuned, TunedHead) and folds is None:
         again = dataclasses.replace(plan, backbone=pretrained)
         folds = list(cross_fit(again, progress=progress, stop=stop, report_stage=report_stage))
-    fitted = _fitted(tuned, sample, folds or (), plan.seed)
+    unseen = _out_of_fold(tuned, sample, folds or (), plan)
     held = frozen_val
     if split.val and tuned.trains_images:
         held = features_of(plan, tuned, split.val)
@@ -88,16 +90,28 @@ def execute(
         validation=[(item.image, split.classes[item.label]) for item in split.val],
     )
     held = sample.take(np.arange(0)) if held is None else held
-    return calibrated(clf, before, sample, held, fitted, references)
+    return calibrated(clf, before, held, unseen, references)
 
 
-def _fitted(
-    tuned: Method, sample: FeatureSample, folds: Sequence[FoldOutputs], seed: int
-) -> FittedHead | None:
-    """Fit the method's linear head; None if it has none. Training did not touch it."""
+def _out_of_fold(
+    tuned: Method, sample: FeatureSample, folds: Sequence[FoldOutputs], plan: Plan
+) -> OutOfFold | None:
+    """Fit the method's linear head, which training did not touch; its outputs out of fold.
+
+    Those of a method without one are the folds', which validation images make unnecessary.
+    """
     if isinstance(tuned, TunedHead):
-        return tuned.fit_on_folds(sample, folds)
-    return tuned.fit(sample, seed) if isinstance(tuned, FrozenHead) else None
+        return _of_head(tuned.fit_on_folds(sample, folds), sample)
+    if isinstance(tuned, FrozenHead):
+        return _of_head(tuned.fit(sample, plan.seed), sample)
+    if plan.split.val or not folds:
+        return None
+    found = FoldOutputs.join(folds)
+    return OutOfFold(found.labels, found.logits_itm, None)
+
+
+def _of_head(fitted: FittedHead, sample: FeatureSample) -> OutOfFold:
+    return OutOfFold(sample.labels[fitted.images], fitted.logits_itm, fitted.logits)
 
 
 def _ood_terms(folds: Sequence[FoldOutputs] | None) -> Mapping[str, Floats] | None:

@@ -14,6 +14,7 @@ from handwritten_digits import PHRASES
 import fewclip
 from fewclip.bench.results import Store
 from fewclip.cli import main
+from fewclip.decide import fit_calibration
 from fewclip.heads import FoldOutputs
 from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
@@ -130,11 +131,11 @@ def test_a_head_on_tuned_features_is_weighed_on_all_folds_so_far(
     (row,) = cv.empty_rows([candidate])
     kept, folds = KeptRuns(Store(tmp_path), cv), [outputs_of(cv, k) for k in range(2)]
     for k, held in enumerate(folds):
-        kept.add(candidate, k, Run.of_head(held))
+        kept.add(candidate, k, Run.of_fold(held))
         found = kept.find(candidate, k)
         assert found
         row.add(found)
-    pooled = Run.of_head(FoldOutputs.join(folds))
+    pooled = Run.of_fold(FoldOutputs.join(folds))
     np.testing.assert_allclose(row.loss[pooled.images], pooled.loss)
     assert row.accuracy == 1
     assert len(row.folds) == 2
@@ -173,24 +174,47 @@ def test_the_budget_grows_with_the_images_up_to_a_limit() -> None:
 
 
 def test_a_choice_is_kept_for_its_own_run_only(tmp_path: Path) -> None:
-    save_choice(tmp_path / "c", "one", {"chosen": "gda"})
-    assert read_choice(tmp_path / "c", "one") == {"chosen": "gda"}
+    save_choice(tmp_path / "c", "one", {"chosen": "gda"}, {"0/labels": np.arange(3)})
+    choice, arrays = read_choice(tmp_path / "c", "one") or ({}, {})
+    assert choice == {"chosen": "gda"}
+    np.testing.assert_array_equal(arrays["0/labels"], np.arange(3))
     assert read_choice(tmp_path / "c", "other") is None
     (tmp_path / "c" / CHOICE_FILE).write_text("{", "utf-8")
     assert read_choice(tmp_path / "c", "one") is None
     assert read_choice(tmp_path / "none", "one") is None
 
 
+def test_what_folds_say_survives_being_stored(photos: Path) -> None:
+    fold = outputs_of(CrossValidation(laid_out(photos)), 0)
+    fold = dataclasses.replace(fold, ood_terms={"mahalanobis": np.ones((len(fold.images), 3))})
+    again = FoldOutputs.from_arrays(fold.to_arrays())
+    for one, other in zip(fold.to_arrays().values(), again.to_arrays().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert fold.to_arrays().keys() == again.to_arrays().keys()
+
+
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_choice(photos: Path, tmp_path: Path) -> None:
     made = laid_out(photos)
-    chosen = {"chosen": "kgcoop+dept, gentle crops", "rows": []}
-    save_choice(tmp_path / "m.checkpoint", made.run_id, chosen)
+    chosen = {"chosen": "skip-tuning, gentle crops", "rows": []}
+    cv = CrossValidation(made)
+    candidate = next(c for c in TRAINED if c.name == chosen["chosen"])
+    runs = cv.evaluate_trained([candidate], 0)
+    assert runs
+    assert runs[0].outputs
+    arrays = {f"0/{name}": array for name, array in runs[0].outputs.to_arrays().items()}
+    save_choice(tmp_path / "m.checkpoint", made.run_id, chosen, arrays)
     words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "4", "--val", "0"]
     words += ["--device", "cpu", "--resume", "--classes", json.dumps(PHRASES)]
     assert main(words) == 0
     card = fewclip.load(tmp_path / "m").card
-    assert card.method == "kgcoop+dept"
+    assert card.method == "skip-tuning"
     assert card.training["run_id"] == made.run_id
+    # Without validation images, the folds of the choice give temperature and threshold.
+    told = runs[0].outputs
+    wanted = fit_calibration(told.logits_itm, None, told.labels, card.head)
+    assert card.calibration.n == len(told.labels) > 0
+    assert card.calibration.temperature == wanted.temperature != 1
+    assert card.calibration.threshold is not None
     assert not (tmp_path / "m.checkpoint").exists()
     assert main(words) == 0  # finished already
