@@ -137,10 +137,8 @@ def test_rows_equal_the_local_ones_though_an_actor_and_a_node_die(
     assert summary.rows == len(local)
     assert_same(rows_of(out), local)
 
-    begin = time.monotonic()
     again = bulk.predict(model, given, out, engine="ray", progress=False)
     assert (again.rows, again.done) == (0, len(local))
-    assert time.monotonic() - begin < 5
     assert ray.is_initialized()  # a cluster of others is left as it was
 
 
