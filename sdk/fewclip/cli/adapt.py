@@ -141,6 +141,8 @@ def _report_adapted(arguments: Arguments, card: Card) -> None:
         )
         if gda := card.metrics.get("gda"):
             print(f"gda, for comparison, on the same images: {_with_interval(gda)}")
+    elif found := card.metrics.get("out_of_fold"):
+        print(f"accuracy on {found['n']} training images, out of fold: {_with_interval(found)}")
     else:
         print("no images were kept out of training: not measured, scores are uncalibrated")
     print(f"saved: {arguments.out}")

@@ -234,7 +234,10 @@ def _remarks(split: Split, limit: int | None, *, ignored: bool) -> list[str]:
         notes.append("the data set's own val/ is not used; val='auto' would")
     without = sum(n == 0 for n in split.counts(split.val).values())
     if not split.val:
-        notes.append("no validation images: scores and 'unknown' stay uncalibrated")
+        notes.append(
+            "no validation images: without a head such as gda's, which is calibrated out of fold, "
+            "scores and 'unknown' stay uncalibrated"
+        )
     elif without:
         notes.append(f"{without} of {len(split.classes)} classes have no validation images")
     return notes

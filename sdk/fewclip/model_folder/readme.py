@@ -89,18 +89,24 @@ model, preprocess = open_clip.create_model_from_pretrained("hf-hub:{repo}")
 
 def _metrics(card: Card) -> str:
     before, after = card.metrics.get("before"), card.metrics.get("after")
-    if not before or not after:
+    if before and after:
+        images = f"{after['n']} images kept out of training"
+        rows = [("zero-shot", before), ("adapted", after)]
+    elif found := card.metrics.get("out_of_fold"):
+        images = f"its {found['n']} training images, each answered by a head fitted without it"
+        rows = [("adapted", found)]
+    else:
         return "Not measured: no images were kept out of training, so scores are uncalibrated."
     calibration = card.calibration
     lines = [
-        f"On {after['n']} images kept out of training (95 % interval in brackets):",
+        f"On {images} (95 % interval in brackets):",
         "",
         "| | accuracy | macro F1 | calibration error |",
         "|---|---|---|---|",
     ]
-    for name, row in (("zero-shot", before), ("adapted", after)):
+    for name, row in rows:
         lines.append(
-            f"| {name} | {_with_interval(row['accuracy'], after['n'])} | "
+            f"| {name} | {_with_interval(row['accuracy'], row['n'])} | "
             f"{_decimal(row['macro_f1'])} | {_decimal(row['ece'])} |"
         )
     if gda := card.metrics.get("gda"):
