@@ -235,8 +235,8 @@ def _remarks(split: Split, limit: int | None, *, ignored: bool) -> list[str]:
     without = sum(n == 0 for n in split.counts(split.val).values())
     if not split.val:
         notes.append(
-            "no validation images: without a head such as gda's, which is calibrated out of fold, "
-            "scores and 'unknown' stay uncalibrated"
+            "no validation images: only heads such as gda and what method 'auto' chooses are "
+            "calibrated, out of fold; of other methods scores and 'unknown' stay uncalibrated"
         )
     elif without:
         notes.append(f"{without} of {len(split.classes)} classes have no validation images")

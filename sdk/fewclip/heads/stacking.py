@@ -94,10 +94,9 @@ class FoldOutputs:
         """The factors that suit these images best.
 
         The priors are those for a text that knows nothing, because the heads know what it does:
-        both read features of the tower that was tuned with it. Without heads it has no rival.
+        both read features of the tower that was tuned with it.
         """
-        knowledge = 0.0 if self.heads else 1.0
-        return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge)
+        return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge=0.0)
 
     def logits(self) -> Floats:
         """(h, M) of the text and the heads together, calibrated."""

@@ -53,8 +53,7 @@ class Accuracy(TypedDict):
 class MetricFacts(TypedDict, total=False):
     """Zero-shot's figures and the model's own, and gda's accuracy, on the same images.
 
-    `out_of_fold`: a head's figures on its training images, each classified by a head that had not
-    seen it.
+    `out_of_fold`: figures on the training images, each classified by a model that had not seen it.
     """
 
     before: Figures | None

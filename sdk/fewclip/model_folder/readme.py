@@ -93,7 +93,7 @@ def _metrics(card: Card) -> str:
         images = f"{after['n']} images kept out of training"
         rows = [("zero-shot", before), ("adapted", after)]
     elif found := card.metrics.get("out_of_fold"):
-        images = f"its {found['n']} training images, each answered by a head fitted without it"
+        images = f"its {found['n']} training images, each answered by a model fitted without it"
         rows = [("adapted", found)]
     else:
         return "Not measured: no images were kept out of training, so scores are uncalibrated."

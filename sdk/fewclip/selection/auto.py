@@ -111,7 +111,7 @@ class _Selector:
             self.budget,
             self._spent(),
             self.sample,
-            # Without terms of an OOD score they would calibrate a model that knows no stranger.
+            # Without OOD terms there would be a temperature, but no threshold of 'unknown'.
             tuple(best.folds) if all(fold.ood_terms for fold in best.folds) else (),
         )
 

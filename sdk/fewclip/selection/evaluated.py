@@ -44,7 +44,7 @@ class Run:
 
     @classmethod
     def of_fold(cls, outputs: FoldOutputs) -> Run:
-        """At the temperature, and the weight of a head, that suit these very images."""
+        """Without a cost; temperature, and weight of a head, are fitted on these very images."""
         logits, labels = outputs.logits(), outputs.labels
         right, loss = logits.argmax(1) == labels, log_loss(logits, labels)
         return cls(outputs.images, right, loss, outputs=outputs)
@@ -113,7 +113,7 @@ class Selection:
     Attributes:
         budget, seconds: allowed and used.
         sample: features of the training images on the frozen backbone, to reuse in the final fit.
-        folds: outputs of what trains, likewise; empty for heads on frozen features.
+        folds: outputs of the one chosen, if it trains, likewise; else empty.
     """
 
     chosen: Candidate

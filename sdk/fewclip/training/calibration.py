@@ -18,12 +18,12 @@ from fewclip.training.references import HEAD, References
 
 @dataclasses.dataclass(frozen=True)
 class OutOfFold:
-    """Answers to n training images from models that have not seen them.
+    """Outputs for n training images from models that have not seen them.
 
     Attributes:
         labels: (n,).
         logits_itm: (n, M).
-        logits_cat: (n, columns of the head); None where `logits_itm` is the whole answer.
+        logits_cat: (n, M) of the head; None where `logits_itm` is the whole answer.
     """
 
     labels: Ints
@@ -55,21 +55,21 @@ def calibrated(
 ) -> Classifier:
     """Fit temperature and threshold on images that the model was not fitted on.
 
-    A head has out-of-fold logits for its training images, and so has what `method="auto"` chose
-    without validation images; every other method has those. They also give the figures before and
-    after.
+    Those are the training images, out of fold, for a head, and for what `method="auto"` chose
+    without validation images; the validation images for every other method. The latter also give
+    the figures before and after.
 
     Args:
         before: zero-shot on the validation images; None without any.
         held: validation images on the method's image tower.
-        unseen: takes the place of the validation images in all that is fitted; None without any.
+        unseen: outputs out of fold, which the temperature is fitted on; None for validation images.
         references: baselines measured on the same images; a model that one beats gives a warning.
     """
     card, ood = clf.card, clf.ood_score
     assert ood is not None
     outputs, truth = outputs_for(clf, held), held.labels
     assert outputs.ood_score is not None
-    # The score's own images took part in training, unless others of their kind stood in for them.
+    # `ood.own` is of images that the tower was tuned on, unless outputs out of fold replaced them.
     seen = clf.method.trains_images and (unseen is None or len(truth) > 0)
     own = [outputs.ood_score] if seen else [ood.own, outputs.ood_score]
     itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth

@@ -44,9 +44,9 @@ def execute(
     Args:
         sample: features of the training images on the frozen backbone, if they are already
             computed in the views that the method asks for.
-        folds: the method's answers out of fold, if they are already computed: a head on tuned
-            features is weighed by them, and what trains is calibrated by them where no image is
-            kept for validation.
+        folds: the method's outputs out of fold, if they are already computed. They weigh a head
+            on tuned features, and calibrate any method that trains if there are no validation
+            images.
         progress, stop: as `fewclip.adapt` takes them.
         report_stage: called with a few words before each part that may take long.
     """
@@ -96,9 +96,9 @@ def execute(
 def _out_of_fold(
     tuned: Method, sample: FeatureSample, folds: Sequence[FoldOutputs], plan: Plan
 ) -> OutOfFold | None:
-    """Fit the method's linear head, which training did not touch; its outputs out of fold.
+    """Fit the method's linear head, which training did not touch; returns outputs out of fold.
 
-    Those of a method without one are the folds', which validation images make unnecessary.
+    A method without a head has those of `folds`, which are not needed beside validation images.
     """
     if isinstance(tuned, TunedHead):
         return _of_head(tuned.fit_on_folds(sample, folds), sample)

@@ -40,7 +40,7 @@ def test_every_image_is_answered_by_a_tower_that_has_not_seen_it(
     assert card.conformal is not None
     assert card.conformal.kind == "cross"
     assert card.calibration.threshold is not None
-    assert "its 12 training images, each answered by a head" in model_card(card)
+    assert "its 12 training images, each answered by a model" in model_card(card)
     zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out)
     assert fitted.evaluate(held_out).accuracy > zero_shot.accuracy + 0.2
 
