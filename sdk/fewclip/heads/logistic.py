@@ -18,8 +18,8 @@ STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 def fit_logistic(features: AnyMatrix, labels: Ints, classes: int, strength: float) -> Head:
     """Minimise mean log-loss + |W|^2 / (2 * strength * N): scikit-learn's `C` is `strength`.
 
-    With fewer rows than columns it is solved in the span of the rows, which is exact: the optimum
-    lies there. Products are in float32, as precise as the features are and twice as fast.
+    With fewer rows than columns it is solved in the span of the rows, which contains the optimum.
+    Products are in float32, as precise as the features are and twice as fast.
 
     Args:
         features: (N, L).

@@ -13,7 +13,7 @@ from fewclip.classifier import Classifier
 from fewclip.heads import FeatureSample
 from fewclip.heads.linear import AnyFloats, Ints
 from fewclip.report import Report
-from fewclip.training.references import HEAD, References
+from fewclip.training.references import HEAD, References, Right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,25 +80,18 @@ def calibrated(
     if unseen is not None and len(labels):
         proba = decide.probabilities(itm, cat, card.head, calibration.temperature)
         metrics["out_of_fold"] = figures(Report.from_predictions(proba, labels, clf.classes))
-    remarks = []
+    remarks: list[str] = []
     if before is not None:
         proba = decide.probabilities(
             outputs.logits_itm, outputs.logits_cat, card.head, calibration.temperature
         )
         after = Report.from_predictions(proba, truth, clf.classes)
         metrics |= {"before": figures(before), "after": figures(after)}
-        if after.accuracy < before.accuracy:
-            remarks.append(
-                f"{card.method} made things worse on the {len(truth)} images kept out of training: "
-                f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try method 'auto', "
-                "more images, or keep zero-shot"
-            )
         if references is not None:
             metrics[HEAD] = {"accuracy": float(references.kept_out.mean()), "n": len(truth)}
-            if remark := references.warning(card.method, proba.argmax(1) == truth):
-                remarks.append(remark)
-        for remark in remarks:
-            warnings.warn(remark, stacklevel=5)  # the caller of `adapt`
+        remarks = _remarks(card.method, before, after, proba.argmax(1) == truth, references)
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=5)  # the caller of `adapt`
     # Before the temperature, which may have been fitted on these very images: see `conformal`.
     plain = decide.probabilities(outputs.logits_itm, outputs.logits_cat, card.head)
     kind = "split"
@@ -112,6 +105,26 @@ def calibrated(
         conformal=conformal.fit(plain, truth, len(clf.classes), kind=kind, seed=card.seed),
     )
     return Classifier(clf.method, card, ood_score=ood, validation=clf.validation)
+
+
+def _remarks(
+    method: str, before: Report, after: Report, right: Right, references: References | None
+) -> list[str]:
+    """Warnings about a method that something simpler beats on the validation images.
+
+    Args:
+        right: (m,) which of these it answers right.
+    """
+    remarks = []
+    if after.accuracy < before.accuracy:
+        remarks.append(
+            f"{method} made things worse on the {len(right)} images kept out of training: "
+            f"{before.accuracy:.1%} before, {after.accuracy:.1%} after; try method 'auto', "
+            "more images, or keep zero-shot"
+        )
+    if references is not None and (remark := references.warning(method, right)):
+        remarks.append(remark)
+    return remarks
 
 
 def outputs_for(clf: Classifier, sample: FeatureSample) -> decide.ModelOutputs:
