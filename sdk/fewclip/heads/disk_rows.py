@@ -57,7 +57,19 @@ class DiskRows:
             self._file.seek(first * self._row)
             done = 0
             while done < len(block):
-                done += self._file.write(block[done:])
+                done += self._write(block[done:])
+
+    def _write(self, block: memoryview) -> int:
+        """
+        Raises:
+            OSError: the file does not fit; it says where the file is, which has no name.
+        """
+        try:
+            return self._file.write(block)
+        except OSError as error:
+            room = f"a temporary file of up to {self._row * len(self) / 1e6:.0f} MB"
+            reason = f"{error.strerror}, for {room}; TMPDIR can name another folder"
+            raise OSError(error.errno, reason, tempfile.gettempdir()) from error
 
     def _indices(self, rows: slice | Indices) -> Indices:
         return np.arange(len(self))[rows]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import tempfile
+
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
@@ -225,3 +228,15 @@ def test_folds_are_even_within_a_class_and_leave_a_single_image_out() -> None:
 def test_a_head_scales() -> None:
     head = Head(np.eye(2), np.ones(2))
     np.testing.assert_allclose(head.scaled(3)(np.eye(2)), 3 * head(np.eye(2)))
+
+
+def test_a_full_disk_is_reported_with_its_folder_and_the_cure() -> None:
+    rows = disk_rows.DiskRows((1000, 1000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="temporary file of up to 4 MB; TMPDIR") as full:
+            rows[:10] = np.zeros((10, 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.value.filename == tempfile.gettempdir()
