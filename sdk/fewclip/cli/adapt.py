@@ -20,7 +20,7 @@ from fewclip.cli.arguments import (
     settings,
 )
 from fewclip.contract import Card
-from fewclip.errors import InputError
+from fewclip.errors import InputError, StoppedError
 
 
 def adapt_arguments(parser: Parser) -> None:
@@ -118,7 +118,12 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
             file=sys.stderr,
         )
     plan = dataclasses.replace(plan, checkpoint=kept)
-    clf = choose_and_execute(plan, progress=to_stderr(), report_stage=stage_to_stderr)
+    try:
+        clf = choose_and_execute(plan, progress=to_stderr(), report_stage=stage_to_stderr)
+    except KeyboardInterrupt:  # outside the training loop, which says so itself
+        if not checkpoint.exists(kept):
+            raise
+        raise StoppedError(f"stopped; continue from {kept}", str(kept)) from None
     clf.save(out, overwrite=arguments.overwrite)
     checkpoint.remove(kept)
     return artifact.read_card(out, verify=False)

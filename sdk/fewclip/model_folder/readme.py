@@ -66,7 +66,7 @@ import fewclip
 
 clf = fewclip.load("{where}")
 clf.predict(["photo.jpg"])
-clf.add_classes(["zebra"])        # more classes, no training
+clf = clf.add_classes(["zebra"])  # more classes, no training
 clf.export_onnx("{card.name}-onnx")  # for serving without torch
 ```
 

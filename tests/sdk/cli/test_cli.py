@@ -196,9 +196,15 @@ def test_adapt_tells_epochs_in_a_log_and_prints_one_json_document(
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
-    words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "8", "--epochs", "200"]
-    words += ["--method", "skip-tuning"]
+@pytest.mark.parametrize(
+    ("method", "epochs", "moment"),
+    [("skip-tuning", 200, "epoch 2/"), ("skip-tuning+gda", 1, "passing")],  # in the loop, after it
+)
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(
+    photos: Path, tmp_path: Path, method: str, epochs: int, moment: str
+) -> None:
+    words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "8"]
+    words += ["--method", method, "--epochs", str(epochs)]
     process = subprocess.Popen(
         [*FEWCLIP, *words],
         stderr=subprocess.PIPE,
@@ -209,7 +215,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(photos: Path, tmp_path
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("epoch 2/"):
+        if line.startswith(moment):
             process.send_signal(signal.SIGINT)
             break
     _, rest = process.communicate(timeout=60)
