@@ -113,7 +113,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 def words(given: Sequence[str]) -> list[str]:
     """Split at commas too: 'a b' and 'a,b' are the same two words."""
-    return [word for each in given for word in each.split(",") if word]
+    return [word.strip() for each in given for word in each.split(",") if word.strip()]
 
 
 def _whole(flag: str, word: str, least: int) -> int:

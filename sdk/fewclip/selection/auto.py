@@ -21,7 +21,7 @@ from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
 from fewclip.heads import FeatureSample, FoldOutputs
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate
-from fewclip.selection.cross_validation import CrossValidation, with_candidate
+from fewclip.selection.cross_validation import CrossValidation, tower_of, with_candidate
 from fewclip.selection.evaluated import (
     FAR,
     HOPELESS,
@@ -64,7 +64,7 @@ def select(
         stop: polled while methods train.
 
     Raises:
-        StoppedError: `stop` returned True.
+        StoppedError: `stop` returned True, or Ctrl-C was pressed.
     """
     return _Selector(plan, budget, on_report, stop).run()
 
@@ -94,13 +94,13 @@ class _Selector:
             try:
                 self._first_fold()
                 self._more_folds()
+                best = self._keeping_new(choose(rows))
             except (StoppedError, KeyboardInterrupt):
                 if not self.cv.plan.keep_best:
                     raise
                 return self._best_so_far()
         else:  # nothing to choose by
-            rows = [row for row in rows if row.candidate is ZERO_SHOT]
-        best = self._keeping_new(choose(rows))
+            best = next(row for row in rows if row.candidate is ZERO_SHOT)
         self.report(f"chosen: {best.candidate.name}")
         return self._selection(best)
 
@@ -218,11 +218,10 @@ class _Selector:
         if not best.candidate.trains or half < 2 or half == len(self.cv.plan.phrases):
             return best
         try:
-            zero_shot, tuned = (
-                self._new_accuracy(each, half) for each in (ZERO_SHOT, best.candidate.tower)
-            )
+            tower = tower_of(self.cv.plan, best.candidate)
+            zero_shot, tuned = (self._new_accuracy(each, half) for each in (ZERO_SHOT, tower))
         except StoppedError:
-            if self.stop():
+            if self.stop() or self._spent() <= self.budget:  # `stop`, or Ctrl-C
                 raise
             best.note = "not chosen: the budget ended before it was tried on new classes"
         else:

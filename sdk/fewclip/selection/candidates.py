@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,13 +36,16 @@ class Candidate:
     outside: bool = False
 
     @property
-    def tower(self) -> Candidate:
-        """The candidate that tunes the towers, if this one adds a head afterwards; else itself."""
+    def tower(self) -> str:
+        """The method that tunes the towers, if this one adds a head afterwards; else its own."""
         method, _, head = self.method.partition("+")
-        if head != "gda":
-            return self
-        own = {key: value for key, value in self.options.items() if key not in HEAD_OPTIONS}
-        return dataclasses.replace(self, method=method, options=own)
+        return method if head == "gda" else self.method
+
+    def comes_from(self, other: Candidate) -> bool:
+        """Whether the other's training yields this one's weights with these options too."""
+        later = ("interpolation",) if self.method == other.method else HEAD_OPTIONS
+        own = {key: value for key, value in self.options.items() if key not in later}
+        return self.shares == other.name and own == other.options
 
     @property
     def arguments(self) -> str:
@@ -53,7 +58,13 @@ class Candidate:
             if augmentation.items() <= own.items():
                 words.append(f"--augment {name}")
                 own = {key: value for key, value in own.items() if key not in augmentation}
-        return " ".join([*words, *(f"--set {key}={value}" for key, value in own.items())])
+        return " ".join([*words, *(f"--set {_setting(*pair)}" for pair in own.items())])
+
+
+def _setting(key: str, value: Any) -> str:
+    """As `--set` reads it, quoted for a shell."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return shlex.quote(f"{key}={text}")
 
 
 ZERO_SHOT = Candidate("zero-shot", "zero-shot")

@@ -139,9 +139,17 @@ def _candidates(
     for each in found:
         registry.check_backbone(each.method, backbone, reason)
     given = options.get("", {})
-    return [
-        dataclasses.replace(each, options={**each.options, **given, **options.get(each.method, {})})
+    changed = {
+        each.name: dataclasses.replace(
+            each, options={**each.options, **given, **options.get(each.method, {})}
+        )
         for each in found
+    }
+    return [
+        each
+        if each.shares in changed and each.comes_from(changed[each.shares])
+        else dataclasses.replace(each, shares="")
+        for each in changed.values()
     ]
 
 

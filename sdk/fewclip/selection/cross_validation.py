@@ -29,7 +29,7 @@ from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_tower import TunedTower
 from fewclip.selection.baselines import SVM, fit_reference
-from fewclip.selection.candidates import FOLDS, ZERO_SHOT, Candidate
+from fewclip.selection.candidates import FOLDS, HEAD_OPTIONS, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import Evaluated, Run
 from fewclip.training import Plan, execute
 from fewclip.training.calibration import outputs_for
@@ -133,24 +133,24 @@ class CrossValidation:
             A run for each; None if `seconds` ran out.
 
         Raises:
-            StoppedError: `stop` returned True.
+            StoppedError: `stop` returned True, or Ctrl-C was pressed.
         """
         deadline = time.monotonic() + seconds
-        first = group[0].tower
+        first = tower_of(self.plan, group[0])
         plan = self.part(first, np.flatnonzero(self.fold != k))
         try:
             with measured(self.device) as cost:
                 clf = execute(plan, stop=lambda: stop() or time.monotonic() > deadline)
                 runs = [self._trained_run(clf, first, each, k) for each in group]
         except StoppedError:
-            if stop():
+            if stop() or time.monotonic() <= deadline:  # `stop`, or Ctrl-C
                 raise
             return None
         return [dataclasses.replace(run, cost=cost) for run in runs]
 
     def _trained_run(self, clf: Classifier, trained: Candidate, wanted: Candidate, k: int) -> Run:
         """Fold k for a candidate that is `trained` or shares its training; `clf` stays as it is."""
-        if wanted.tower != wanted:
+        if wanted.tower != wanted.method:
             found = self._tuned_head(clf, wanted, k)
         elif wanted == trained:
             found = self._answers(clf, k)
@@ -218,6 +218,15 @@ def options_of(plan: Plan, candidate: Candidate) -> dict[str, Any]:
     """Every option of the candidate, on the plan's backbone."""
     defaults = registry.backbone_defaults(candidate.method, plan.backbone)
     return registry.make_options(candidate.method, candidate.options, defaults)
+
+
+def tower_of(plan: Plan, candidate: Candidate) -> Candidate:
+    """What tunes the candidate's towers, with every option that matters to it: the crops that a
+    head's method has by default are not those of the method below it."""
+    if candidate.tower == candidate.method:
+        return candidate
+    own = {k: v for k, v in options_of(plan, candidate).items() if k not in HEAD_OPTIONS}
+    return dataclasses.replace(candidate, method=candidate.tower, options=own)
 
 
 def with_candidate(plan: Plan, candidate: Candidate, **changes: Any) -> Plan:

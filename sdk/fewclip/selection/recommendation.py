@@ -141,7 +141,8 @@ def advise(
     low, high = chosen.interval
     sentences = [
         f"Use {chosen.method}: {chosen.accuracy:.1%} of {chosen.n} images right, and between "
-        f"{low:.1%} and {high:.1%} with 95 % confidence. (fewclip adapt {chosen.arguments})",
+        f"{low:.1%} and {high:.1%} with 95 % confidence. "
+        f"(fewclip adapt DATA --out MODEL {chosen.arguments})",
         "Methods are compared in pairs, by log-loss on the images evaluated with both; within "
         "noise the one tried first is taken.",
         *_rivals(best, [row for row in own if row is not best]),

@@ -17,8 +17,8 @@ from fewclip.cli import main
 from fewclip.decide import fit_calibration
 from fewclip.heads import FoldOutputs
 from fewclip.selection.auto import default_budget, select
-from fewclip.selection.candidates import CHEAP, TRAINED, Candidate
-from fewclip.selection.cross_validation import CrossValidation, with_candidate
+from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate, named
+from fewclip.selection.cross_validation import CrossValidation, options_of, tower_of, with_candidate
 from fewclip.selection.evaluated import FAR, Evaluated, Run, Selection, behind, choose
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.training import AdaptConfig, Plan, make_plan
@@ -154,6 +154,45 @@ def test_every_candidate_is_tried_and_the_card_lists_them(photos: Path, held_out
     assert listed["chosen"] in [row["candidate"] for row in listed["rows"]]
     zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out).accuracy
     assert clf.evaluate(held_out).accuracy > zero_shot + 0.2
+
+
+def test_ctrl_c_is_not_taken_for_the_end_of_the_budget(photos: Path) -> None:
+    pressed = iter([True])
+
+    def stop() -> bool:  # polled while a candidate trains
+        if next(pressed, False):
+            raise KeyboardInterrupt
+        return False
+
+    cv = CrossValidation(laid_out(photos))
+    with pytest.raises(fewclip.StoppedError):
+        cv.evaluate_trained([TRAINED[1]], 0, 600.0, stop)
+
+
+def test_towers_below_a_head_are_tuned_with_the_crops_of_the_head(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = laid_out(photos)
+    monkeypatch.setattr(plan.backbone, "method_defaults", {})  # as most backbones are
+    whole = named("skip-tuning+gda")
+    tower = tower_of(plan, whole)
+    assert tower.method == "skip-tuning"
+    for name in ("crop_area", "flip", "epochs"):
+        assert tower.options[name] == options_of(plan, whole)[name]
+    assert tower_of(plan, ZERO_SHOT) is ZERO_SHOT
+
+
+def test_a_training_is_shared_only_with_the_same_options() -> None:
+    tuned, head = named("skip-tuning, gentle crops"), named("skip-tuning+gda, gentle crops")
+    half = named("skip-tuning, gentle crops, half of the change")
+    assert half.comes_from(tuned)
+    assert dataclasses.replace(head, options={**head.options, "views": 2}).comes_from(tuned)
+    for each in (head, half):
+        longer = dataclasses.replace(each, options={**each.options, "epochs": 50})
+        assert not longer.comes_from(tuned)
+    weaker = dataclasses.replace(tuned, options={**tuned.options, "interpolation": 0.2})
+    assert not half.comes_from(weaker)
+    assert not head.comes_from(weaker)
 
 
 def test_a_stop_ends_the_choice(photos: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from fewclip.bench.measure import Cost
+from fewclip.cli.arguments import settings
 from fewclip.errors import DataError, MissingExtraError, OptionError
 from fewclip.selection.baselines import REGRESSION, SVM, fit_reference
 from fewclip.selection.candidates import Candidate
@@ -116,7 +118,14 @@ def test_what_auto_tries_is_compared_and_can_be_adapted_as_named(own: Path) -> N
     assert set(rows) == {"gda", name, SVM}
     assert rows[name].arguments == "--method kgcoop+dept --augment gentle --set epochs=1"
     assert rows[name].folds == 2
-    assert f"fewclip adapt {rows[found.best].arguments}" in found.advice
+    assert f"fewclip adapt DATA --out MODEL {rows[found.best].arguments}" in found.advice
+
+
+def test_arguments_are_read_back_as_the_options_they_came_from() -> None:
+    options = {"same_class": False, "omega": [3, 4], "dept_weight": None, "context": "it's a"}
+    words = shlex.split(Candidate("some", "skip-tuning+gda", options).arguments)
+    assert words[:2] == ["--method", "skip-tuning+gda"]
+    assert settings(words[3::2]) == options
 
 
 def test_every_class_needs_two_images(tmp_path: Path) -> None:
