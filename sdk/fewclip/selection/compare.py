@@ -138,12 +138,19 @@ def _candidates(
         found = [each for each in found if not registry.needs_blocks(each.method)]
     for each in found:
         registry.check_backbone(each.method, backbone, reason)
+    return _with_options(found, options)
+
+
+def _with_options(
+    candidates: Sequence[Candidate], options: Mapping[str, Mapping[str, Any]]
+) -> list[Candidate]:
+    """The candidates with these options; where they no longer fit, no training is shared."""
     given = options.get("", {})
     changed = {
         each.name: dataclasses.replace(
             each, options={**each.options, **given, **options.get(each.method, {})}
         )
-        for each in found
+        for each in candidates
     }
     return [
         each

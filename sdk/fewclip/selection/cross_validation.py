@@ -221,8 +221,10 @@ def options_of(plan: Plan, candidate: Candidate) -> dict[str, Any]:
 
 
 def tower_of(plan: Plan, candidate: Candidate) -> Candidate:
-    """What tunes the candidate's towers, with every option that matters to it: the crops that a
-    head's method has by default are not those of the method below it."""
+    """The candidate that tunes this one's towers, itself unless this one adds a head afterwards.
+
+    It has every option, because the head's method may have other crops by default than its own.
+    """
     if candidate.tower == candidate.method:
         return candidate
     own = {k: v for k, v in options_of(plan, candidate).items() if k not in HEAD_OPTIONS}

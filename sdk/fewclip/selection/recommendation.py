@@ -170,14 +170,14 @@ def _rivals(best: Evaluated, rivals: Sequence[Evaluated]) -> list[str]:
     alike = [row for row in rivals if difference(row, best)[2] >= 0]
     quicker = [row.candidate.name for row in alike if row.seconds < _QUICKER * best.seconds]
     others = [row.candidate.name for row in alike if row.candidate.name not in quicker]
-    said = []
+    sentences = []
     if quicker:
-        said.append(f"As accurate within chance, and quicker: {_listed(quicker)}.")
+        sentences.append(f"As accurate within chance, and quicker: {_listed(quicker)}.")
     if others:
-        said.append(f"As accurate within chance: {_listed(others)}.")
+        sentences.append(f"As accurate within chance: {_listed(others)}.")
     if rivals and not alike:
-        said.append("It is ahead of every other method tried by more than chance.")
-    return said
+        sentences.append("It is ahead of every other method tried by more than chance.")
+    return sentences
 
 
 def _unfinished(rows: Sequence[Row], folds: int, budget: float) -> list[str]:
@@ -185,14 +185,16 @@ def _unfinished(rows: Sequence[Row], folds: int, budget: float) -> list[str]:
     partly = [
         f"{row.method} ({row.folds} of {folds} folds)" for row in rows if row.given_up and row.n
     ]
-    said = []
+    sentences = []
     if untried:
-        said.append(f"The budget of {budget:.0f} s ended before {_listed(untried)} could be tried.")
+        sentences.append(
+            f"The budget of {budget:.0f} s ended before {_listed(untried)} could be tried."
+        )
     if partly:
-        said.append(
+        sentences.append(
             f"It cut short {_listed(partly)}; a larger --budget would narrow the intervals."
         )
-    return said
+    return sentences
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ def evaluated(loss: list[float], name: str = "some", trains: bool = False) -> Ev
     return Evaluated(Candidate(name, "gda", trains=trains), values, (values < 1).astype(float))
 
 
-def laid_out(photos: Path, **more: Any) -> Plan:
+def plan_for(photos: Path, **more: Any) -> Plan:
     return make_plan(photos, AdaptConfig(shots=4, val=0, classes=PHRASES, device="cpu", **more))
 
 
@@ -60,25 +60,25 @@ def test_the_simpler_one_is_taken_within_noise() -> None:
 
 
 def test_only_what_trains_gets_a_backbone_of_its_own(photos: Path) -> None:
-    made = laid_out(photos)
-    assert with_candidate(made, CHEAP[1]).backbone is made.backbone
-    assert with_candidate(made, TRAINED[0]).backbone is not made.backbone
+    plan = plan_for(photos)
+    assert with_candidate(plan, CHEAP[1]).backbone is plan.backbone
+    assert with_candidate(plan, TRAINED[0]).backbone is not plan.backbone
 
 
 @pytest.fixture(scope="module")
 def heads_only(photos: Path) -> tuple[Selection, list[str]]:
     """A choice without time to train anything, and what it reported."""
-    said: list[str] = []
-    return select(laid_out(photos, seed=3), budget=1e-9, on_report=said.append), said
+    lines: list[str] = []
+    return select(plan_for(photos, seed=3), budget=1e-9, on_report=lines.append), lines
 
 
 def test_heads_finish_whatever_the_budget(heads_only: tuple[Selection, list[str]]) -> None:
-    selection, said = heads_only
+    selection, lines = heads_only
     rows = {row.candidate.name: row.to_dict() for row in selection.rows}
     assert [rows[c.name]["images"] for c in CHEAP] == [12, 12, 12]
     assert all(rows[c.name]["note"] == "the budget ended first" for c in TRAINED)
     assert not selection.chosen.trains
-    assert said[-1] == f"chosen: {selection.chosen.name}"
+    assert lines[-1] == f"chosen: {selection.chosen.name}"
 
 
 def test_compare_gives_the_same_figures_and_the_same_answer(
@@ -102,7 +102,7 @@ def test_no_fold_is_empty(photos: Path) -> None:
 
 
 def test_what_shares_a_training_is_what_its_own_training_gives(photos: Path) -> None:
-    cv = CrossValidation(laid_out(photos))
+    cv = CrossValidation(plan_for(photos))
     head, whole, half = (
         dataclasses.replace(c, options={**c.options, "epochs": 1})
         for c in TRAINED
@@ -126,7 +126,7 @@ def outputs_of(cv: CrossValidation, k: int) -> FoldOutputs:
 def test_a_head_on_tuned_features_is_weighed_on_all_folds_so_far(
     photos: Path, tmp_path: Path
 ) -> None:
-    cv = CrossValidation(laid_out(photos))
+    cv = CrossValidation(plan_for(photos))
     candidate = next(c for c in TRAINED if c.method == "skip-tuning+gda")
     (row,) = cv.empty_rows([candidate])
     kept, folds = KeptRuns(Store(tmp_path), cv), [outputs_of(cv, k) for k in range(2)]
@@ -164,7 +164,7 @@ def test_ctrl_c_is_not_taken_for_the_end_of_the_budget(photos: Path) -> None:
             raise KeyboardInterrupt
         return False
 
-    cv = CrossValidation(laid_out(photos))
+    cv = CrossValidation(plan_for(photos))
     with pytest.raises(fewclip.StoppedError):
         cv.evaluate_trained([TRAINED[1]], 0, 600.0, stop)
 
@@ -172,7 +172,7 @@ def test_ctrl_c_is_not_taken_for_the_end_of_the_budget(photos: Path) -> None:
 def test_towers_below_a_head_are_tuned_with_the_crops_of_the_head(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = laid_out(photos)
+    plan = plan_for(photos)
     monkeypatch.setattr(plan.backbone, "method_defaults", {})  # as most backbones are
     whole = named("skip-tuning+gda")
     tower = tower_of(plan, whole)
@@ -197,7 +197,7 @@ def test_a_training_is_shared_only_with_the_same_options() -> None:
 
 def test_a_stop_ends_the_choice(photos: Path) -> None:
     with pytest.raises(fewclip.StoppedError):
-        select(laid_out(photos), budget=300, stop=lambda: True)
+        select(plan_for(photos), budget=300, stop=lambda: True)
 
 
 def test_options_of_a_method_need_a_method() -> None:
@@ -224,7 +224,7 @@ def test_a_choice_is_kept_for_its_own_run_only(tmp_path: Path) -> None:
 
 
 def test_what_folds_say_survives_being_stored(photos: Path) -> None:
-    fold = outputs_of(CrossValidation(laid_out(photos)), 0)
+    fold = outputs_of(CrossValidation(plan_for(photos)), 0)
     fold = dataclasses.replace(fold, ood_terms={"mahalanobis": np.ones((len(fold.images), 3))})
     again = FoldOutputs.from_arrays(fold.to_arrays())
     for one, other in zip(fold.to_arrays().values(), again.to_arrays().values(), strict=True):
@@ -234,21 +234,21 @@ def test_what_folds_say_survives_being_stored(photos: Path) -> None:
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_choice(photos: Path, tmp_path: Path) -> None:
-    made = laid_out(photos)
+    plan = plan_for(photos)
     chosen = {"chosen": "skip-tuning, gentle crops", "rows": []}
-    cv = CrossValidation(made)
+    cv = CrossValidation(plan)
     candidate = next(c for c in TRAINED if c.name == chosen["chosen"])
     runs = cv.evaluate_trained([candidate], 0)
     assert runs
     assert runs[0].outputs
     arrays = {f"0/{name}": array for name, array in runs[0].outputs.to_arrays().items()}
-    save_choice(tmp_path / "m.checkpoint", made.run_id, chosen, arrays)
+    save_choice(tmp_path / "m.checkpoint", plan.run_id, chosen, arrays)
     words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "4", "--val", "0"]
     words += ["--device", "cpu", "--resume", "--classes", json.dumps(PHRASES)]
     assert main(words) == 0
     card = fewclip.load(tmp_path / "m").card
     assert card.method == "skip-tuning"
-    assert card.training["run_id"] == made.run_id
+    assert card.training["run_id"] == plan.run_id
     # Without validation images, the folds of the choice give temperature and threshold.
     told = runs[0].outputs
     wanted = fit_calibration(told.logits_itm, None, told.labels, card.head)

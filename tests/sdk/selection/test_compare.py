@@ -55,18 +55,18 @@ def test_what_another_row_beats_by_more_than_chance_is_not_recommended() -> None
     assert found.best == "steady"
 
 
-def test_every_image_is_judged_once_by_a_model_that_has_not_seen_it(
+def test_every_image_is_evaluated_once_by_a_model_that_has_not_seen_it(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[set[str]] = []
     module = sys.modules["fewclip.selection.cross_validation"]
     execute = module.execute
 
-    def look(plan: Any, **more: Any) -> Any:
+    def spy(plan: Any, **more: Any) -> Any:
         seen.append({item.content for item in plan.split.train})
         return execute(plan, **more)
 
-    monkeypatch.setattr(module, "execute", look)
+    monkeypatch.setattr(module, "execute", spy)
     found = compare(
         own, methods=["zero-shot", "clip-adapter"], folds=3, options={"clip-adapter": {"epochs": 1}}
     )
@@ -168,7 +168,7 @@ def test_wrong_words(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_best_is_ahead_on_the_same_images_not_on_easier_ones() -> None:
     easy, hard = [1] * 50, [0] * 50
-    # Judged on the easy half alone, where every method is right.
+    # Evaluated on the easy half alone, where every method is right.
     lucky = row("lucky", [1] * 50 + [-1] * 50, note=OUT_OF_TIME)
     steady = row("steady", easy + [1] * 30 + [0] * 20)
     found = advice(row("zero-shot", easy + hard), lucky, steady)
