@@ -20,7 +20,9 @@ from fewclip.errors import OptionError
 
 TARGET_TPR = 0.95  # share of in-distribution validation images above the 'unknown' threshold
 
-_TEMPERATURES = (0.05, 20.0)
+# A head comes in the scale of its text, which may be a hundredth of its own: tuning on many classes
+# can leave their texts nearly alike.
+_TEMPERATURES = (0.001, 20.0)
 
 Floats = NDArray[np.float64]
 

@@ -135,7 +135,7 @@ def sample(n: int, scale: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return logits * scale, labels
 
 
-@pytest.mark.parametrize("scale", [0.25, 1.0, 6.0])
+@pytest.mark.parametrize("scale", [0.01, 0.25, 1.0, 6.0])
 def test_calibration_finds_the_temperature(scale: float) -> None:
     logits, labels = sample(4000, scale)
     found = fit_calibration(logits, None, labels, PLAIN)
