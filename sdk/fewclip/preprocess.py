@@ -36,6 +36,7 @@ __all__ = [
     "load_image",
     "preprocess",
     "random_box",
+    "random_view",
     "reduce_for_training",
     "resize_and_crop",
     "to_input",
@@ -196,12 +197,20 @@ def augment(
     The distribution is that of torchvision's `RandomResizedCrop` (area `crop_area` to 1, ratio 3/4
     to 4/3) and `RandomHorizontalFlip`; for the same box and flip, results are equal bit for bit.
     """
-    top, left, height, width = random_box(pixels.shape[0], pixels.shape[1], rng, crop_area)
+    (top, left, height, width), mirrored = random_view(pixels.shape, rng, crop_area, flip)
     image = PILImage.fromarray(pixels[top : top + height, left : left + width])
     image = _resize(image, (spec.size, spec.size), spec.interpolation)
-    if rng.random() < 0.5 and flip:
+    if mirrored:
         image = image.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)
     return _normalise(image, spec)
+
+
+def random_view(
+    shape: Sequence[int], rng: np.random.Generator, crop_area: float, flip: bool
+) -> tuple[tuple[int, int, int, int], bool]:
+    """`random_box` of an (H, W, 3) image, and whether to mirror it."""
+    box = random_box(shape[0], shape[1], rng, crop_area)
+    return box, bool(rng.random() < 0.5) and flip
 
 
 def random_box(

@@ -20,6 +20,7 @@ from fewclip.methods.base import BatchPlan, Method, MethodOptions
 from fewclip.preprocess import CROP_AREA, WORKERS, augment
 from fewclip.system.allocator import return_large_blocks
 from fewclip.training.checkpoint import Checkpoint, load, remove, restore, save
+from fewclip.training.device_views import augment_on_device
 from fewclip.training.mixed_precision import autocast, frozen_text_in_bf16
 from fewclip.training.optimizer import SGDInBackward
 
@@ -44,16 +45,22 @@ class TrainingSet:
     crop_area: float = CROP_AREA
     flip: bool = True
 
-    def views(self, wanted: Sequence[int], seed: int, epoch: int) -> Tensor:
-        """(n, 3, H, W) float32, augmented; (seed, epoch, image) determines each view."""
+    def views(self, wanted: Sequence[int], seed: int, epoch: int, device: torch.device) -> Tensor:
+        """(n, 3, H, W) float32 on the device; (seed, epoch, image) determines each view.
 
-        def view(i: int) -> np.ndarray:
-            rng = np.random.default_rng([seed, epoch, 1, i])
-            pixels = self.pixels(i)
-            return augment(pixels, self.preprocess, rng, crop_area=self.crop_area, flip=self.flip)
+        On the CPU Pillow resamples, elsewhere `augment_on_device`, from the same boxes.
+        """
+        rngs = [np.random.default_rng([seed, epoch, 1, i]) for i in wanted]
+        how: dict[str, Any] = {"crop_area": self.crop_area, "flip": self.flip}
+
+        def view(i: int, rng: np.random.Generator) -> np.ndarray:
+            return augment(self.pixels(i), self.preprocess, rng, **how)
 
         with ThreadPoolExecutor(WORKERS) as pool:
-            return torch.from_numpy(np.stack(list(pool.map(view, wanted))))
+            if device.type == "cpu":
+                return torch.from_numpy(np.stack(list(pool.map(view, wanted, rngs))))
+            decoded = list(pool.map(self.pixels, wanted))
+        return augment_on_device(decoded, self.preprocess, rngs, device, **how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,9 +317,9 @@ class _FrozenPart:
                 yield tuple(x[rows] for x in frozen), targets
 
     def _once(self, wanted: Sequence[int], epoch: int) -> tuple[Tensor, ...]:
-        views = self.images.views(wanted, self.seed, epoch)
+        views = self.images.views(wanted, self.seed, epoch, self.device)
         with torch.no_grad(), autocast(self.precision, self.device):
-            return self.method.frozen_inputs(views.to(self.device))
+            return self.method.frozen_inputs(views)
 
     def _revisited(self, wanted: Sequence[int], epoch: int) -> tuple[Tensor, ...]:
         view = epoch % self.views

@@ -195,7 +195,9 @@ def test_the_update_inside_backward_is_torchs_own_to_the_bit(
     )
     labels = torch.tensor([0, 1, 2, 0])
     with torch.no_grad():
-        inputs = plain.frozen_inputs(pictures.views(range(4), seed=0, epoch=0))
+        inputs = plain.frozen_inputs(
+            pictures.views(range(4), seed=0, epoch=0, device=torch.device("cpu"))
+        )
     for _ in range(3):
         for method, optimizer in zip((ours, plain), optimizers, strict=True):
             train_step(method, optimizer, inputs, labels)
