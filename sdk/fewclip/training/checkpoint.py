@@ -207,7 +207,7 @@ def save_choice(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with packed.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **dict[str, Any](arrays))
         packed.replace(folder / CHOICE_ARRAYS)
         plain.write_text(json.dumps({"run_id": run_id, "choice": choice}), "utf-8")
         plain.replace(folder / CHOICE_FILE)
