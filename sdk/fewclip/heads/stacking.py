@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewclip.heads.disk_rows import AnyRows, new_rows
+from fewclip.heads.fold_outputs import FoldOutputs
 from fewclip.heads.folds import assign_folds
 from fewclip.heads.linear import AnyFloats, Floats, Head, Ints, row_blocks
 from fewclip.heads.mixture import Mixture, fit_mixture, mean_spread
@@ -23,84 +23,25 @@ IMAGES = 512  # whose logits are computed at once
 
 @dataclasses.dataclass(frozen=True)
 class FittedHead:
-    """A head and its out-of-fold logits.
+    """A head, and what it would answer for images that it has not seen.
 
     Attributes:
         head: in the scale of the text's logits.
         weight: lambda, its share in the answer.
-        images: (m,) indices of the sample's images that were held out once.
-        logits: (m, M) of those images, from heads fitted without them, in the same scale.
-        logits_itm: (m, M) of the text for them, from towers that were not tuned on them.
+        out_of_fold: of the images that were held out once, with the logits of one head, in the same
+            scale.
     """
 
     head: Head
     weight: float
-    images: Ints
-    logits: NDArray[np.float32]
-    logits_itm: NDArray[np.float32]
+    out_of_fold: FoldOutputs
 
-
-@dataclasses.dataclass(frozen=True)
-class FoldOutputs:
-    """Outputs for the images that a fold holds out, from a model tuned on the others.
-
-    Attributes:
-        images, labels: (h,) indices of these images, and their classes.
-        logits_itm: (h, M) of the text; without heads, log-probabilities before any temperature.
-        heads: (h, M) logits of each head on the tower's features.
-        ood_terms: (h, C) or (h, 1) each, of the OOD score fitted with the tower; empty if unknown.
-    """
-
-    images: Ints
-    labels: Ints
-    logits_itm: NDArray[np.float32]
-    heads: Sequence[NDArray[np.float32]]
-    ood_terms: Mapping[str, Floats] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def join(cls, folds: Sequence[FoldOutputs]) -> FoldOutputs:
-        """Several folds as one."""
-        return cls(
-            np.concatenate([fold.images for fold in folds]),
-            np.concatenate([fold.labels for fold in folds]),
-            np.concatenate([fold.logits_itm for fold in folds]),
-            [np.concatenate(parts) for parts in zip(*(f.heads for f in folds), strict=True)],
-            {
-                name: np.concatenate([fold.ood_terms[name] for fold in folds])
-                for name in folds[0].ood_terms
-                if all(name in fold.ood_terms for fold in folds)
-            },
-        )
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """By name, for `from_arrays`."""
-        parts: dict[str, NDArray[Any]] = {"images": self.images, "labels": self.labels}
-        heads = {f"head.{k}": part for k, part in enumerate(self.heads)}
-        terms = {f"ood.{name}": term for name, term in self.ood_terms.items()}
-        return {**parts, "logits_itm": self.logits_itm, **heads, **terms}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FoldOutputs:
-        """From `to_arrays`.
-
-        Raises:
-            KeyError: one is missing.
-        """
-        heads = [arrays[name] for name in arrays if name.startswith("head.")]
-        terms = {k.removeprefix("ood."): x for k, x in arrays.items() if k.startswith("ood.")}
-        return cls(arrays["images"], arrays["labels"], arrays["logits_itm"], heads, terms)
-
-    def mixture(self) -> Mixture:
-        """The factors that suit these images best.
-
-        The priors are those for a text that knows nothing, because the heads know what it does:
-        both read features of the tower that was tuned with it.
-        """
-        return fit_mixture(self.logits_itm, self.heads, self.labels, knowledge=0.0)
-
-    def logits(self) -> Floats:
-        """(h, M) of the text and the heads together, calibrated."""
-        return self.mixture().logits(self.logits_itm, self.heads)
+    def logits_out_of_fold(self) -> Floats:
+        """(m, M) of text and head together, before any temperature."""
+        mixed = self.out_of_fold.logits_itm.astype(np.float64)
+        mixed *= 1 - self.weight
+        mixed += self.weight * self.out_of_fold.heads[0]
+        return mixed
 
 
 def fold_count(labels: Ints, classes: int) -> int:
@@ -143,7 +84,7 @@ def fit_stacked(
     chosen = mixture.weight if weight is None else weight
     folds = len(np.unique(fold[held]))
     head = mixture.absorb(final).scaled(_growth(len(fold), len(held), folds))
-    return FittedHead(head, chosen, held, mixture.absorb_logits(logits), itm)
+    return FittedHead(head, chosen, FoldOutputs(held, labels, itm, [mixture.absorb_logits(logits)]))
 
 
 def fit_on_folds(
@@ -168,8 +109,8 @@ def fit_on_folds(
     mixture = held.mixture()
     chosen = mixture.weight if weight is None else weight
     head = mixture.absorb(final).scaled(_growth(images, len(held.images), len(folds)))
-    logits = mixture.absorb_logits(held.heads)
-    return FittedHead(head, chosen, held.images, logits, held.logits_itm)
+    weighed = dataclasses.replace(held, heads=[mixture.absorb_logits(held.heads)])
+    return FittedHead(head, chosen, weighed)
 
 
 def fit_to_views(
@@ -189,9 +130,9 @@ def _not_weighed(
     """Where no image was held out, text and heads have half the weight each."""
     plain = sample.plain(dtype=dtype)
     mixture = _even(sample.logits_itm, [head(plain) for head in final])
-    none = np.zeros((0, sample.logits_itm.shape[1]), np.float32)
+    none, nothing = np.zeros(0, np.int64), np.zeros((0, sample.logits_itm.shape[1]), np.float32)
     chosen = mixture.weight if weight is None else weight
-    return FittedHead(mixture.absorb(final), chosen, np.zeros(0, np.int64), none, none)
+    return FittedHead(mixture.absorb(final), chosen, FoldOutputs(none, none, nothing, [nothing]))
 
 
 def _write_logits(

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
-from fewclip.heads import FeatureSample, FoldOutputs
+from fewclip.heads import FeatureSample, folds_from_arrays, folds_to_arrays
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate
 from fewclip.selection.cross_validation import CrossValidation, tower_of, with_candidate
 from fewclip.selection.evaluated import (
@@ -245,23 +243,6 @@ class _Selector:
         return float((proba.argmax(1) + half == self.cv.labels[new]).mean())
 
 
-def _arrays_of(folds: Sequence[FoldOutputs]) -> dict[str, npt.NDArray[Any]]:
-    """For a checkpoint; `_folds_of` reads it."""
-    return {
-        f"{k}/{name}": array
-        for k, fold in enumerate(folds)
-        for name, array in fold.to_arrays().items()
-    }
-
-
-def _folds_of(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[FoldOutputs, ...]:
-    parts: dict[str, dict[str, npt.NDArray[Any]]] = {}
-    for name, array in arrays.items():
-        fold, _, own = name.partition("/")
-        parts.setdefault(fold, {})[own] = array
-    return tuple(FoldOutputs.from_arrays(part) for part in parts.values())
-
-
 @one_blas_thread
 def choose_and_execute(
     plan: Plan,
@@ -281,13 +262,13 @@ def choose_and_execute(
     kept = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
     found, arrays = kept or ({}, {})
     candidate = next((c for c in (*CHEAP, *TRAINED) if c.name == found.get("chosen")), None)
-    sample, folds = None, _folds_of(arrays)
+    sample, folds = None, folds_from_arrays(arrays)
     if candidate is None:
         selection = select(plan, budget=plan.budget, on_report=report_stage, stop=stop)
         candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
         folds = selection.folds
         if plan.checkpoint is not None:
-            save_choice(plan.checkpoint, plan.run_id, found, _arrays_of(folds))
+            save_choice(plan.checkpoint, plan.run_id, found, folds_to_arrays(folds))
     clf = execute(
         with_candidate(plan, candidate),
         progress=progress,

@@ -11,7 +11,6 @@ from typing import Any
 from fewclip.preprocess import AUGMENTATIONS
 from fewclip.selection.baselines import SVM
 
-FOLDS = 4
 HEAD_OPTIONS = ("views", "dept_weight")  # those of a head on tuned features, not of its towers
 GENTLE, PUBLISHED = AUGMENTATIONS["gentle"], AUGMENTATIONS["published"]
 

@@ -15,7 +15,7 @@ from fewclip.cli.arguments import (
     hardware_arguments,
     json_flag,
 )
-from fewclip.selection.candidates import FOLDS, METHODS
+from fewclip.selection.candidates import METHODS
 
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="a folder with one sub-folder per class, or a CSV")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds; default: 600")
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="M")
-    parser.add_argument("--folds", type=int, default=FOLDS)
+    parser.add_argument("--folds", type=int, help="default: those that 'auto' has")
     parser.add_argument("--shots", default="16", help="images per class, or 'all'")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
     class_arguments(parser, PLAIN)
@@ -42,13 +42,13 @@ def compare_command(arguments: argparse.Namespace) -> int:
         arguments.data,
         methods=_names(arguments.methods),
         budget=arguments.budget,
-        folds=arguments.folds,
         out=arguments.out,
         engine=arguments.engine,
         ray_address=arguments.ray_address,
         ray_cpus=arguments.ray_cpus,
         report_progress=lambda line: print(line, file=sys.stderr, flush=True),
         **adapt_settings(arguments),
+        **({} if arguments.folds is None else {"folds": arguments.folds}),
     )
     print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if arguments.json else found)
     return 0

@@ -22,13 +22,14 @@ from fewclip.data import Data, Pool, Split, read
 from fewclip.errors import DataError, OptionError
 from fewclip.methods import registry
 from fewclip.selection.baselines import require_sklearn
-from fewclip.selection.candidates import BASELINE, FOLDS, METHODS, Candidate, named
+from fewclip.selection.candidates import BASELINE, METHODS, Candidate, named
 from fewclip.selection.cross_validation import CrossValidation, options_of
 from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, Run, training_groups
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.selection.recommendation import Comparison, advise
 from fewclip.system.blas import one_blas_thread
 from fewclip.training import AdaptConfig, make_plan
+from fewclip.training.cross_fit import FOLDS
 
 ReportProgress = Callable[[str], None]
 _Call = tuple[list[Candidate], int, float]  # arguments of `CrossValidation.evaluate_trained`

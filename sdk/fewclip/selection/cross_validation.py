@@ -23,17 +23,17 @@ from fewclip.bench.measure import Cost, measured
 from fewclip.classifier import Classifier
 from fewclip.errors import StoppedError
 from fewclip.heads import FeatureSample, FoldOutputs, fit_mixture, log_loss
-from fewclip.heads.linear import AnyFloats, Floats, Ints
+from fewclip.heads.linear import AnyFloats, Ints
 from fewclip.methods import registry
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_tower import TunedTower
 from fewclip.selection.baselines import SVM, fit_reference
-from fewclip.selection.candidates import FOLDS, HEAD_OPTIONS, ZERO_SHOT, Candidate
+from fewclip.selection.candidates import HEAD_OPTIONS, ZERO_SHOT, Candidate
 from fewclip.selection.evaluated import Evaluated, Run
 from fewclip.training import Plan, execute
 from fewclip.training.calibration import outputs_for
-from fewclip.training.cross_fit import divide, fold_outputs
+from fewclip.training.cross_fit import FOLDS, divide, fold_outputs
 from fewclip.training.ood import parts_of
 from fewclip.training.tuning import features_of
 
@@ -199,12 +199,12 @@ class CrossValidation:
     def _head_run(self, head: Method, sample: FeatureSample) -> Run:
         """All folds for a head on frozen features, or for zero-shot."""
         held = self.held(None)
-        logits: Floats = sample.logits_itm[held].astype(np.float64)
         if isinstance(head, FrozenHead):
             # Its own folds may be more than those of what trains; then it would learn from more
             # images, and look better for that alone.
-            fitted = head.fit(sample, self.plan.seed, self.fold)
-            logits = (1 - fitted.weight) * logits + fitted.weight * fitted.logits
+            logits = head.fit(sample, self.plan.seed, self.fold).logits_out_of_fold()
+        else:
+            logits = sample.logits_itm[held].astype(np.float64)
         return self._run(held, logits)
 
     def _run(self, images: Ints, logits: AnyFloats) -> Run:

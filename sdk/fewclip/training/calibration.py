@@ -10,25 +10,9 @@ import torch
 
 from fewclip import conformal, decide
 from fewclip.classifier import Classifier
-from fewclip.heads import FeatureSample
-from fewclip.heads.linear import AnyFloats, Ints
+from fewclip.heads import FeatureSample, FoldOutputs
 from fewclip.report import Report
 from fewclip.training.references import HEAD, References, Right
-
-
-@dataclasses.dataclass(frozen=True)
-class OutOfFold:
-    """Outputs for n training images from models that have not seen them.
-
-    Attributes:
-        labels: (n,).
-        logits_itm: (n, M).
-        logits_cat: (n, M) of the head; None where `logits_itm` is the whole answer.
-    """
-
-    labels: Ints
-    logits_itm: AnyFloats
-    logits_cat: AnyFloats | None
 
 
 def measure(zero_shot: Classifier, held: FeatureSample) -> Report:
@@ -50,7 +34,7 @@ def calibrated(
     clf: Classifier,
     before: Report | None,
     held: FeatureSample,
-    unseen: OutOfFold | None,
+    unseen: FoldOutputs | None,
     references: References | None,
 ) -> Classifier:
     """Fit temperature and threshold on images that the model was not fitted on.
@@ -72,9 +56,8 @@ def calibrated(
     # `ood.own` is of images that the tower was tuned on, unless outputs out of fold replaced them.
     seen = clf.method.trains_images and (unseen is None or len(truth) > 0)
     own = [outputs.ood_score] if seen else [ood.own, outputs.ood_score]
-    itm, cat, labels = outputs.logits_itm, outputs.logits_cat, truth
-    if unseen is not None:
-        itm, cat, labels = unseen.logits_itm, unseen.logits_cat, unseen.labels
+    fitted_on, labels = (outputs, truth) if unseen is None else (unseen, unseen.labels)
+    itm, cat = fitted_on.logits_itm, fitted_on.logits_cat
     calibration = decide.fit_calibration(itm, cat, labels, card.head, np.concatenate(own))
     metrics = dict(card.metrics)
     if unseen is not None and len(labels):

@@ -20,7 +20,7 @@ from fewclip.training.plan import Plan
 from fewclip.training.progress import quiet_stage
 from fewclip.training.tuning import features_of, pixel_store, tune
 
-FOLDS = 4  # as "auto" has, which hands its own folds on
+FOLDS = 4  # of "auto" and `compare` too
 
 
 def divide(labels: Ints, seed: int, folds: int = FOLDS) -> Ints:

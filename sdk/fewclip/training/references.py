@@ -66,22 +66,21 @@ def with_interval(right: Right) -> str:
     return f"{share:.1%} ({100 * low:.0f} to {high:.0%})"
 
 
-def measure_references(plan: Plan, train: FeatureSample, held: FeatureSample | None) -> References:
+def measure_references(plan: Plan, train: FeatureSample, val: FeatureSample | None) -> References:
     """Evaluate zero-shot and a closed-form head on features that are already computed.
 
     Args:
-        train, held: training and validation images on the frozen backbone.
+        train, val: training and validation images on the frozen backbone.
     """
     options = registry.make_options(HEAD, {"views": 0})
     method = dataclasses.replace(plan, method=HEAD, options=options).build()
     assert isinstance(method, FrozenHead)
     fitted = method.fit(train, plan.seed)
-    own, truth = train.logits_itm[fitted.images], train.labels[fitted.images]
-    mixed = (1 - fitted.weight) * own + fitted.weight * fitted.logits
+    held = fitted.out_of_fold
     return References(
-        zero_shot=own.argmax(1) == truth,
-        head=mixed.argmax(1) == truth,
-        kept_out=np.zeros(0, bool) if held is None else _right(method, fitted.weight, held),
+        zero_shot=held.logits_itm.argmax(1) == held.labels,
+        head=fitted.logits_out_of_fold().argmax(1) == held.labels,
+        kept_out=np.zeros(0, bool) if val is None else _right(method, fitted.weight, val),
     )
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from fewclip import artifact
 from fewclip.classifier import Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration, Card
-from fewclip.heads import FeatureSample, FittedHead, FoldOutputs
+from fewclip.heads import FeatureSample, FoldOutputs
 from fewclip.heads.linear import Floats
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
 from fewclip.methods.tuned_head import TunedHead
-from fewclip.training.calibration import OutOfFold, calibrated, measure
+from fewclip.training.calibration import calibrated, measure
 from fewclip.training.cross_fit import cross_fit
 from fewclip.training.loop import History, Progress
 from fewclip.training.ood import fit_ood_score
@@ -95,23 +95,16 @@ def execute(
 
 def _out_of_fold(
     tuned: Method, sample: FeatureSample, folds: Sequence[FoldOutputs], plan: Plan
-) -> OutOfFold | None:
+) -> FoldOutputs | None:
     """Fit the method's linear head, which training did not touch; returns outputs out of fold.
 
     A method without a head has those of `folds`, which are not needed beside validation images.
     """
     if isinstance(tuned, TunedHead):
-        return _of_head(tuned.fit_on_folds(sample, folds), sample)
+        return tuned.fit_on_folds(sample, folds).out_of_fold
     if isinstance(tuned, FrozenHead):
-        return _of_head(tuned.fit(sample, plan.seed), sample)
-    if plan.split.val or not folds:
-        return None
-    found = FoldOutputs.join(folds)
-    return OutOfFold(found.labels, found.logits_itm, None)
-
-
-def _of_head(fitted: FittedHead, sample: FeatureSample) -> OutOfFold:
-    return OutOfFold(sample.labels[fitted.images], fitted.logits_itm, fitted.logits)
+        return tuned.fit(sample, plan.seed).out_of_fold
+    return None if plan.split.val or not folds else FoldOutputs.join(folds)
 
 
 def _ood_terms(folds: Sequence[FoldOutputs] | None) -> Mapping[str, Floats] | None:

@@ -194,8 +194,9 @@ def test_rows_in_a_file_give_the_same_head(monkeypatch: pytest.MonkeyPatch) -> N
         fits.append(fit_stacked(sample, 3, fit, np.random.default_rng(2)))
     memory, disk = fits
     np.testing.assert_array_equal(memory.head.weight, disk.head.weight)
-    np.testing.assert_array_equal(memory.logits, disk.logits)
-    assert memory.logits.shape == (27, 3)
+    logits = [each.out_of_fold.heads[0] for each in fits]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert logits[0].shape == (27, 3)
 
 
 def test_rows_of_some_images_are_those_of_all_their_views() -> None:
@@ -216,7 +217,7 @@ def test_few_images_still_give_a_head(counts: list[int]) -> None:
     fitted = fit_stacked(sample, 3, lambda x, y, i: [fit_gda(x, y, i, 3)], rng)
     assert np.isfinite(fitted.head.weight).all()
     assert 0 <= fitted.weight <= 1
-    assert len(fitted.images) == sum(count for count in counts if count > 1)
+    assert len(fitted.out_of_fold.images) == sum(count for count in counts if count > 1)
 
 
 def test_folds_are_even_within_a_class_and_leave_a_single_image_out() -> None:

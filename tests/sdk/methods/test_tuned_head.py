@@ -115,7 +115,7 @@ def test_the_weight_is_what_the_head_is_worth_on_images_not_seen() -> None:
     trusted, doubted = fit_on_folds(sample, good, fit), fit_on_folds(sample, bad, fit)
     assert trusted.weight > 0.7
     assert doubted.weight < 0.4
-    assert sorted(trusted.images) == list(range(24))
+    assert sorted(trusted.out_of_fold.images) == list(range(24))
     assert fit_on_folds(sample, good, fit, weight=0.25).weight == 0.25
 
 
@@ -123,4 +123,4 @@ def test_without_folds_text_and_head_have_half_each() -> None:
     sample, _ = sample_and_folds(useful=True)
     fitted = fit_on_folds(sample, [], fit)
     assert fitted.weight == 0.5
-    assert fitted.logits.shape == fitted.logits_itm.shape == (0, 3)
+    assert fitted.logits_out_of_fold().shape == (0, 3)

@@ -15,7 +15,7 @@ import fewclip
 from fewclip.bench.results import Store
 from fewclip.cli import main
 from fewclip.decide import fit_calibration
-from fewclip.heads import FoldOutputs
+from fewclip.heads import FoldOutputs, folds_from_arrays, folds_to_arrays
 from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate, named
 from fewclip.selection.cross_validation import CrossValidation, options_of, tower_of, with_candidate
@@ -224,12 +224,14 @@ def test_a_choice_is_kept_for_its_own_run_only(tmp_path: Path) -> None:
 
 
 def test_what_folds_say_survives_being_stored(photos: Path) -> None:
-    fold = outputs_of(CrossValidation(plan_for(photos)), 0)
-    fold = dataclasses.replace(fold, ood_terms={"mahalanobis": np.ones((len(fold.images), 3))})
-    again = FoldOutputs.from_arrays(fold.to_arrays())
-    for one, other in zip(fold.to_arrays().values(), again.to_arrays().values(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert fold.to_arrays().keys() == again.to_arrays().keys()
+    cv = CrossValidation(plan_for(photos))
+    terms = {"mahalanobis": np.ones((len(cv.held(0)), 3))}
+    folds = [dataclasses.replace(outputs_of(cv, 0), ood_terms=terms), outputs_of(cv, 1)]
+    arrays = folds_to_arrays(folds)
+    again = folds_to_arrays(folds_from_arrays(arrays))
+    assert arrays.keys() == again.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, again[name])
 
 
 @pytest.mark.slow
@@ -241,7 +243,7 @@ def test_a_resumed_run_keeps_its_choice(photos: Path, tmp_path: Path) -> None:
     runs = cv.evaluate_trained([candidate], 0)
     assert runs
     assert runs[0].outputs
-    arrays = {f"0/{name}": array for name, array in runs[0].outputs.to_arrays().items()}
+    arrays = folds_to_arrays([runs[0].outputs])
     save_choice(tmp_path / "m.checkpoint", plan.run_id, chosen, arrays)
     words = ["adapt", str(photos), "--out", str(tmp_path / "m"), "--shots", "4", "--val", "0"]
     words += ["--device", "cpu", "--resume", "--classes", json.dumps(PHRASES)]
