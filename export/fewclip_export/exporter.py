@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fewclip.data import read_labelled
 from fewclip.errors import OptionError
 from fewclip.ood import to_arrays
 from fewclip.preprocess import Image, preprocess
+from fewclip.system.reporting import ReportProgress, report_nothing
 from fewclip.tokenizer import Tokenizer
 from fewclip_export import parity
 from fewclip_export.graph import export_graphs, finish_graph, on_cpu
@@ -34,7 +35,6 @@ from fewclip_export.report import ExportReport
 from fewclip_export.sensitivity import rank_products
 
 Floats = npt.NDArray[np.floating[Any]]
-ReportProgress = Callable[[str], None]
 RANKED_ON = 16  # images for measuring the sensitivity of matrix products
 
 
@@ -47,7 +47,7 @@ def export(
     force: bool = False,
     overwrite: bool = False,
     seed: int = 0,
-    progress: ReportProgress | None = None,
+    report_progress: ReportProgress = report_nothing,
 ) -> ExportReport:
     """Write an ONNX folder that is proven to answer as the trained model does, or none at all.
 
@@ -61,7 +61,7 @@ def export(
         force: write it even if it answers differently; the card is marked.
         overwrite: replace a model folder at `out`.
         seed: for augmented and generated images.
-        progress: called with one line per step.
+        report_progress: called with one line per step.
 
     Raises:
         GateError: it answers differently, or crashes ONNX Runtime; nothing was written.
@@ -79,7 +79,6 @@ def export(
     given = None if images is None else _read_images(images, classifier.classes)
     card = _onnx_card(trained, precision, Path(out).resolve().name)
     reports: list[ExportReport] = []
-    report_progress = progress or _silent
 
     def fill(folder: Path) -> Card:
         with tempfile.TemporaryDirectory() as name:
@@ -188,7 +187,3 @@ def _read_images(images: Any, classes: Sequence[str]) -> list[tuple[Image, str |
         return [(image, None) for image in images]
     items, _ = read_labelled(images, classes)
     return [(item.image, classes[item.label]) for item in items]
-
-
-def _silent(text: str) -> None:
-    """A ReportProgress that reports nothing."""

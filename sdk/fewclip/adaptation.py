@@ -12,11 +12,12 @@ import torch
 
 from fewclip.classifier import TEMPLATE, Classifier
 from fewclip.selection.auto import choose_and_execute
+from fewclip.system.reporting import report_nothing
 from fewclip.training import run_lock
 from fewclip.training.config import AdaptConfig
 from fewclip.training.loop import Progress
 from fewclip.training.plan import describe, make_plan
-from fewclip.training.progress import quiet_stage, stage_to_stderr, to_stderr
+from fewclip.training.progress import Callbacks, report_to_stderr, to_stderr
 
 
 def adapt(
@@ -102,11 +103,10 @@ def adapt(
     )
     held = contextlib.nullcontext() if checkpoint is None else run_lock.held(Path(checkpoint))
     with held:
-        report_stage = stage_to_stderr if progress is True else quiet_stage
-        plan = make_plan(data, config, report_stage=report_stage)
+        report_progress = report_to_stderr if progress is True else report_nothing
+        plan = make_plan(data, config, report_progress=report_progress)
         if progress is True:
             describe(plan)
             progress = to_stderr()
-        return choose_and_execute(
-            plan, progress=progress or None, stop=stop, report_stage=report_stage
-        )
+        callbacks = Callbacks(progress=progress or None, stop=stop, report_progress=report_progress)
+        return choose_and_execute(plan, callbacks)

@@ -207,7 +207,7 @@ def test_killed_while_exporting_nothing_is_loadable(
     saved = saved_model(tmp_path_factory)
     code = (
         "import sys, fewclip\n"
-        "fewclip.load(sys.argv[1], device='cpu').export_onnx(sys.argv[2], progress=print)"
+        "fewclip.load(sys.argv[1], device='cpu').export_onnx(sys.argv[2], report_progress=print)"
     )
     target = tmp_path / "out"
     running = subprocess.Popen(

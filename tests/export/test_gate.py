@@ -360,7 +360,7 @@ def test_the_report_is_json_and_a_table(
 ) -> None:
     spoiled(lambda image, text: None)
     steps: list[str] = []
-    report = trained.export_onnx(tmp_path / "out", progress=steps.append)
+    report = trained.export_onnx(tmp_path / "out", report_progress=steps.append)
     assert isinstance(report, ExportReport)
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["folder"] == str(tmp_path / "out")

@@ -121,7 +121,9 @@ def test_an_int8_export_that_the_gate_refuses_keeps_the_most_sensitive_products_
     )
     monkeypatch.setattr(parity, "LIMITS", {**parity.LIMITS, "int8": limits})
     said: list[str] = []
-    report = exporter.export(model, tmp_path / "rescued", precision="int8", progress=said.append)
+    report = exporter.export(
+        model, tmp_path / "rescued", precision="int8", report_progress=said.append
+    )
     kept = len(report.float_products)
     assert 1 <= kept <= 16
     assert any("matrix products that lose most" in line for line in said)

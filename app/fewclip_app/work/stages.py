@@ -14,7 +14,7 @@ _CHOOSING = "Choosing what suits your photos"
 
 
 class Stages:
-    """What `execute(report_stage=...)` reports, shown by a job."""
+    """What `Callbacks.report_progress` is called with, shown by a job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

@@ -99,6 +99,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
     from fewclip import classifier
     from fewclip.selection.auto import choose_and_execute, default_budget
     from fewclip.training import AdaptConfig, make_plan
+    from fewclip.training.progress import Callbacks
 
     stages = Stages(job)
 
@@ -115,7 +116,7 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
         plan = make_plan(
             {label: [photo.path for photo in photos] for label, photos in kept.items()},
             AdaptConfig.of(device=workspace.settings.device, **choices),
-            report_stage=stages.report,
+            report_progress=stages.report,
         )
     except FewclipError as error:
         raise type(error)(people.read(str(error))) from error
@@ -133,7 +134,10 @@ def _trained(workspace: Workspace, folder: Path, job: Job, choices: Mapping[str,
         stages.choose_within(plan.budget or default_budget(len(plan.split.train)))
     tuned = _without_places(
         choose_and_execute(
-            plan, progress=job.report_progress, stop=job.stopping, report_stage=stages.report
+            plan,
+            Callbacks(
+                progress=job.report_progress, stop=job.stopping, report_progress=stages.report
+            ),
         )
     )
     job.begin("Measuring the result", within=0)
@@ -224,7 +228,9 @@ def save(
             shares = iter((0.15, 0.4))  # writing the graphs, then the comparison, the longest part
             classifier.export_onnx(
                 targets[1],
-                progress=lambda text: report(f"Exporting it to ONNX: {text}", next(shares, 0.4)),
+                report_progress=lambda text: report(
+                    f"Exporting it to ONNX: {text}", next(shares, 0.4)
+                ),
             )
         for i, each in enumerate(targets):
             report(f"Packing {each.name}.zip", 0.85 + 0.1 * i)

@@ -16,6 +16,7 @@ from fewclip.bench.photos import Dataset, Half, Photo
 from fewclip.bench.results import Result, Store
 from fewclip.bench.tables import Summary, summarise
 from fewclip.errors import DataError, OptionError
+from fewclip.system.reporting import ReportProgress, report_nothing
 
 if TYPE_CHECKING:
     from fewclip.backbone import Backbone
@@ -70,7 +71,7 @@ class Sweep:
     epochs: int | None = None
     device: str = "auto"
     precision: str = "auto"
-    report_progress: Callable[[str], None] | None = None
+    report_progress: ReportProgress = report_nothing
     engine: str = "local"
     ray_address: str | None = None
     ray_cpus: float = 1.0
@@ -89,12 +90,12 @@ class Sweep:
             else:
                 found[index] = result
                 line = f"[{len(found)}/{len(jobs)}] {_line(result)}, kept from before"
-                self._tell(line)
+                self.report_progress(line)
         for index, result in self._executed(todo):
             if store is not None:
                 store.add(result)
             found[index] = result
-            self._tell(f"[{len(found)}/{len(jobs)}] {_line(result)}")
+            self.report_progress(f"[{len(found)}/{len(jobs)}] {_line(result)}")
         results = [found[index] for index in range(len(jobs))]
         notes = dict.fromkeys(note for job in jobs for note in job.dataset.notes)
         summary = summarise(results, notes=tuple(notes))
@@ -113,7 +114,8 @@ class Sweep:
         elif todo:
             from fewclip.bench.ray_runs import completed
 
-            plain = dataclasses.replace(self, report_progress=None)  # a closure may not pickle
+            # A closure may not pickle.
+            plain = dataclasses.replace(self, report_progress=report_nothing)
             calls = completed(
                 plain.run_one,
                 todo,
@@ -126,10 +128,6 @@ class Sweep:
     def run_one(self, _index: int, job: Job, run: Mapping[str, Any]) -> Result:
         """One call for `completed`."""
         return self.execute(job, run)
-
-    def _tell(self, line: str) -> None:
-        if self.report_progress is not None:
-            self.report_progress(line)
 
     def _describe_all(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         tower = self._load()  # released again: each job loads its own

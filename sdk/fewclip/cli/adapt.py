@@ -82,7 +82,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
     from fewclip import artifact
     from fewclip.selection.auto import choose_and_execute
     from fewclip.training import AdaptConfig, checkpoint, describe, make_plan
-    from fewclip.training.progress import stage_to_stderr, to_stderr
+    from fewclip.training.progress import Callbacks, report_to_stderr, to_stderr
 
     config = AdaptConfig(
         method=arguments.method,
@@ -95,7 +95,7 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         options=_options(arguments),
         **adapt_settings(arguments),
     )
-    plan = make_plan(arguments.data, config, report_stage=stage_to_stderr)
+    plan = make_plan(arguments.data, config, report_progress=report_to_stderr)
     describe(plan)
     if config.shots != "all" and len(plan.split.val) + plan.split.unused > len(plan.split.train):
         print("hint: --shots all learns from more of these images", file=sys.stderr)
@@ -119,7 +119,9 @@ def _adapted(arguments: Arguments, out: Path, kept: Path, finished: bool) -> Car
         )
     plan = dataclasses.replace(plan, checkpoint=kept)
     try:
-        clf = choose_and_execute(plan, progress=to_stderr(), report_stage=stage_to_stderr)
+        clf = choose_and_execute(
+            plan, Callbacks(progress=to_stderr(), report_progress=report_to_stderr)
+        )
     except KeyboardInterrupt:  # outside the training loop, which says so itself
         if not checkpoint.exists(kept):
             raise

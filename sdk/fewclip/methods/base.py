@@ -166,7 +166,7 @@ class Method(nn.Module):
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     trains: ClassVar[bool] = True
-    fits: ClassVar[bool] = False  # has a head that `FrozenHead.fit` computes without training
+    fits: ClassVar[bool] = False  # has a `LinearHead`, which is computed without training
     trains_images: bool = False  # image features move away from the frozen tower's
     # `frozen_inputs` are features, so those of an image's `views` can be cached.
     frozen_images: bool = False

@@ -11,7 +11,8 @@ import numpy as np
 from fewclip.heads import Head, Rows, fit_gda_heads
 from fewclip.heads.linear import Ints
 from fewclip.methods.base import MethodOptions
-from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.linear_head import LinearHead, LinearHeadOptions
 
 # Multiples of the Ledoit-Wolf amount: chosen, like the priors of the mixture, on training photos of
 # CIFAR-10, signs, digits, surfaces, Tiny ImageNet and two drawn tasks, at 4, 8 and 16 images.
@@ -19,11 +20,20 @@ SHRINKAGE = (1.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GDAOptions(FrozenHeadOptions):
-    """Those of every head on frozen features."""
+class GDAOptions(LinearHeadOptions):
+    """Those of every linear head."""
 
 
-class GDA(FrozenHead):
+class GDAHead(LinearHead):
+    """The discriminants, on whatever features they are given."""
+
+    row_dtype: ClassVar[type[np.floating[Any]]] = np.float32  # moments are summed in float64
+
+    def fit_heads(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
+        return fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)
+
+
+class GDA(GDAHead, FrozenHead):
     """Wang, Liang, Sheng, He, Wang, Tan, "A Hard-to-Beat Baseline for Training-free CLIP-based
     Adaptation", ICLR 2024, arXiv 2402.04087.
 
@@ -35,7 +45,3 @@ class GDA(FrozenHead):
 
     name: ClassVar[str] = "gda"
     Options: ClassVar[type[MethodOptions]] = GDAOptions
-    row_dtype: ClassVar[type[np.floating[Any]]] = np.float32  # moments are summed in float64
-
-    def fit_heads(self, rows: Rows, labels: Ints, images: Ints) -> Sequence[Head]:
-        return fit_gda_heads(rows, labels, images, self.n_classes, SHRINKAGE)

@@ -18,12 +18,13 @@ from fewclip.heads import (
 )
 from fewclip.heads.linear import Ints
 from fewclip.methods.base import MethodOptions
-from fewclip.methods.frozen_head import FrozenHead, FrozenHeadOptions
+from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.linear_head import LinearHeadOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearProbeOptions(FrozenHeadOptions):
-    """Those of every head on frozen features, and:
+class LinearProbeOptions(LinearHeadOptions):
+    """Those of every linear head, and:
 
     Attributes:
         strength: inverse strength of regularization, scikit-learn's `C`; None chooses it.

@@ -26,6 +26,7 @@ _NOT_METHODS = {
     "class_blocks",
     "dept",
     "frozen_head",
+    "linear_head",
     "prompts",
     "registry",
     "tuned_head",

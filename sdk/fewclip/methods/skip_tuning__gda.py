@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from fewclip.methods.frozen_head import FrozenHead
-from fewclip.methods.gda import GDA, GDAOptions
+from fewclip.methods.gda import GDAHead, GDAOptions
+from fewclip.methods.linear_head import LinearHead
 from fewclip.methods.skip_tuning import SkipTuning, SkipTuningOptions
 from fewclip.methods.tuned_head import TunedHead
 
@@ -22,7 +22,7 @@ class SkipTuningGDAOptions(SkipTuningOptions, GDAOptions):
     views: int = GDAOptions.views
 
 
-class SkipTuningGDA(TunedHead, SkipTuning, GDA):
+class SkipTuningGDA(TunedHead, SkipTuning, GDAHead):
     """Skip Tuning (`skip_tuning`), then `gda`'s heads on the tuned image tower's features, beside
     the tuned text; of no paper. The heads' weight is fitted out of fold, with towers that are tuned
     once more for each fold, on the other images. Classes added by name are answered by the tuned
@@ -36,4 +36,4 @@ class SkipTuningGDA(TunedHead, SkipTuning, GDA):
 
     def build(self, generator: torch.Generator) -> None:
         SkipTuning.build(self, generator)
-        FrozenHead.build(self, generator)
+        LinearHead.build(self, generator)

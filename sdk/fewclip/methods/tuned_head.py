@@ -14,14 +14,12 @@ from torch import Tensor
 
 from fewclip.heads import FeatureSample, FittedHead, FoldOutputs, fit_on_folds, fit_to_views
 from fewclip.heads.linear import Floats, Ints
-from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.linear_head import LinearHead
 
 
-class TunedHead(FrozenHead):
+class TunedHead(LinearHead):
     """A mixin: the method that tunes the towers comes after it among the bases."""
 
-    trains: ClassVar[bool] = True
-    needs_blocks: ClassVar[bool] = True
     tunes_towers_only: ClassVar[bool] = False
 
     def fold_outputs(
@@ -48,11 +46,11 @@ class TunedHead(FrozenHead):
     def fit_on_folds(self, sample: FeatureSample, folds: Sequence[FoldOutputs]) -> FittedHead:
         """Fit the head on the tuned towers' features, its weight on the folds' outputs."""
         weight = self.options.dept_weight
-        return self._use(fit_on_folds(sample, folds, self.fit_both, weight, self.row_dtype))
+        return self.use(fit_on_folds(sample, folds, self.fit_both, weight, self.row_dtype))
 
     def state(self) -> dict[str, Tensor]:
-        return {**super().state(), **FrozenHead.state(self)}
+        return {**super().state(), **LinearHead.state(self)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         super().load_state(state)
-        FrozenHead.load_state(self, state)
+        LinearHead.load_state(self, state)

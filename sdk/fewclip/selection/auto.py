@@ -32,9 +32,10 @@ from fewclip.selection.evaluated import (
     training_groups,
 )
 from fewclip.system.blas import one_blas_thread
-from fewclip.training import Plan, Progress, execute
+from fewclip.system.reporting import ReportProgress, report_nothing
+from fewclip.training import Plan, execute
 from fewclip.training.checkpoint import read_choice, save_choice
-from fewclip.training.progress import quiet_stage
+from fewclip.training.progress import SILENT, Callbacks
 
 LOST = 0.02  # accuracy on new classes, beyond noise, that no choice may cost
 
@@ -51,20 +52,20 @@ def select(
     plan: Plan,
     *,
     budget: float | None = None,
-    on_report: Callable[[str], None] = quiet_stage,
+    report_progress: ReportProgress = report_nothing,
     stop: Callable[[], bool] | None = None,
 ) -> Selection:
     """Evaluate the candidates on folds of the plan's training images and choose one.
 
     Args:
         budget: seconds; None for `default_budget`. Cheap candidates always finish.
-        on_report: called with a line for people after every step.
+        report_progress: called with a line for people after every step.
         stop: polled while methods train.
 
     Raises:
         StoppedError: `stop` returned True, or Ctrl-C was pressed.
     """
-    return _Selector(plan, budget, on_report, stop).run()
+    return _Selector(plan, budget, report_progress, stop).run()
 
 
 class _Selector:
@@ -72,13 +73,13 @@ class _Selector:
         self,
         plan: Plan,
         budget: float | None,
-        on_report: Callable[[str], None],
+        report_progress: ReportProgress,
         stop: Callable[[], bool] | None,
     ) -> None:
         self.cv = CrossValidation(plan)
         self.begin = time.monotonic()
         self.budget = default_budget(len(self.cv.labels)) if budget is None else budget
-        self.report = on_report
+        self.report_progress = report_progress
         self.stop = stop or (lambda: False)
         trained = TRAINED if plan.backbone.has_blocks else ()
         self.rows = self.cv.empty_rows([*CHEAP, *trained])
@@ -99,7 +100,7 @@ class _Selector:
                 return self._best_so_far()
         else:  # nothing to choose by
             best = next(row for row in rows if row.candidate is ZERO_SHOT)
-        self.report(f"chosen: {best.candidate.name}")
+        self.report_progress(f"chosen: {best.candidate.name}")
         return self._selection(best)
 
     def _selection(self, best: Evaluated) -> Selection:
@@ -117,7 +118,7 @@ class _Selector:
         """The best head: a user who stops the choice will not wait for anything to train."""
         best = choose(self.rows[: len(CHEAP)])
         best.note = "the best when the choice was stopped"
-        self.report(f"stopped; the best so far is {best.candidate.name}")
+        self.report_progress(f"stopped; the best so far is {best.candidate.name}")
         return self._selection(best)
 
     def _spent(self) -> float:
@@ -169,7 +170,7 @@ class _Selector:
     def _evaluate_heads(self) -> None:
         """Evaluate every candidate that needs features only, after one pass over the images."""
         rows = self.rows[: len(CHEAP)]
-        self.report(f"passing {len(self.cv.labels)} training images")
+        self.report_progress(f"passing {len(self.cv.labels)} training images")
         found = self.cv.evaluate_heads([row.candidate for row in rows])
         for row, (run, self.sample) in zip(rows, found, strict=True):
             self._record(row, run)
@@ -202,7 +203,7 @@ class _Selector:
         if tried:
             leader = choose(tried)
             best = f"; best so far: {leader.candidate.name}, {leader.accuracy:.1%} right"
-        self.report(f"{line}{best}; {max(self.budget - self._spent(), 0):.0f} s left")
+        self.report_progress(f"{line}{best}; {max(self.budget - self._spent(), 0):.0f} s left")
 
     def _keeping_new(self, best: Evaluated) -> Evaluated:
         """`best`, unless it loses accuracy on classes that are known by name alone.
@@ -237,7 +238,9 @@ class _Selector:
         others = dict(list(self.cv.plan.phrases.items())[half:])
         plan = self.cv.part(candidate, old)
         split = dataclasses.replace(plan.split, classes=tuple(phrases), phrases=phrases)
-        clf = execute(dataclasses.replace(plan, split=split, phrases=phrases), stop=self._over)
+        clf = execute(
+            dataclasses.replace(plan, split=split, phrases=phrases), Callbacks(stop=self._over)
+        )
         clf = clf.with_classes(others)
         proba = clf.predict_proba([self.cv.plan.split.train[i].image for i in new])
         return float((proba.argmax(1) + half == self.cv.labels[new]).mean())
@@ -246,10 +249,7 @@ class _Selector:
 @one_blas_thread
 def choose_and_execute(
     plan: Plan,
-    *,
-    progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    report_stage: Callable[[str], None] = quiet_stage,
+    callbacks: Callbacks = SILENT,
 ) -> Classifier:
     """Choose the method if the plan leaves it open, then `training.execute`.
 
@@ -257,23 +257,26 @@ def choose_and_execute(
     training the same method.
     """
     if not plan.automatic:
-        return execute(plan, progress=progress, stop=stop, report_stage=report_stage)
+        return execute(plan, callbacks)
     plan = dataclasses.replace(plan, automatic=False, references=False)
     kept = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
     found, arrays = kept or ({}, {})
     candidate = next((c for c in (*CHEAP, *TRAINED) if c.name == found.get("chosen")), None)
     sample, folds = None, folds_from_arrays(arrays)
     if candidate is None:
-        selection = select(plan, budget=plan.budget, on_report=report_stage, stop=stop)
+        selection = select(
+            plan,
+            budget=plan.budget,
+            report_progress=callbacks.report_progress,
+            stop=callbacks.stop,
+        )
         candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
         folds = selection.folds
         if plan.checkpoint is not None:
             save_choice(plan.checkpoint, plan.run_id, found, folds_to_arrays(folds))
     clf = execute(
         with_candidate(plan, candidate),
-        progress=progress,
-        stop=stop,
-        report_stage=report_stage,
+        callbacks,
         sample=None if candidate.trains else sample,
         folds=folds or None,
     )

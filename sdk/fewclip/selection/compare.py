@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,10 +28,10 @@ from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, Run, training_gr
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.selection.recommendation import Comparison, advise
 from fewclip.system.blas import one_blas_thread
+from fewclip.system.reporting import ReportProgress, report_nothing
 from fewclip.training import AdaptConfig, make_plan
 from fewclip.training.cross_fit import FOLDS
 
-ReportProgress = Callable[[str], None]
 _Call = tuple[list[Candidate], int, float]  # arguments of `CrossValidation.evaluate_trained`
 
 
@@ -50,7 +50,7 @@ def compare(
     device: str = "auto",
     precision: str = "auto",
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    report_progress: ReportProgress | None = None,
+    report_progress: ReportProgress = report_nothing,
     out: str | os.PathLike[str] | None = None,
     engine: str = "local",
     ray_address: str | None = None,
@@ -111,7 +111,7 @@ def compare(
         ends=begin + budget,
         kept=KeptRuns(None if out is None else Store(out), cv),
         ray={"cpus": ray_cpus, "address": ray_address} if engine == "ray" else None,
-        report=report_progress or (lambda line: None),
+        report_progress=report_progress,
     )
     schedule.run()
     return advise(
@@ -192,7 +192,7 @@ class _Schedule:
     ends: float
     kept: KeptRuns
     ray: Mapping[str, Any] | None
-    report: ReportProgress
+    report_progress: ReportProgress
 
     def run(self) -> None:
         """Evaluate heads, then what trains, each in the order given."""
@@ -202,7 +202,9 @@ class _Schedule:
             rows = [by_name[each.name] for each in candidates]
             if runs is None:
                 self._give_up(rows)
-                self.report(f"fold {fold + 1}: {candidates[0].name} did not finish in time")
+                self.report_progress(
+                    f"fold {fold + 1}: {candidates[0].name} did not finish in time"
+                )
                 continue
             for row, run in zip(rows, runs, strict=True):
                 self.kept.add(row.candidate, fold, run)
@@ -257,7 +259,7 @@ class _Schedule:
         row.add(run)
         where = "all folds" if fold is None else f"fold {fold + 1}"
         accuracy, seconds = float(run.right.mean()), run.cost.seconds
-        self.report(f"{where}: {row.candidate.name} {accuracy:.1%}, {seconds:.0f} s{more}")
+        self.report_progress(f"{where}: {row.candidate.name} {accuracy:.1%}, {seconds:.0f} s{more}")
 
 
 def _notes(pool: Pool, split: Split) -> list[str]:

@@ -35,6 +35,7 @@ from fewclip.training import Plan, execute
 from fewclip.training.calibration import outputs_for
 from fewclip.training.cross_fit import FOLDS, divide, fold_outputs
 from fewclip.training.ood import parts_of
+from fewclip.training.progress import Callbacks
 from fewclip.training.tuning import features_of
 
 
@@ -140,7 +141,7 @@ class CrossValidation:
         plan = self.part(first, np.flatnonzero(self.fold != k))
         try:
             with measured(self.device) as cost:
-                clf = execute(plan, stop=lambda: stop() or time.monotonic() > deadline)
+                clf = execute(plan, Callbacks(stop=lambda: stop() or time.monotonic() > deadline))
                 runs = [self._trained_run(clf, first, each, k) for each in group]
         except StoppedError:
             if stop() or time.monotonic() <= deadline:  # `stop`, or Ctrl-C

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,10 +14,9 @@ from fewclip.heads.linear import Ints
 from fewclip.methods.base import Method
 from fewclip.methods.tuned_head import TunedHead
 from fewclip.ood import OODScore
-from fewclip.training.loop import Progress
 from fewclip.training.ood import fit_ood_score, parts_of
 from fewclip.training.plan import Plan
-from fewclip.training.progress import quiet_stage
+from fewclip.training.progress import SILENT, Callbacks
 from fewclip.training.tuning import features_of, pixel_store, tune
 
 FOLDS = 4  # of "auto" and `compare` too
@@ -34,10 +33,7 @@ def divide(labels: Ints, seed: int, folds: int = FOLDS) -> Ints:
 
 def cross_fit(
     plan: Plan,
-    *,
-    progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    report_stage: Callable[[str], None] = quiet_stage,
+    callbacks: Callbacks = SILENT,
 ) -> Iterator[FoldOutputs]:
     """Tune the plan's method once for each fold of its training images, on the others.
 
@@ -47,19 +43,28 @@ def cross_fit(
     Yields:
         The outputs for each fold; nothing if every class has a single image.
     """
-    labels = np.array([item.label for item in plan.split.train], np.int64)
-    fold = divide(labels, plan.seed)
-    numbers = np.unique(fold[fold >= 0])
-    for k in numbers:
-        report_stage(f"tuning without part {k + 1} of {len(numbers)}, to weigh the head")
+    fold = _folds_of(plan)
+    parts = int(fold.max()) + 1
+    for k in range(parts):
+        callbacks.report_progress(f"tuning without part {k + 1} of {parts}, to weigh the head")
         kept, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        part = _part(plan, kept, int(k))
+        part = _part(plan, kept, k)
         method, store = part.build(), pixel_store(part)
         try:
-            tune(part, method, store, progress=progress, stop=stop)
+            tune(part, method, store, callbacks, later=parts - 1 - k)
         except StoppedError as error:
             raise _of_whole_run(error, plan) from None
         yield fold_outputs(plan, method, kept, held)
+
+
+def trainings_of(plan: Plan) -> int:
+    """How many trainings on all images take as long as `cross_fit`: each leaves one part out."""
+    parts = int(_folds_of(plan).max()) + 1
+    return max(parts - 1, 0)
+
+
+def _folds_of(plan: Plan) -> Ints:
+    return divide(np.array([item.label for item in plan.split.train], np.int64), plan.seed)
 
 
 def _of_whole_run(error: StoppedError, plan: Plan) -> StoppedError:

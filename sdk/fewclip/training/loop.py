@@ -73,7 +73,7 @@ class Progress:
         loss: mean of this epoch's steps so far; on a GPU as last read, every `CHECKED_EVERY` steps,
             because reading it waits for the GPU.
         images_per_second: over this call's steps.
-        seconds_left: estimate to the end of training.
+        seconds_left: estimate to the end of training, and of trainings of the same run that follow.
     """
 
     epoch: int
@@ -177,6 +177,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    later: float = 0,
 ) -> History:
     """Train `method` in place.
 
@@ -187,6 +188,7 @@ def train(
         checkpoint: folder to resume from, written after every epoch.
         progress: called after every step.
         stop: polled before every step.
+        later: trainings of this length that follow in the same run, for the time left.
 
     Raises:
         StoppedError: `stop` returned True, or Ctrl-C; the checkpoint holds the last finished epoch.
@@ -213,7 +215,7 @@ def train(
 
     if done == 0:
         keep()
-    clock = _Clock(epochs)
+    clock = _Clock(epochs, later)
     frozen = _FrozenPart(method, images, seed, precision)
     try:
         with frozen_text_in_bf16(method.backbone, precision):
@@ -358,8 +360,9 @@ def _snapshot(
 class _Clock:
     """Speed and time left, over the steps of this call."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, later: float) -> None:
         self.epochs = epochs
+        self.epochs_in_all = epochs * (1 + later)
         self.begin = time.monotonic()
         self.images = 0
         self.steps = 0
@@ -370,5 +373,5 @@ class _Clock:
         self.images += images
         self.steps += 1
         seconds = max(time.monotonic() - self.begin, 1e-9)
-        left = (self.epochs * steps - done) * seconds / self.steps
+        left = (self.epochs_in_all * steps - done) * seconds / self.steps
         return Progress(epoch + 1, self.epochs, step, steps, mean, self.images / seconds, left)

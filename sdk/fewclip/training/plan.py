@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from fewclip.backbone import Backbone, load_backbone, resolve_device, why_featur
 from fewclip.data import Pool, Split, content_hash, few_shot, read
 from fewclip.methods import registry
 from fewclip.methods.base import Method
+from fewclip.system.reporting import ReportProgress, report_nothing
 from fewclip.training import checkpoint
 from fewclip.training.config import AUTO, AdaptConfig
 from fewclip.training.mixed_precision import check_precision, resolve_precision
-from fewclip.training.progress import quiet_stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,61 +79,79 @@ class Plan:
 
 
 def make_plan(
-    data: Any, config: AdaptConfig, *, report_stage: Callable[[str], None] = quiet_stage
+    data: Any, config: AdaptConfig, *, report_progress: ReportProgress = report_nothing
 ) -> Plan:
     """Read and check everything that `adapt` was given.
 
     Args:
         data: in one of the forms that `adapt` takes, or a pool that is already read.
-        report_stage: called with a few words before each part that may take long.
+        report_progress: called with a few words before each part that may take long.
     """
     # Chosen later; the closed-form head's options are the plan's until then.
     name = "gda" if config.method == AUTO else registry.resolve(config.method)
     device = resolve_device(config.device)
-    check_precision(config.precision)
-    # Errors in these should surface before the long work.
-    registry.make_options(name, config.method_options)
-    registry.check_backbone(name, os.fspath(config.backbone), why_features_only(config.backbone))
+    _check(config, name)
     already = isinstance(data, Pool)
     pool = data if already else read(data, classes=config.classes, fixes=config.fixes)
     split = few_shot(pool, shots=config.shots, val=config.val, seed=config.seed)
-    if config.backbone != "micro":  # which loads in no time
-        report_stage(f"loading {os.fspath(config.backbone)}")
-    tower = load_backbone(config.backbone, device)
-    precision = _precision(config, tower)
-    defaults = registry.backbone_defaults(name, tower)
-    chosen = registry.make_options(name, config.method_options, defaults)
-    phrases = {label: split.phrases[label] for label in split.classes}
-    run = {
-        "method": AUTO if config.method == AUTO else name,
-        "options": chosen,
-        "template": config.template,
-        "phrases": list(phrases.items()),
-        "backbone": tower.hash,
-        "seed": config.seed,
-        "precision": precision,
-        "device": device.type,
-        "images": content_hash(split.train),
-        "validation": content_hash(split.val),
-        **_arithmetic(device),
-    }
-    return Plan(
+    backbone = _backbone(config, device, report_progress)
+    defaults = registry.backbone_defaults(name, backbone)
+    planned = Plan(
         automatic=config.method == AUTO,
         references=config.method != AUTO,
         keep_best=config.keep_best,
         budget=config.budget,
         method=name,
-        options=chosen,
-        backbone=tower,
+        options=registry.make_options(name, config.method_options, defaults),
+        backbone=backbone,
         template=config.template,
         split=split,
-        phrases=phrases,
+        phrases={label: split.phrases[label] for label in split.classes},
         source=os.fspath(data) if isinstance(data, (str, os.PathLike)) else None,
         seed=config.seed,
-        precision=precision,
+        precision=_precision(config, backbone),
         checkpoint=None if config.checkpoint is None else Path(config.checkpoint),
-        run=json.loads(json.dumps(run)),
+        run={},
     )
+    return dataclasses.replace(planned, run=_fingerprint(planned))
+
+
+def _check(config: AdaptConfig, method: str) -> None:
+    """Errors in these should surface before the long work.
+
+    Raises:
+        OptionError, BackboneError: what was given cannot be used.
+    """
+    check_precision(config.precision)
+    registry.make_options(method, config.method_options)
+    registry.check_backbone(method, os.fspath(config.backbone), why_features_only(config.backbone))
+
+
+def _backbone(
+    config: AdaptConfig, device: torch.device, report_progress: ReportProgress
+) -> Backbone:
+    if config.backbone != "micro":  # which loads in no time
+        report_progress(f"loading {os.fspath(config.backbone)}")
+    return load_backbone(config.backbone, device)
+
+
+def _fingerprint(plan: Plan) -> Any:
+    """`Plan.run`: all else in the plan that its result depends on, as plain JSON."""
+    device = plan.backbone.device
+    run = {
+        "method": AUTO if plan.automatic else plan.method,
+        "options": plan.options,
+        "template": plan.template,
+        "phrases": list(plan.phrases.items()),
+        "backbone": plan.backbone.hash,
+        "seed": plan.seed,
+        "precision": plan.precision,
+        "device": device.type,
+        "images": content_hash(plan.split.train),
+        "validation": content_hash(plan.split.val),
+        **_arithmetic(device),
+    }
+    return json.loads(json.dumps(run))
 
 
 def _arithmetic(device: torch.device) -> dict[str, Any]:

@@ -1,11 +1,35 @@
-"""Progress of a long job on a terminal, or line by line in a log. Always on stderr."""
+"""Who hears of a run, and how: a bar on a terminal, or line by line in a log. Always on stderr."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 
+from fewclip.system.reporting import ReportProgress, report_nothing
 from fewclip.training.loop import Progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """What a run calls while it works.
+
+    Attributes:
+        progress: after every step of a training.
+        stop: before every step; True ends the run with StoppedError.
+        report_progress: with a few words before each part that may take long.
+    """
+
+    progress: Callable[[Progress], None] | None = None
+    stop: Callable[[], bool] | None = None
+    report_progress: ReportProgress = report_nothing
+
+
+SILENT = Callbacks()
+
+
+# tqdm's own estimate of the time left is that of one training.
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 def to_stderr() -> Callable[[Progress], None]:
@@ -13,13 +37,9 @@ def to_stderr() -> Callable[[Progress], None]:
     return _bar() if sys.stderr.isatty() else _lines
 
 
-def stage_to_stderr(stage: str) -> None:
-    """One line for the stage that begins, lest a large backbone's first minute be silent."""
-    print(f"{stage} ...", file=sys.stderr, flush=True)
-
-
-def quiet_stage(stage: str) -> None:
-    """Report nothing."""
+def report_to_stderr(line: str) -> None:
+    """A `ReportProgress`, lest a large backbone's first minute be silent."""
+    print(f"{line} ...", file=sys.stderr, flush=True)
 
 
 def _lines(at: Progress) -> None:
@@ -42,14 +62,19 @@ def _bar() -> Callable[[Progress], None]:
         total = at.epochs * at.steps
         if bar is None:
             done = (at.epoch - 1) * at.steps + at.step - 1
-            bar = tqdm(total=total, initial=done, unit="step", file=sys.stderr, leave=True)
+            bar = tqdm(
+                total=total, initial=done, bar_format=_BAR, unit="step", file=sys.stderr, leave=True
+            )
         bar.set_description(f"epoch {at.epoch}/{at.epochs}", refresh=False)
         bar.set_postfix_str(
-            f"loss {at.loss:.4f}, {at.images_per_second:.1f} images/s", refresh=False
+            f"loss {at.loss:.4f}, {at.images_per_second:.1f} images/s, "
+            f"{_clock(at.seconds_left)} left",
+            refresh=False,
         )
         bar.update()
         if bar.n >= total:
             bar.close()
+            bar = None  # another training of the same run may follow
 
     return show
 

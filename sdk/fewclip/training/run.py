@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,21 @@ import numpy as np
 from fewclip import artifact
 from fewclip.classifier import Classifier, new_card, zero_shot_on
 from fewclip.contract import Calibration, Card
+from fewclip.data import PixelStore
 from fewclip.heads import FeatureSample, FoldOutputs
-from fewclip.heads.linear import Floats
 from fewclip.methods.base import Method
 from fewclip.methods.frozen_head import FrozenHead
+from fewclip.methods.linear_head import LinearHead
 from fewclip.methods.tuned_head import TunedHead
+from fewclip.ood import OODScore
+from fewclip.system.reporting import ReportProgress
 from fewclip.training.calibration import calibrated, measure
-from fewclip.training.cross_fit import cross_fit
-from fewclip.training.loop import History, Progress
+from fewclip.training.cross_fit import cross_fit, trainings_of
+from fewclip.training.loop import History
 from fewclip.training.ood import fit_ood_score
 from fewclip.training.plan import Plan
-from fewclip.training.progress import quiet_stage
-from fewclip.training.references import measure_references
+from fewclip.training.progress import SILENT, Callbacks
+from fewclip.training.references import References, measure_references
 from fewclip.training.tuning import features_of, pixel_store, tune
 
 VALIDATION_FILES = 1000  # at most this many are named in the card
@@ -32,10 +35,8 @@ VALIDATION_FILES = 1000  # at most this many are named in the card
 
 def execute(
     plan: Plan,
+    callbacks: Callbacks = SILENT,
     *,
-    progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-    report_stage: Callable[[str], None] = quiet_stage,
     sample: FeatureSample | None = None,
     folds: Sequence[FoldOutputs] | None = None,
 ) -> Classifier:
@@ -47,50 +48,107 @@ def execute(
         folds: the method's outputs out of fold, if they are already computed. They weigh a head
             on tuned features, and calibrate any method that trains if there are no validation
             images.
-        progress, stop: as `fewclip.adapt` takes them.
-        report_stage: called with a few words before each part that may take long.
     """
-    split, phrases = plan.split, list(plan.phrases.values())
+    report_progress = callbacks.report_progress
     zero_shot = zero_shot_on(plan.backbone, plan.phrases, plan.template)
-    frozen_val, frozen_train, before, references = None, None, None, None
-    if split.val:
-        report_stage(f"measuring zero-shot on {len(split.val)} images")
-        frozen_val = features_of(plan, zero_shot.method, split.val)
-        before = measure(zero_shot, frozen_val)
-    tuned = plan.build()
-    # Only what a head on tuned features needs for its folds is kept: a backbone may be large.
-    folds_wanted = isinstance(tuned, TunedHead) and folds is None
-    pretrained = copy.deepcopy(plan.backbone) if folds_wanted else plan.backbone
-    store = pixel_store(plan)
-    if plan.references and tuned.trains:
-        frozen_train = features_of(plan, zero_shot.method, split.train, images=store.images())
-        references = measure_references(plan, frozen_train, frozen_val)
-        report_stage(references.describe())
-    history = History((), ())
-    if tuned.trains:
-        report_stage(f"preparing {len(phrases)} classes")
-        history = tune(plan, tuned, store, progress=progress, stop=stop)
-    if sample is None and not tuned.trains_images:
-        sample = frozen_train
+    frozen_val = _frozen_val(plan, zero_shot, report_progress)
+    before = None if frozen_val is None else measure(zero_shot, frozen_val)
+    tuned, store = plan.build(), pixel_store(plan)
+    untuned = _untuned(plan) if isinstance(tuned, TunedHead) and folds is None else None
+    frozen_train = _frozen_train(plan, zero_shot, tuned, store)
+    references = _references(plan, frozen_train, frozen_val, report_progress)
+    history = _trained(plan, tuned, store, callbacks, weighed=untuned is not None)
     if sample is None:
-        report_stage(f"passing {len(split.train)} training images")
-        views = plan.options["views"] if isinstance(tuned, FrozenHead) else 0
-        sample = features_of(plan, tuned, split.train, views=views, images=store.images())
-    if isinstance(tuned, TunedHead) and folds is None:
-        again = dataclasses.replace(plan, backbone=pretrained)
-        folds = list(cross_fit(again, progress=progress, stop=stop, report_stage=report_stage))
+        sample = _features(plan, tuned, store, frozen_train, report_progress)
+    if untuned is not None:
+        folds = list(cross_fit(untuned, callbacks))
     unseen = _out_of_fold(tuned, sample, folds or (), plan)
-    held = frozen_val
-    if split.val and tuned.trains_images:
-        held = features_of(plan, tuned, split.val)
+    val = _val(plan, tuned, frozen_val)
     clf = Classifier(
         tuned,
         _uncalibrated_card(plan, tuned, history),
-        ood_score=fit_ood_score(tuned, zero_shot.method, phrases, sample, held, _ood_terms(folds)),
-        validation=[(item.image, split.classes[item.label]) for item in split.val],
+        ood_score=_ood_score(plan, tuned, zero_shot, sample, val, folds),
+        validation=[(item.image, plan.split.classes[item.label]) for item in plan.split.val],
     )
-    held = sample.take(np.arange(0)) if held is None else held
+    held = sample.take(np.arange(0)) if val is None else val
     return calibrated(clf, before, held, unseen, references)
+
+
+def _frozen_val(
+    plan: Plan, zero_shot: Classifier, report_progress: ReportProgress
+) -> FeatureSample | None:
+    """The validation images on the frozen backbone; None without any."""
+    if not plan.split.val:
+        return None
+    report_progress(f"measuring zero-shot on {len(plan.split.val)} images")
+    return features_of(plan, zero_shot.method, plan.split.val)
+
+
+def _untuned(plan: Plan) -> Plan:
+    """The plan on a backbone that its training leaves alone: towers are tuned again from there.
+
+    No other method has a copy made: a backbone may be large.
+    """
+    return dataclasses.replace(plan, backbone=copy.deepcopy(plan.backbone))
+
+
+def _frozen_train(
+    plan: Plan, zero_shot: Classifier, tuned: Method, store: PixelStore
+) -> FeatureSample | None:
+    """The training images on the frozen backbone, where `_references` needs them."""
+    if not (plan.references and tuned.trains):
+        return None
+    return features_of(plan, zero_shot.method, plan.split.train, images=store.images())
+
+
+def _references(
+    plan: Plan,
+    frozen_train: FeatureSample | None,
+    frozen_val: FeatureSample | None,
+    report_progress: ReportProgress,
+) -> References | None:
+    """What simpler methods reach, reported before a person waits for minutes."""
+    if frozen_train is None:
+        return None
+    references = measure_references(plan, frozen_train, frozen_val)
+    report_progress(references.describe())
+    return references
+
+
+def _trained(
+    plan: Plan, tuned: Method, store: PixelStore, callbacks: Callbacks, *, weighed: bool
+) -> History:
+    """Train the method in place, if it trains.
+
+    Args:
+        weighed: whether towers will be tuned once more for each fold.
+    """
+    if not tuned.trains:
+        return History((), ())
+    callbacks.report_progress(f"preparing {len(plan.phrases)} classes")
+    return tune(plan, tuned, store, callbacks, later=trainings_of(plan) if weighed else 0)
+
+
+def _features(
+    plan: Plan,
+    tuned: Method,
+    store: PixelStore,
+    frozen_train: FeatureSample | None,
+    report_progress: ReportProgress,
+) -> FeatureSample:
+    """The training images on the method's image tower, in the views that its head is fitted on."""
+    if frozen_train is not None and not tuned.trains_images:
+        return frozen_train
+    report_progress(f"passing {len(plan.split.train)} training images")
+    views = plan.options["views"] if isinstance(tuned, LinearHead) else 0
+    return features_of(plan, tuned, plan.split.train, views=views, images=store.images())
+
+
+def _val(plan: Plan, tuned: Method, frozen_val: FeatureSample | None) -> FeatureSample | None:
+    """The validation images on the method's image tower; None without any."""
+    if frozen_val is None or not tuned.trains_images:
+        return frozen_val
+    return features_of(plan, tuned, plan.split.val)
 
 
 def _out_of_fold(
@@ -107,8 +165,18 @@ def _out_of_fold(
     return None if plan.split.val or not folds else FoldOutputs.join(folds)
 
 
-def _ood_terms(folds: Sequence[FoldOutputs] | None) -> Mapping[str, Floats] | None:
-    return FoldOutputs.join(folds).ood_terms if folds else None
+def _ood_score(
+    plan: Plan,
+    tuned: Method,
+    zero_shot: Classifier,
+    sample: FeatureSample,
+    val: FeatureSample | None,
+    folds: Sequence[FoldOutputs] | None,
+) -> OODScore:
+    """Fitted to `sample`; scaled by images that the towers have not seen, if there are any."""
+    phrases = list(plan.phrases.values())
+    unseen = FoldOutputs.join(folds).ood_terms if folds else None
+    return fit_ood_score(tuned, zero_shot.method, phrases, sample, val, unseen)
 
 
 def _uncalibrated_card(plan: Plan, tuned: Method, history: History) -> Card:

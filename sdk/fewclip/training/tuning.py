@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fewclip.data import Item, PixelStore
 from fewclip.heads import FeatureSample
 from fewclip.methods.base import Method
 from fewclip.preprocess import Image
 from fewclip.training.features import sample_features
-from fewclip.training.loop import History, Progress, TrainingSet, train
+from fewclip.training.loop import History, TrainingSet, train
 from fewclip.training.plan import Plan
+from fewclip.training.progress import Callbacks
 
 PIXEL_BUDGET = 2 * 1024**3  # bytes of decoded training images kept in memory
 
@@ -24,11 +25,10 @@ def tune(
     plan: Plan,
     method: Method,
     store: PixelStore,
-    *,
-    progress: Callable[[Progress], None] | None,
-    stop: Callable[[], bool] | None,
+    callbacks: Callbacks,
+    later: float = 0,
 ) -> History:
-    """Train the method, or resume its training, as the plan says."""
+    """Train the method, or resume its training, as the plan says; `later` as `train` takes it."""
     method.setup(list(plan.phrases.values()))
     images = TrainingSet(
         store.get,
@@ -45,8 +45,9 @@ def tune(
         precision=plan.precision,
         run=plan.run,
         checkpoint=plan.checkpoint,
-        progress=progress,
-        stop=stop,
+        progress=callbacks.progress,
+        stop=callbacks.stop,
+        later=later,
     )
 
 

@@ -88,7 +88,9 @@ def test_a_run_stopped_while_the_head_is_weighed_ends_the_same(
         )
     assert stopped.value.checkpoint == str(kept)
     assert (kept / "part-0").is_dir()
-    again = fewclip.adapt(photos, **given, checkpoint=kept)
+    rest: list[Progress] = []
+    again = fewclip.adapt(photos, **{**given, "progress": rest.append}, checkpoint=kept)
+    assert [at.seconds_left > 0 for at in (*seen, *rest)] == [True, True, False]  # of all together
     images = sorted(photos.glob("*/*"))[::6]
     assert again.predict(images) == fewclip.adapt(photos, **given).predict(images)
 

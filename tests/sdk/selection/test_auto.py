@@ -69,7 +69,7 @@ def test_only_what_trains_gets_a_backbone_of_its_own(photos: Path) -> None:
 def heads_only(photos: Path) -> tuple[Selection, list[str]]:
     """A choice without time to train anything, and what it reported."""
     lines: list[str] = []
-    return select(plan_for(photos, seed=3), budget=1e-9, on_report=lines.append), lines
+    return select(plan_for(photos, seed=3), budget=1e-9, report_progress=lines.append), lines
 
 
 def test_heads_finish_whatever_the_budget(heads_only: tuple[Selection, list[str]]) -> None:

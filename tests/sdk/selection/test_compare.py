@@ -62,9 +62,9 @@ def test_every_image_is_evaluated_once_by_a_model_that_has_not_seen_it(
     module = sys.modules["fewclip.selection.cross_validation"]
     execute = module.execute
 
-    def spy(plan: Any, **more: Any) -> Any:
+    def spy(plan: Any, *more: Any) -> Any:
         seen.append({item.content for item in plan.split.train})
-        return execute(plan, **more)
+        return execute(plan, *more)
 
     monkeypatch.setattr(module, "execute", spy)
     found = compare(
