@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewclip.preprocess import AUGMENTATIONS
@@ -116,6 +117,15 @@ METHODS = (
     "fine-tune",
 )
 BASELINE = Candidate(SVM, SVM, outside=True)
+
+
+def split_names(given: Sequence[str]) -> list[str]:
+    """The names in words of a command line, separated by spaces or commas.
+
+    Names of candidates have both in themselves: the longest known name is taken.
+    """
+    known = "|".join(map(re.escape, sorted(METHODS, key=len, reverse=True)))
+    return re.findall(rf"(?:{known})(?![^\s,])|[^\s,]+", " ".join(given))
 
 
 def named(name: str) -> Candidate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 
 from fewclip.bench.published import PLAIN
 from fewclip.cli.arguments import (
@@ -15,14 +14,21 @@ from fewclip.cli.arguments import (
     hardware_arguments,
     json_flag,
 )
-from fewclip.selection.candidates import METHODS
+from fewclip.selection.candidates import METHODS, split_names
 
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `compare_command` reads."""
     parser.add_argument("data", help="a folder with one sub-folder per class, or a CSV")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds; default: 600")
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="M")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="M",
+        help="methods, or rows of the table as they are called there (skip-tuning, gentle crops), "
+        "separated by spaces or commas; default: what 'auto' tries, and more",
+    )
     parser.add_argument("--folds", type=int, help="default: those that 'auto' has")
     parser.add_argument("--shots", default="16", help="images per class, or 'all'")
     parser.add_argument("--backbone", default="micro", help="see `fewclip backbones`")
@@ -40,7 +46,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
 
     found = compare(
         arguments.data,
-        methods=_names(arguments.methods),
+        methods=split_names(arguments.methods),
         budget=arguments.budget,
         out=arguments.out,
         engine=arguments.engine,
@@ -52,10 +58,3 @@ def compare_command(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) if arguments.json else found)
     return 0
-
-
-def _names(given: Sequence[str]) -> list[str]:
-    """Split at commas, except in the names of what "auto" tries."""
-    from fewclip.bench.command import words
-
-    return [name for each in given for name in ([each] if each in METHODS else words([each]))]

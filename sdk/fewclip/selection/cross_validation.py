@@ -98,16 +98,16 @@ class CrossValidation:
         Those that ask for the same views share one pass over the images. Its cost is part of each
         one's, as if it were evaluated alone.
         """
+        plans = [with_candidate(self.plan, ZERO_SHOT if c.outside else c) for c in candidates]
+        heads = [plan.build() for plan in plans]
+        fitted = [p for p, h in zip(plans, heads, strict=True) if isinstance(h, FrozenHead)]
         passes: dict[tuple[Any, ...], tuple[FeatureSample, Cost]] = {}
-        for candidate in candidates:
-            plan = with_candidate(self.plan, ZERO_SHOT if candidate.outside else candidate)
-            head = plan.build()
-            if isinstance(head, FrozenHead):
-                views = tuple(plan.options[name] for name in ("views", "crop_area", "flip"))
-            else:  # it reads the plain view only, which every pass has
-                views = next(iter(passes), ())
+        for candidate, plan, head in zip(candidates, plans, heads, strict=True):
+            # What fits no head reads the plain view only, which every pass has.
+            viewed = plan if isinstance(head, FrozenHead) else (fitted or plans)[0]
+            views = tuple(viewed.options[name] for name in ("views", "crop_area", "flip"))
             if views not in passes:
-                passes[views] = self._pass(plan, head)
+                passes[views] = self._pass(viewed, head)
             sample, pass_cost = passes[views]
             with measured(self.device) as cost:
                 run = self._svm_run(sample) if candidate.outside else self._head_run(head, sample)

@@ -94,6 +94,12 @@ def test_compare_gives_the_same_figures_and_the_same_answer(
     assert found.best == selection.chosen.name
 
 
+def test_one_pass_over_the_images_serves_zero_shot_and_heads_in_any_order(photos: Path) -> None:
+    cv = CrossValidation(plan_for(photos))
+    (_, one), (_, other) = cv.evaluate_heads([ZERO_SHOT, named("gda")])
+    assert one is other
+
+
 def test_no_fold_is_empty(photos: Path) -> None:
     two = {folder.name: sorted(folder.iterdir())[:2] for folder in sorted(photos.iterdir())[:2]}
     cv = CrossValidation(make_plan(two, AdaptConfig(val=0, device="cpu")))

@@ -18,7 +18,7 @@ from fewclip.bench.measure import Cost
 from fewclip.cli.arguments import settings
 from fewclip.errors import DataError, MissingExtraError, OptionError
 from fewclip.selection.baselines import REGRESSION, SVM, fit_reference
-from fewclip.selection.candidates import Candidate
+from fewclip.selection.candidates import METHODS, Candidate, split_names
 from fewclip.selection.compare import compare
 from fewclip.selection.evaluated import OUT_OF_TIME, Evaluated, difference
 from fewclip.selection.recommendation import advise
@@ -119,6 +119,15 @@ def test_what_auto_tries_is_compared_and_can_be_adapted_as_named(own: Path) -> N
     assert rows[name].arguments == "--method kgcoop+dept --augment gentle --set epochs=1"
     assert rows[name].folds == 2
     assert f"fewclip adapt DATA --out MODEL {rows[found.best].arguments}" in found.advice
+
+
+def test_names_with_commas_can_stand_in_a_list() -> None:
+    long, short = "skip-tuning, gentle crops, half of the change", "skip-tuning, gentle crops"
+    wanted = ["gda", long, "skip-tuning", short, "coop+dept"]
+    for given in (wanted, [",".join(wanted)], [", ".join(wanted)], " ".join(wanted).split()):
+        assert split_names(given) == wanted
+    assert split_names(METHODS) == list(METHODS)
+    assert split_names(["gda-x,gda,"]) == ["gda-x", "gda"]
 
 
 def test_arguments_are_read_back_as_the_options_they_came_from() -> None:
