@@ -31,10 +31,10 @@ from fewclip.selection.evaluated import (
     choose,
     training_groups,
 )
+from fewclip.selection.kept_folds import KeptFolds
 from fewclip.system.blas import one_blas_thread
 from fewclip.system.reporting import ReportProgress, report_nothing
-from fewclip.training import Plan, execute
-from fewclip.training.checkpoint import read_choice, save_choice
+from fewclip.training import Plan, checkpoint, execute
 from fewclip.training.progress import SILENT, Callbacks
 
 LOST = 0.02  # accuracy on new classes, beyond noise, that no choice may cost
@@ -84,24 +84,26 @@ class _Selector:
         trained = TRAINED if plan.backbone.has_blocks else ()
         self.rows = self.cv.empty_rows([*CHEAP, *trained])
         self.groups = training_groups(self.rows[len(CHEAP) :])
+        self.kept = KeptFolds(plan)
         self.sample: FeatureSample | None = None
 
     def run(self) -> Selection:
-        rows = self.rows
-        if len(self.cv.held(None)):
-            self._evaluate_heads()
-            try:
-                self._first_fold()
-                self._more_folds()
-                best = self._keeping_new(choose(rows))
-            except (StoppedError, KeyboardInterrupt):
-                if not self.cv.plan.keep_best:
-                    raise
+        try:
+            best = self._best()
+        except (StoppedError, KeyboardInterrupt):
+            if self.cv.plan.keep_best and self.rows[0].images.any():
                 return self._best_so_far()
-        else:  # nothing to choose by
-            best = next(row for row in rows if row.candidate is ZERO_SHOT)
+            raise self._stopped() from None
         self.report_progress(f"chosen: {best.candidate.name}")
         return self._selection(best)
+
+    def _best(self) -> Evaluated:
+        if not len(self.cv.held(None)):  # nothing to choose by
+            return next(row for row in self.rows if row.candidate is ZERO_SHOT)
+        self._evaluate_heads()
+        self._first_fold()
+        self._more_folds()
+        return self._keeping_new(choose(self.rows))
 
     def _selection(self, best: Evaluated) -> Selection:
         return Selection(
@@ -120,6 +122,18 @@ class _Selector:
         best.note = "the best when the choice was stopped"
         self.report_progress(f"stopped; the best so far is {best.candidate.name}")
         return self._selection(best)
+
+    def _stopped(self) -> StoppedError:
+        """How far the choice got, and how to go on or do with less."""
+        tried = sum(bool(row.images.any()) for row in self.rows)
+        message = f"stopped while 'auto' was choosing: {tried} of {len(self.rows)} candidates tried"
+        if tried:
+            best = choose(self.rows[: len(CHEAP)]).candidate.name
+            message += f"; keep_best (--keep-best) would have taken the best head so far, {best}"
+        folder = self.cv.plan.checkpoint
+        if folder is None or not checkpoint.exists(folder):
+            return StoppedError(message)
+        return StoppedError(f"{message}; continue from {folder}", str(folder))
 
     def _spent(self) -> float:
         return time.monotonic() - self.begin
@@ -182,12 +196,17 @@ class _Selector:
             False if the budget ended first.
         """
         candidates = [row.candidate for row in group]
-        self._report_line(f"trying {candidates[0].name} on part {k + 1} of {self.cv.folds}")
-        runs = self.cv.evaluate_trained(candidates, k, self.budget - self._spent(), self.stop)
-        if runs is None:
-            for row in group:
-                row.note = OUT_OF_TIME
-            return False
+        runs = self.kept.find(candidates, k)
+        if runs is not None:  # of a choice that was stopped: they take as long as they took then
+            self.begin -= runs[0].cost.seconds
+        else:
+            self._report_line(f"trying {candidates[0].name} on part {k + 1} of {self.cv.folds}")
+            runs = self.cv.evaluate_trained(candidates, k, self.budget - self._spent(), self.stop)
+            if runs is None:
+                for row in group:
+                    row.note = OUT_OF_TIME
+                return False
+            self.kept.add(candidates, k, runs)
         for row, run in zip(group, runs, strict=True):
             self._record(row, run)
         return True
@@ -254,12 +273,13 @@ def choose_and_execute(
     """Choose the method if the plan leaves it open, then `training.execute`.
 
     What was tried goes into the card. A checkpoint keeps the choice, so a resumed run goes on
-    training the same method.
+    training the same method; until then, it keeps what was evaluated by training.
     """
     if not plan.automatic:
         return execute(plan, callbacks)
     plan = dataclasses.replace(plan, automatic=False, references=False)
-    kept = None if plan.checkpoint is None else read_choice(plan.checkpoint, plan.run_id)
+    folder = plan.checkpoint
+    kept = None if folder is None else checkpoint.read_choice(folder, plan.run_id)
     found, arrays = kept or ({}, {})
     candidate = next((c for c in (*CHEAP, *TRAINED) if c.name == found.get("chosen")), None)
     sample, folds = None, folds_from_arrays(arrays)
@@ -272,8 +292,8 @@ def choose_and_execute(
         )
         candidate, found, sample = selection.chosen, selection.to_dict(), selection.sample
         folds = selection.folds
-        if plan.checkpoint is not None:
-            save_choice(plan.checkpoint, plan.run_id, found, folds_to_arrays(folds))
+        if folder is not None:
+            checkpoint.save_choice(folder, plan.run_id, found, folds_to_arrays(folds))
     clf = execute(
         with_candidate(plan, candidate),
         callbacks,

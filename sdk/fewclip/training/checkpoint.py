@@ -14,12 +14,10 @@ import hashlib
 import itertools
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,16 +25,17 @@ from torch import Tensor
 from fewclip.errors import ArtifactError, CheckpointError
 from fewclip.methods.base import Method
 from fewclip.model_folder import card_schema, tensor_file
+from fewclip.training.arrays_file import load_arrays, save_arrays
 
 STATE_FILE = "state.safetensors"
-CHOICE_FILE = "selection.json"
-CHOICE_ARRAYS = "selection.npz"
+CHOICE_FILE = "selection.npz"
+FOLD_FILES = "selection-*.npz"  # of a choice that is not finished
 HEADER = "fewclip_checkpoint"
 FORMAT = 2  # 1 had no checksum
 PARTS = ("parameters", "momentum", "state")
 
 # What a killed writer leaves behind: our files, and the safetensors library's own.
-_TEMPORARY = (f".{STATE_FILE}.*", f".{CHOICE_FILE}.*", f".{CHOICE_ARRAYS}.*", ".tmp*")
+_TEMPORARY = (f".{STATE_FILE}.*", ".selection*", ".tmp*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +187,8 @@ def _digest(header: _Header, tensors: Mapping[str, Tensor]) -> str:
 
 def exists(folder: Path) -> bool:
     """Whether there is something to resume."""
-    return (folder / STATE_FILE).exists() or (folder / CHOICE_FILE).exists()
+    files = (STATE_FILE, CHOICE_FILE, FOLD_FILES)
+    return any(any(folder.glob(name)) for name in files)
 
 
 def save_choice(
@@ -203,41 +203,28 @@ def save_choice(
     Raises:
         CheckpointError: it cannot be written.
     """
-    plain, packed = (folder / f".{name}.{os.getpid()}" for name in (CHOICE_FILE, CHOICE_ARRAYS))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with packed.open("wb") as file:
-            np.savez(file, **dict[str, Any](arrays))
-        packed.replace(folder / CHOICE_ARRAYS)
-        plain.write_text(json.dumps({"run_id": run_id, "choice": choice}), "utf-8")
-        plain.replace(folder / CHOICE_FILE)
-    except OSError as error:
-        for temporary in (plain, packed):
-            temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"checkpoint {folder} cannot be written: {error.strerror or error}"
-        ) from error
+    save_arrays(folder / CHOICE_FILE, {"run_id": run_id, "choice": choice}, arrays)
 
 
 def read_choice(
     folder: Path, run_id: str
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]] | None:
     """What was chosen for this very run; None where nothing was, or for another run."""
-    try:
-        plain = json.loads((folder / CHOICE_FILE).read_text("utf-8"))
-        choice = plain["choice"] if plain["run_id"] == run_id else None
-        with np.load(folder / CHOICE_ARRAYS) as arrays:
-            return (choice, dict(arrays)) if isinstance(choice, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):  # chosen again
-        return None
+    match load_arrays(folder / CHOICE_FILE):
+        case {"run_id": found, "choice": dict() as choice}, arrays if found == run_id:
+            return choice, arrays
+    return None
 
 
 def set_aside(folder: Path) -> Path | None:
     """Keep a checkpoint that a new run would replace, until `remove`; None where nothing is lost.
 
+    What a choice has evaluated so far is deleted: a new run begins with it.
+
     Returns:
         The file's new path. To resume from it, rename it to `STATE_FILE`.
     """
+    _remove(folder, (FOLD_FILES,))
     try:
         found = _read(folder)
         if found is None or found.epochs_done == 0:
@@ -254,7 +241,7 @@ def set_aside(folder: Path) -> Path | None:
 def remove(folder: Path) -> None:
     """Delete a checkpoint, and the folder unless it holds something else."""
     _remove_parts(folder)
-    _remove(folder, (STATE_FILE, "state.*.safetensors", CHOICE_FILE, CHOICE_ARRAYS, *_TEMPORARY))
+    _remove(folder, (STATE_FILE, "state.*.safetensors", CHOICE_FILE, FOLD_FILES, *_TEMPORARY))
     with contextlib.suppress(OSError):
         folder.rmdir()
 

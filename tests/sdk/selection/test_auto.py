@@ -12,6 +12,7 @@ import pytest
 from handwritten_digits import PHRASES
 
 import fewclip
+from fewclip.bench.measure import Cost
 from fewclip.bench.results import Store
 from fewclip.cli import main
 from fewclip.decide import fit_calibration
@@ -20,8 +21,9 @@ from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate, named
 from fewclip.selection.cross_validation import CrossValidation, options_of, tower_of, with_candidate
 from fewclip.selection.evaluated import FAR, Evaluated, Run, Selection, behind, choose
+from fewclip.selection.kept_folds import KeptFolds
 from fewclip.selection.kept_runs import KeptRuns
-from fewclip.training import AdaptConfig, Plan, make_plan
+from fewclip.training import AdaptConfig, Plan, checkpoint, make_plan
 from fewclip.training.checkpoint import CHOICE_FILE, read_choice, save_choice
 
 
@@ -31,7 +33,8 @@ def evaluated(loss: list[float], name: str = "some", trains: bool = False) -> Ev
 
 
 def plan_for(photos: Path, **more: Any) -> Plan:
-    return make_plan(photos, AdaptConfig(shots=4, val=0, classes=PHRASES, device="cpu", **more))
+    given = {"shots": 4, "val": 0, "classes": PHRASES, "device": "cpu", **more}
+    return make_plan(photos, AdaptConfig(**given))
 
 
 def test_one_is_behind_where_the_gap_is_more_than_noise() -> None:
@@ -201,9 +204,51 @@ def test_a_training_is_shared_only_with_the_same_options() -> None:
     assert not head.comes_from(weaker)
 
 
-def test_a_stop_ends_the_choice(photos: Path) -> None:
-    with pytest.raises(fewclip.StoppedError):
-        select(plan_for(photos), budget=300, stop=lambda: True)
+def trainings_until_stopped(plan: Plan, count: int) -> list[str]:
+    """What a choice says before each training; it is stopped in the last of `count`."""
+    lines: list[str] = []
+
+    def report_progress(line: str) -> None:
+        lines.extend([line.split(" on part")[0]] if line.startswith("trying ") else [])
+
+    with pytest.raises(fewclip.StoppedError, match="'auto' was choosing") as stopped:
+        select(
+            plan,
+            budget=300,
+            report_progress=report_progress,
+            stop=lambda: len(lines) == count,
+        )
+    assert "keep_best" in str(stopped.value)
+    assert stopped.value.checkpoint == (str(plan.checkpoint) if plan.checkpoint else None)
+    return lines
+
+
+def test_a_choice_that_was_stopped_goes_on_with_what_it_has_evaluated(
+    photos: Path, tmp_path: Path
+) -> None:
+    plan = plan_for(photos, shots=2, checkpoint=tmp_path / "c")
+    first, second = trainings_until_stopped(plan, 2)
+    assert first != second
+    assert trainings_until_stopped(plan, 1) == [second]
+    assert checkpoint.exists(tmp_path / "c")
+    assert checkpoint.set_aside(tmp_path / "c") is None  # a new run begins with it
+    assert not checkpoint.exists(tmp_path / "c")
+    assert trainings_until_stopped(dataclasses.replace(plan, checkpoint=None), 1) == [first]
+
+
+def test_a_fold_is_kept_as_it_was_found(photos: Path, tmp_path: Path) -> None:
+    plan = plan_for(photos, checkpoint=tmp_path / "c")
+    cv, group = CrossValidation(plan), [TRAINED[1], TRAINED[0]]
+    runs = [dataclasses.replace(Run.of_fold(outputs_of(cv, 0)), cost=Cost(1.0, 2.0))] * 2
+    kept = KeptFolds(plan)
+    kept.add(group, 0, runs)
+    found = kept.find(group, 0)
+    assert found
+    for one, other in zip(runs, found, strict=True):
+        assert one.cost == other.cost
+        np.testing.assert_array_equal(one.loss, other.loss)
+    assert kept.find(group, 1) is kept.find(group[:1], 0) is None
+    assert KeptFolds(dataclasses.replace(plan, run={})).find(group, 0) is None
 
 
 def test_options_of_a_method_need_a_method() -> None:
