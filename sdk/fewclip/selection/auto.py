@@ -266,10 +266,7 @@ class _Selector:
 
 
 @one_blas_thread
-def choose_and_execute(
-    plan: Plan,
-    callbacks: Callbacks = SILENT,
-) -> Classifier:
+def choose_and_execute(plan: Plan, callbacks: Callbacks = SILENT) -> Classifier:
     """Choose the method if the plan leaves it open, then `training.execute`.
 
     What was tried goes into the card. A checkpoint keeps the choice, so a resumed run goes on

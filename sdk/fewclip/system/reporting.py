@@ -1,4 +1,4 @@
-"""Lines for people about a job that takes long. What happens within a training is not said here."""
+"""Lines for people about a long job. The steps of a training are `training.progress`'s."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """A run's state, in one safetensors file that is replaced whole. No pickle, no training logic.
 
 A checkpoint is a folder with `state.safetensors`, and below it one such folder, `part-0` and so on,
-for each further training of the same run. The file holds trained parameters, momentum buffers, the
-method's own state, and, as JSON in the header, the run's fingerprint, history and a sha256 over all
-of it. Everything random in a run follows from its seed and the epoch, so no generator needs saving.
+for each further training of the same run; `selection*.npz` are of the choice of a method. The state
+is trained parameters, momentum buffers, the method's own state, and, as JSON in the header, the
+run's fingerprint, history and a sha256 over all of it. Everything random in a run follows from its
+seed and the epoch, so no generator needs saving.
 """
 
 from __future__ import annotations

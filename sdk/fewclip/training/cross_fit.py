@@ -31,10 +31,7 @@ def divide(labels: Ints, seed: int, folds: int = FOLDS) -> Ints:
     return assign_folds(labels, folds, np.random.default_rng([seed, 5]))
 
 
-def cross_fit(
-    plan: Plan,
-    callbacks: Callbacks = SILENT,
-) -> Iterator[FoldOutputs]:
+def cross_fit(plan: Plan, callbacks: Callbacks = SILENT) -> Iterator[FoldOutputs]:
     """Tune the plan's method once for each fold of its training images, on the others.
 
     Args:
