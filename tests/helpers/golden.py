@@ -5,6 +5,7 @@ See tests/golden/README.md for the rule.
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from pathlib import Path
@@ -51,6 +52,7 @@ def initial(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy((0.02 * draw("init:" + name, shape)).astype(np.float32))
 
 
+@functools.cache  # files share their CLIP, whose embedding alone has up to 25 million weights
 def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     z = draw(name, shape)
     if name == "logit_scale":

@@ -61,7 +61,8 @@ def _source(module: str) -> ast.Module:
     return ast.parse(_FOLDER.joinpath(*module.split(".")[2:]).with_suffix(".py").read_text("utf-8"))
 
 
-def _modules() -> dict[str, str]:
+@functools.cache
+def _modules() -> Mapping[str, str]:
     """Method -> the module that defines it, in this folder or one below; `a__b` defines a+b."""
     found = {}
     for info in pkgutil.walk_packages([str(_FOLDER)], "fewclip.methods."):
@@ -71,6 +72,7 @@ def _modules() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def _flag(module: str, field: str) -> bool:
     """A class flag, such as `dept_ready`, of a method's class or its nearest base class."""
     source = _source(module)

@@ -10,6 +10,7 @@ any JSON in others.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -139,7 +140,7 @@ def _tuple(kinds: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
 
 def _dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, Mapping), where, "an object", value)
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = _hints(kind, annotated=True)
     unknown = sorted(set(value) - set(hints))
     if unknown:
         raise ArtifactError(
@@ -155,9 +156,14 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
     return kind(**given)
 
 
+@functools.cache  # a hint is text, which Python compiles anew each time that it is asked
+def _hints(kind: Any, *, annotated: bool) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind, include_extras=annotated)
+
+
 def _open_mapping(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, Mapping), where, "an object", value)
-    for name, hint in typing.get_type_hints(kind).items():
+    for name, hint in _hints(kind, annotated=False).items():
         if name in value:
             _read(hint, value[name], f"{where}.{name}")
         elif name in kind.__required_keys__:
