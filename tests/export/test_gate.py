@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exports import saved_model
+from exports import exported_model, saved_model
 from onnx import helper, numpy_helper
 
 import fewclip
-from fewclip.artifact import read_card
 from fewclip.cli import main
-from fewclip.contract import IMAGE_INPUT, ITM_OUTPUT, Calibration, Card
+from fewclip.contract import CLASSES_INPUT, IMAGE_INPUT, ITM_OUTPUT, Calibration, Card
 from fewclip.decide import ModelOutputs
 from fewclip.errors import GateError
 from fewclip.runtime import OnnxClassifier
 from fewclip_export import ExportReport, exporter, parity, parity_images
 from fewclip_export.comparison import ModelRun
+from fewclip_export.graph import CUTS
 from fewclip_export.parity import failures
 from fewclip_export.report import Findings
 
@@ -143,19 +143,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> fewclip.Classifier:
 
 
 @pytest.fixture(scope="module")
-def graphs(
-    trained: fewclip.Classifier, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, np.ndarray]:
-    """Good graphs, exported once, as `export_graphs` leaves them; and what it returns."""
-    from fewclip.tokenizer import Tokenizer
-    from fewclip_export.graph import export_graphs
-
-    folder = tmp_path_factory.mktemp("graphs")
-    phrases = trained.card.phrases
-    prompts = [trained.method.prompt(phrases[label]) for label in trained.classes]
-    tokens = Tokenizer.from_open_clip().encode(prompts, 32)
-    image, text = folder / "image.onnx", folder / "text.onnx"
-    return folder, export_graphs(trained.method, trained.card, tokens, image, text)
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A real export's graphs, put back to how `export_graphs` left them; and what it returned."""
+    folder, source = tmp_path_factory.mktemp("graphs"), exported_model(tmp_path_factory)
+    image, text = onnx.load(source / "image.onnx"), onnx.load(source / "text.onnx")
+    features = image.graph.initializer.pop()
+    assert features.name == CLASSES_INPUT
+    for model, cuts in ((image, CUTS), (text, CUTS[:1])):
+        model.graph.output.extend(
+            helper.make_tensor_value_info(cut, onnx.TensorProto.FLOAT, None) for cut in cuts
+        )
+    onnx.save(image, folder / "image.onnx")
+    onnx.save(text, folder / "text.onnx")
+    return folder, numpy_helper.to_array(features)
 
 
 Spoil = Callable[[Path, Path], None]
@@ -232,20 +232,6 @@ def test_a_graph_that_answers_differently_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_force_writes_it_and_brands_the_card(
-    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
-) -> None:
-    spoiled(lambda image, text: shifted(image, 0.5))
-    report = trained.export_onnx(tmp_path / "out", force=True)
-    assert report.forced
-    assert not report.passed
-    card = read_card(tmp_path / "out")
-    assert card.export["forced"] is True
-    assert card.export["failures"] == list(report.failures)
-    assert "FORCED IN SPITE OF" in str(report)
-    OnnxClassifier(tmp_path / "out")
-
-
 def test_a_bad_text_tower_is_found_by_classes_it_alone_knows(
     trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
 ) -> None:
@@ -304,25 +290,6 @@ def test_a_runtime_that_hangs_is_a_failed_gate(
         trained.export_onnx(tmp_path / "out")
 
 
-def test_the_other_side_needs_no_torch(
-    trained: fewclip.Classifier,
-    spoiled: Callable[[Spoil], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    replies: list[dict[str, Any]] = []
-    ask = parity._run
-
-    def run(*arguments: Any) -> Any:
-        replies.append(ask(*arguments))
-        return replies[-1]
-
-    monkeypatch.setattr(parity, "_run", run)
-    spoiled(lambda image, text: None)
-    trained.export_onnx(tmp_path / "out")
-    assert not replies[0]["torch"]
-
-
 # ---- what the user sees ----------------------------------------------------------------------
 
 
@@ -355,12 +322,24 @@ def test_without_any_image_pictures_are_generated_and_it_is_said(
     assert report.accuracy_change is None
 
 
-def test_the_report_is_json_and_a_table(
-    trained: fewclip.Classifier, spoiled: Callable[[Spoil], None], tmp_path: Path
+def test_the_report_is_json_and_a_table_and_the_other_side_needs_no_torch(
+    trained: fewclip.Classifier,
+    spoiled: Callable[[Spoil], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spoiled(lambda image, text: None)
+    replies: list[dict[str, Any]] = []
+    ask = parity._run
+
+    def run(*arguments: Any) -> Any:
+        replies.append(ask(*arguments))
+        return replies[-1]
+
+    monkeypatch.setattr(parity, "_run", run)
     steps: list[str] = []
     report = trained.export_onnx(tmp_path / "out", report_progress=steps.append)
+    assert not replies[0]["torch"]
     assert isinstance(report, ExportReport)
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["folder"] == str(tmp_path / "out")
@@ -376,7 +355,7 @@ def test_the_report_is_json_and_a_table(
     assert steps[-1].startswith("comparing")
 
 
-def test_the_command_line_exits_with_2(
+def test_the_command_line_exits_with_2_and_force_brands_the_card(
     spoiled: Callable[[Spoil], None],
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -389,6 +368,19 @@ def test_the_command_line_exits_with_2(
     assert said.err.startswith("fewclip: the fp32 export does not answer as the trained model")
     assert said.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    words = ["export", saved, "--out", str(tmp_path / "out"), "--force", "--json"]
-    assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["forced"] is True
+    assert main(["export", saved, "--out", str(tmp_path / "out"), "--force", "--json"]) == 0
+    reply = json.loads(capsys.readouterr().out)
+    exported = OnnxClassifier(tmp_path / "out").card.export
+    assert reply["forced"] is exported["forced"] is True
+    assert reply["failures"] == exported["failures"]
+    assert any("logits differ by up to" in failure for failure in exported["failures"])
+
+
+def test_a_forced_report_says_so() -> None:
+    fields = dataclasses.asdict(GOOD)
+    files = {"precision": "fp32", "folder": "out", "files": {}, "size": 0}
+    report = ExportReport(**fields, **files, failures=("logits differ",))
+    assert report.forced
+    assert not report.passed
+    assert "FORCED IN SPITE OF" in str(report)
+    assert "logits differ" in str(report)
