@@ -90,12 +90,14 @@ def test_heat_is_where_the_damage_is(damaged: fewclip.Classifier) -> None:
         for seed in range(100, 104):
             photo, damage = surfaces.draw_with_damage(label, seed)
             areas.append(damage.mean())
-            question = Question(damaged.classes.index(label))
-            inputs = pixels(damaged, photo)[0].numpy()
             found = damaged.explain(photo, label)
             assert found.method == "attention"
             x, y = found.peak
             hits["attention"].append(_near(damage, x, y))
+            if seed % 2:  # occlusion takes 65 images for one
+                continue
+            question = Question(damaged.classes.index(label))
+            inputs = pixels(damaged, photo)[0].numpy()
             heat = occlusion(lambda batch: _answer(damaged, batch), inputs, question)
             smooth = over_photo(heat, photo, damaged.card.preprocessing)
             hottest = divmod(int(smooth.argmax()), smooth.shape[1])
