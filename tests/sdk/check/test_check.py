@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,20 @@ from fewclip.samples import digits, surfaces
 LABELS = ("one", "zero")
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 digits of two classes with one wrong label, copies, and odd images; a test/ that leaks."""
-    root = tmp_path_factory.mktemp("data") / "digits"
-    for split, first, count in (("train", 0, 30), ("test", 150, 4)):
+def write_splits(root: Path, train: int, test: int) -> None:
+    """So many digits of each of two classes in train/, and others in test/."""
+    for split, first, count in (("train", 0, train), ("test", 150, test)):
         for label in LABELS:
             (root / split / label).mkdir(parents=True)
             for i in range(first, first + count):
                 digits.draw(label, i).save(root / split / label / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 digits of two classes with one wrong label, copies, and odd images; a test/ that leaks."""
+    root = tmp_path_factory.mktemp("data") / "digits"
+    write_splits(root, 30, 4)
     train = root / "train"
     digits.draw("one", 99).save(train / "zero" / "wrong.png")
     ImageOps.mirror(digits.draw("zero", 3)).save(train / "zero" / "mirrored.png")
@@ -88,9 +94,12 @@ def test_the_page_is_self_contained_and_the_fixes_are_taken(
 
 
 def test_the_command_line_lists_and_saves(
-    faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", str(faulty), "--out", str(tmp_path / "out"), "--json"]) == 0
+    root = tmp_path / "digits"
+    write_splits(root, 4, 1)
+    shutil.copy(root / "test" / "one" / "150.png", root / "train" / "one" / "leaked.png")
+    assert main(["check", str(root), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["leak"] == 1
     assert (tmp_path / "out" / "index.html").is_file()
 

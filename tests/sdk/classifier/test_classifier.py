@@ -263,8 +263,8 @@ def test_it_warns_when_adapting_made_things_worse(photos: Path, tmp_path: Path) 
             photos,
             method="skip-tuning",
             val=tmp_path,
-            shots=8,
-            epochs=8,
+            shots=4,
+            epochs=4,
             progress=False,
             classes=PHRASES,
         )

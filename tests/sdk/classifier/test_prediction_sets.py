@@ -25,12 +25,12 @@ def test_torch_and_onnx_give_the_same_sets(
     torch_model = fewclip.load(saved, device="cpu")
     onnx_model = OnnxClassifier(exported_model(tmp_path_factory))
     for how in ({"coverage": 0.9}, {"coverage": 0.8, "class_wise": True}):
-        ours = [p.prediction_set for p in torch_model.predict(images, **how)]  # type: ignore[arg-type]
-        theirs = [p.prediction_set for p in onnx_model.predict(images, **how)]  # type: ignore[arg-type]
-        assert ours == theirs
-        for predicted, inside in zip(torch_model.predict(images), ours, strict=True):
-            assert inside is not None
-            assert inside[0] == predicted.label
+        ours = torch_model.predict(images, **how)  # type: ignore[arg-type]
+        theirs = onnx_model.predict(images, **how)  # type: ignore[arg-type]
+        assert [p.prediction_set for p in ours] == [p.prediction_set for p in theirs]
+        for predicted in ours:
+            assert predicted.prediction_set is not None
+            assert predicted.prediction_set[0] == predicted.label
     assert torch_model.predict(images[0])[0].prediction_set is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from benchmarks.bundled.make_digits import make_sheet
 from fewclip.samples import digits, surfaces
+
+drawn = functools.cache(surfaces.draw)  # where several tests look at the same surfaces
 
 
 def test_the_sheet_holds_scikit_learns_digits_to_the_pixel() -> None:
@@ -48,7 +51,7 @@ def test_a_surface_follows_from_label_and_seed(label: str) -> None:
 
 def test_surfaces_vary_in_light_and_colour() -> None:
     means = np.array(
-        [np.asarray(surfaces.draw("whole", s)).mean(axis=(0, 1)) / 255 for s in range(40)]
+        [np.asarray(drawn("whole", s)).mean(axis=(0, 1)) / 255 for s in range(40)]
     )  # (40, 3)
     assert means.mean(axis=1).std() > 0.08
     assert (means.max(axis=1) - means.min(axis=1)).std() > 0.05
@@ -58,7 +61,7 @@ def test_light_and_colour_do_not_tell_the_label() -> None:
     """The nearest class by mean colour and contrast is right little more often than chance."""
 
     def features(label: str, seeds: range) -> np.ndarray:
-        images = [np.asarray(surfaces.draw(label, s), dtype=float) / 255 for s in seeds]
+        images = [np.asarray(drawn(label, s), dtype=float) / 255 for s in seeds]
         return np.array([image.mean(axis=(0, 1)) for image in images])  # (n, 3)
 
     centres = np.array([features(label, range(40)).mean(axis=0) for label in surfaces.PHRASES])
@@ -73,7 +76,7 @@ def test_every_defect_can_be_seen_at_the_backbones_size() -> None:
     """Steepest edges in 64 x 64 pixels: a defect has some that no sound surface has."""
 
     def edges(label: str) -> Any:
-        images = [surfaces.draw(label, s).convert("L").resize((64, 64)) for s in range(30)]
+        images = [drawn(label, s).convert("L").resize((64, 64)) for s in range(30)]
         grey = np.array([np.asarray(image, dtype=float) / 255 for image in images])
         steepness = np.hypot(*np.gradient(grey, axis=(1, 2)))  # (30, 64, 64)
         return np.quantile(steepness, 0.99, axis=(1, 2))

@@ -77,7 +77,7 @@ def test_interpolation_goes_back_part_of_the_way(photos: Path) -> None:
         clf = fewclip.adapt(
             photos,
             method="skip-tuning",
-            shots=4,
+            shots=2,
             val=0,
             epochs=1,
             seed=2,
