@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from exports import once
 from handwritten_digits import PHRASES, write_digits
 
 import fewclip
@@ -23,17 +24,22 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tuned(photos: Path) -> fewclip.Classifier:
-    """Skip Tuning, calibrated on what eight shots left over."""
-    return fewclip.adapt(
-        photos,
-        method="skip-tuning",
-        shots=8,
-        epochs=12,
-        classes=PHRASES,
-        device="cpu",
-        progress=False,
-    )
+def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> fewclip.Classifier:
+    """Skip Tuning, calibrated on what eight shots left over; adapted once for all processes."""
+
+    def make(target: Path) -> None:
+        clf = fewclip.adapt(
+            photos,
+            method="skip-tuning",
+            shots=8,
+            epochs=12,
+            classes=PHRASES,
+            device="cpu",
+            progress=False,
+        )
+        clf.save(target)
+
+    return fewclip.load(once(tmp_path_factory, "tuned", make), device="cpu")
 
 
 @pytest.fixture(scope="session")
