@@ -5,6 +5,7 @@ See tests/golden/README.md for the rule.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import zlib
@@ -52,7 +53,6 @@ def initial(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy((0.02 * draw("init:" + name, shape)).astype(np.float32))
 
 
-@functools.cache  # files share their CLIP, whose embedding alone has up to 25 million weights
 def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     z = draw(name, shape)
     if name == "logit_scale":
@@ -79,8 +79,14 @@ def weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def clip_model(arch: dict[str, int]) -> Any:
+    return copy.deepcopy(_clip_model(tuple(arch.items())))
+
+
+@functools.cache  # files share their CLIP, whose embedding alone has up to 25 million weights
+def _clip_model(items: tuple[tuple[str, int], ...]) -> Any:
     from open_clip.model import CLIP
 
+    arch = dict(items)
     clip = CLIP(
         embed_dim=arch["embed"],
         vision_cfg={
