@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import html
 import importlib.util
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -123,11 +122,14 @@ class Tokenizer:
 
     def frequent_words(self, count: int) -> list[str]:
         """The vocabulary's first words and endings of four or more letters, most common first."""
+        return self._words[:count]
+
+    @functools.cached_property
+    def _words(self) -> list[str]:
         vocabulary = self._bpe.get_vocab()
         ranked = sorted(vocabulary, key=vocabulary.__getitem__)
         ends = (t.removesuffix(_WORD_END) for t in ranked if t.endswith(_WORD_END))
-        words = (word for word in ends if len(word) >= 4 and word.isascii() and word.isalpha())
-        return list(itertools.islice(words, count))
+        return [word for word in ends if len(word) >= 4 and word.isascii() and word.isalpha()]
 
     def ids(self, text: str) -> list[int]:
         """Token ids of one text alone, without start and end."""

@@ -32,7 +32,7 @@ def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> fewclip.Cla
             photos,
             method="skip-tuning",
             shots=8,
-            epochs=12,
+            epochs=8,
             classes=PHRASES,
             device="cpu",
             progress=False,

@@ -34,9 +34,9 @@ def write_splits(root: Path, train: int, test: int) -> None:
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 digits of two classes with one wrong label, copies, and odd images; a test/ that leaks."""
+    """20 digits of two classes with one wrong label, copies, and odd images; a test/ that leaks."""
     root = tmp_path_factory.mktemp("data") / "digits"
-    write_splits(root, 30, 4)
+    write_splits(root, 20, 4)
     train = root / "train"
     digits.draw("one", 99).save(train / "zero" / "wrong.png")
     ImageOps.mirror(digits.draw("zero", 3)).save(train / "zero" / "mirrored.png")

@@ -76,7 +76,7 @@ def test_the_card_says_how_it_was_made(tuned: fewclip.Classifier) -> None:
     assert card.options["image_lr"] == 0.01, "the bundled backbone brings its own"
     assert card.calibration.n == card.metrics["after"]["n"] == 18
     assert card.training["resumed_from_epochs"] == []
-    assert len(card.training["losses"]) == 12
+    assert len(card.training["losses"]) == 8
     assert card.data["train"] == dict.fromkeys(LABELS, 8)
 
 
@@ -141,7 +141,7 @@ def test_saved_and_loaded_it_answers_the_same(
     clf = request.getfixturevalue(which).add_classes(["dog"])
     clf.save(tmp_path / "pets")
     again = fewclip.load(tmp_path / "pets")
-    paths = pictures(photos)
+    paths = pictures(photos)[::3]
     assert again.classes == clf.classes
     np.testing.assert_array_equal(again.predict_proba(paths), clf.predict_proba(paths))
     assert [p.known for p in again.predict(paths)] == [p.known for p in clf.predict(paths)]

@@ -65,7 +65,11 @@ ROWS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("file", ROWS)
+# MaPLe with DePT shows what MaPLe alone does, and each of them takes seconds.
+SLOW = {"maple": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("file", [pytest.param(file, marks=SLOW.get(file, ())) for file in ROWS])
 def test_golden_family(file: str) -> None:
     """Losses, each loss term, gradient norms, and logits on trained and new classes."""
     arrays, meta = golden.read(file)

@@ -145,7 +145,7 @@ def test_evaluating_gives_the_same_report(
 
 
 def test_many_threads_at_once(served: OnnxClassifier, images: list[str]) -> None:
-    images = images[::4]
+    images = images[::10]
     expected = served.predict(images)
     more = served.add_classes(["teapot"]).predict(images)
     with ThreadPoolExecutor(8) as pool:
@@ -285,6 +285,7 @@ def test_a_graph_with_other_classes_than_the_card_is_refused(copy: Path) -> None
 
 def test_a_folder_replaced_after_opening_does_not_mix(copy: Path, images: list[str]) -> None:
     """What is open goes on; a name that needs the old text graph is refused, not answered wrong."""
+    images = images[::5]
     opened = OnnxClassifier(copy)
     expected = opened.predict(images)
     warm = OnnxClassifier(copy)

@@ -101,8 +101,8 @@ def test_a_stopped_choice_hands_over_the_best_so_far_when_asked_to(photos: Path)
         return next(calls) > 2
 
     with pytest.raises(StoppedError):
-        fewclip.adapt(photos, shots=8, seed=0, progress=False, stop=stop)
+        fewclip.adapt(photos, shots=4, val=0, seed=0, progress=False, stop=stop)
     calls = itertools.count()
-    clf = fewclip.adapt(photos, shots=8, seed=0, progress=False, stop=stop, keep_best=True)
+    clf = fewclip.adapt(photos, shots=4, val=0, seed=0, progress=False, stop=stop, keep_best=True)
     assert clf.card.method in ("gda", "linear-probe")
     assert "stopped" in str(clf.card.training["selection"])
