@@ -378,7 +378,7 @@ def test_the_command_line_exits_with_2_and_force_brands_the_card(
 
 def test_a_forced_report_says_so() -> None:
     fields = dataclasses.asdict(GOOD)
-    files = {"precision": "fp32", "folder": "out", "files": {}, "size": 0}
+    files: dict[str, Any] = {"precision": "fp32", "folder": "out", "files": {}, "size": 0}
     report = ExportReport(**fields, **files, failures=("logits differ",))
     assert report.forced
     assert not report.passed
