@@ -15,8 +15,11 @@ from fewclip.methods.tuned_head import TunedHead
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SkipTuningGDAOptions(SkipTuningOptions, GDAOptions):
-    """Skip Tuning's and the head's; both train on the head's crops, which are gentle."""
+    """Skip Tuning's in its few-shot setting, for what is learned here is the training classes, and
+    the head's; both train on the head's crops, which are gentle.
+    """
 
+    epochs: int = 40
     crop_area: float = GDAOptions.crop_area
     flip: bool = GDAOptions.flip
     views: int = GDAOptions.views

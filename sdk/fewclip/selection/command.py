@@ -26,7 +26,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=METHODS,
         metavar="M",
-        help="methods, or rows of the table as they are called there (skip-tuning, gentle crops), "
+        help="methods, or rows of the table as they are called there (kgcoop+dept, gentle crops), "
         "separated by spaces or commas; default: what 'auto' tries, and more",
     )
     parser.add_argument("--folds", type=int, help="default: those that 'auto' has")

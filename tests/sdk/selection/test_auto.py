@@ -158,7 +158,7 @@ def test_every_candidate_is_tried_and_the_card_lists_them(photos: Path, held_out
     listed = clf.card.training["selection"]
     assert [row["candidate"] for row in listed["rows"]] == [c.name for c in (*CHEAP, *TRAINED)]
     tried = {row["candidate"] for row in listed["rows"] if row["images"]}
-    assert {"skip-tuning, gentle crops", "kgcoop+dept, gentle crops"} <= tried
+    assert {"skip-tuning, gentle crops, 40 epochs", "kgcoop+dept, gentle crops"} <= tried
     assert all("not tried" in r["note"] for r in listed["rows"] if r["candidate"] not in tried)
     assert listed["chosen"] in [row["candidate"] for row in listed["rows"]]
     zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out).accuracy
@@ -192,8 +192,8 @@ def test_towers_below_a_head_are_tuned_with_the_crops_of_the_head(
 
 
 def test_a_training_is_shared_only_with_the_same_options() -> None:
-    tuned, head = named("skip-tuning, gentle crops"), named("skip-tuning+gda, gentle crops")
-    half = named("skip-tuning, gentle crops, half of the change")
+    tuned, head = named("skip-tuning, gentle crops, 40 epochs"), named("skip-tuning+gda, gentle crops, 40 epochs")
+    half = named("skip-tuning, gentle crops, 40 epochs, half of the change")
     assert half.comes_from(tuned)
     assert dataclasses.replace(head, options={**head.options, "views": 2}).comes_from(tuned)
     for each in (head, half):
@@ -288,7 +288,7 @@ def test_what_folds_say_survives_being_stored(photos: Path) -> None:
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_choice(photos: Path, tmp_path: Path) -> None:
     plan = plan_for(photos)
-    chosen = {"chosen": "skip-tuning, gentle crops", "rows": []}
+    chosen = {"chosen": "skip-tuning, gentle crops, 40 epochs", "rows": []}
     cv = CrossValidation(plan)
     candidate = next(c for c in TRAINED if c.name == chosen["chosen"])
     runs = cv.evaluate_trained([candidate], 0)

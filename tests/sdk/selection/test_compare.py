@@ -122,7 +122,7 @@ def test_what_auto_tries_is_compared_and_can_be_adapted_as_named(own: Path) -> N
 
 
 def test_names_with_commas_can_stand_in_a_list() -> None:
-    long, short = "skip-tuning, gentle crops, half of the change", "skip-tuning, gentle crops"
+    long, short = "skip-tuning, gentle crops, 40 epochs, half of the change", "skip-tuning, gentle crops, 40 epochs"
     wanted = ["gda", long, "skip-tuning", short, "coop+dept"]
     for given in (wanted, [",".join(wanted)], [", ".join(wanted)], " ".join(wanted).split()):
         assert split_names(given) == wanted
@@ -229,7 +229,7 @@ def test_the_command_prints_an_advice_or_one_json_document(
     words = ["compare", str(own), "--folds", "2", "--device", "cpu"]
     # By default all of them, whose names have commas; the first budget is too short for most.
     assert main([*words, "--budget", "0.001"]) == 0
-    assert re.search("skip-tuning, gentle crops +not tried", capsys.readouterr().out)
+    assert re.search("skip-tuning, gentle crops, 40 epochs +not tried", capsys.readouterr().out)
     words += ["--methods", "zero-shot"]
     assert main(words) == 0
     captured = capsys.readouterr()
