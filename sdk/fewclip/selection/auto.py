@@ -41,11 +41,11 @@ LOST = 0.02  # accuracy on new classes, beyond noise, that no choice may cost
 
 
 def default_budget(images: int) -> float:
-    """Seconds: one minute plus half a second per training image, at most a quarter of an hour.
+    """Seconds: one minute plus two seconds per training image, at most a quarter of an hour.
 
     Enough for every candidate on `micro`; a large backbone on a CPU may get no further than heads.
     """
-    return min(60.0 + 0.5 * images, 900.0)
+    return min(60.0 + 2.0 * images, 900.0)
 
 
 def select(

@@ -122,7 +122,8 @@ def test_what_auto_tries_is_compared_and_can_be_adapted_as_named(own: Path) -> N
 
 
 def test_names_with_commas_can_stand_in_a_list() -> None:
-    long, short = "skip-tuning, gentle crops, 40 epochs, half of the change", "skip-tuning, gentle crops, 40 epochs"
+    short = "skip-tuning, gentle crops, 40 epochs"
+    long = f"{short}, half of the change"
     wanted = ["gda", long, "skip-tuning", short, "coop+dept"]
     for given in (wanted, [",".join(wanted)], [", ".join(wanted)], " ".join(wanted).split()):
         assert split_names(given) == wanted
