@@ -130,7 +130,7 @@ def _as_file(image: Image, stem: Path) -> str:
 
 
 def _write(picture: Picture, path: Path, **options: Any) -> str:
-    picture.save(path, **options)
+    picture.save(path, compress_level=1, **options)  # a PNG is read twice and thrown away
     return str(path)
 
 

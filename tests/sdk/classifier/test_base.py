@@ -55,6 +55,8 @@ def test_images_may_come_in_any_form(classifier: BaseClassifier, paths: list[Pat
     for form in forms:
         np.testing.assert_array_equal(classifier.predict_proba(form), expected)
         assert classifier.embed(form).shape == (len(paths), 256)
+    mixed = [str(paths[0]), paths[1].read_bytes(), pixels(paths)[2]]
+    np.testing.assert_array_equal(classifier.predict_proba(mixed), expected)
     for one in (paths[0], paths[0].read_bytes(), pixels(paths)[0]):
         np.testing.assert_allclose(classifier.predict_proba(one), expected[:1], rtol=1e-4)
 

@@ -29,13 +29,12 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def test_adapting_makes_it_clearly_better_on_digits_it_has_not_seen(
-    tuned: fewclip.Classifier, held_out: Path
+    tuned: fewclip.Classifier, held_out: Path, zero_shot_accuracy: float
 ) -> None:
-    before = fewclip.zero_shot(PHRASES).evaluate(held_out)
     after = tuned.evaluate(held_out)
-    assert after.n == before.n == 60
+    assert after.n == 60
     assert after.accuracy > 0.7
-    assert after.accuracy > before.accuracy + 0.2
+    assert after.accuracy > zero_shot_accuracy + 0.2
 
 
 def test_predictions_are_ordered_probabilities(tuned: fewclip.Classifier, photos: Path) -> None:
@@ -49,16 +48,6 @@ def test_predictions_are_ordered_probabilities(tuned: fewclip.Classifier, photos
         assert prediction.score == pytest.approx(row.max())
         assert len(prediction.top) == 2
         assert prediction.top[0].score >= prediction.top[1].score
-
-
-def test_an_image_may_come_in_any_form(tuned: fewclip.Classifier, photos: Path) -> None:
-    path = pictures(photos)[0]
-    image = Image.open(path)
-    forms: list[Any] = [str(path), path, path.read_bytes(), image, np.asarray(image)]
-    answers = tuned.predict(forms)
-    assert len({(a.label, round(a.score, 9)) for a in answers}) == 1
-    assert tuned.predict(path) == tuned.predict([path])
-    assert tuned.predict([]) == []
 
 
 def test_embeddings_have_length_one(tuned: fewclip.Classifier, photos: Path) -> None:

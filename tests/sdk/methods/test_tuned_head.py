@@ -33,7 +33,7 @@ def fitted(photos: Path) -> fewclip.Classifier:
 
 
 def test_every_image_is_answered_by_a_tower_that_has_not_seen_it(
-    fitted: fewclip.Classifier, held_out: Path
+    fitted: fewclip.Classifier, held_out: Path, zero_shot_accuracy: float
 ) -> None:
     card = fitted.card
     assert card.calibration.n == card.metrics["out_of_fold"]["n"] == 12
@@ -41,8 +41,7 @@ def test_every_image_is_answered_by_a_tower_that_has_not_seen_it(
     assert card.conformal.kind == "cross"
     assert card.calibration.threshold is not None
     assert "its 12 training images, each answered by a model" in model_card(card)
-    zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out)
-    assert fitted.evaluate(held_out).accuracy > zero_shot.accuracy + 0.2
+    assert fitted.evaluate(held_out).accuracy > zero_shot_accuracy + 0.2
 
 
 def test_it_comes_back_from_its_folder(

@@ -17,7 +17,6 @@ import onnx
 import pytest
 from exports import exported_model, ood_images, saved_model
 from handwritten_digits import LABELS, write_digits
-from PIL import Image
 
 import fewclip
 from fewclip.artifact import read_card, write_folder
@@ -113,18 +112,6 @@ def test_any_number_of_images(served: OnnxClassifier, images: list[str]) -> None
         assert_same(served.predict(images[:n]), expected[:n])
     assert served.logits([])[0].shape == (0, 3)
     assert served.embed([]).shape == (0, 256)
-
-
-def test_an_image_may_come_in_any_form(served: OnnxClassifier, images: list[str]) -> None:
-    path = Path(images[0])
-    with Image.open(path) as picture:
-        picture.load()
-    forms: list[Any] = [path, path.read_bytes(), picture, np.asarray(picture.convert("RGB"))]
-    expected = served.predict(images[0])
-    assert len(expected) == 1
-    for form in forms:
-        assert_same(served.predict(form), expected)
-    assert_same(served.predict(forms), expected * 4)
 
 
 def test_preprocessed_arrays_are_taken_as_they_are(

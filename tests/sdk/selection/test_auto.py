@@ -151,7 +151,9 @@ def test_a_head_on_tuned_features_is_weighed_on_all_folds_so_far(
 
 
 @pytest.mark.slow
-def test_every_candidate_is_tried_and_the_card_lists_them(photos: Path, held_out: Path) -> None:
+def test_every_candidate_is_tried_and_the_card_lists_them(
+    photos: Path, held_out: Path, zero_shot_accuracy: float
+) -> None:
     clf = fewclip.adapt(
         photos, budget=300, shots=8, val=0, classes=PHRASES, device="cpu", progress=False
     )
@@ -161,8 +163,7 @@ def test_every_candidate_is_tried_and_the_card_lists_them(photos: Path, held_out
     assert {"skip-tuning, gentle crops, 40 epochs", "kgcoop+dept, gentle crops"} <= tried
     assert all("not tried" in r["note"] for r in listed["rows"] if r["candidate"] not in tried)
     assert listed["chosen"] in [row["candidate"] for row in listed["rows"]]
-    zero_shot = fewclip.zero_shot(PHRASES).evaluate(held_out).accuracy
-    assert clf.evaluate(held_out).accuracy > zero_shot + 0.2
+    assert clf.evaluate(held_out).accuracy > zero_shot_accuracy + 0.2
 
 
 def test_ctrl_c_is_not_taken_for_the_end_of_the_budget(photos: Path) -> None:
