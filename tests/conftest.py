@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.page.page_process import chromium_path, launch
+
+
+def pytest_collection_finish() -> None:
+    """The modules imported by now stay: garbage collections need not go through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

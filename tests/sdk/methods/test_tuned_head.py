@@ -72,6 +72,7 @@ def test_new_classes_are_the_tuned_texts(fitted: fewclip.Classifier, held_out: P
     assert not np.allclose(itm, fewclip.zero_shot(names).logits(images)[0])
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_the_head_is_weighed_ends_the_same(
     photos: Path, tmp_path: Path
 ) -> None:
