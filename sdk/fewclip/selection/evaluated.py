@@ -14,7 +14,10 @@ from fewclip.bench.measure import Cost
 from fewclip.heads import FeatureSample, FoldOutputs, log_loss
 from fewclip.selection.candidates import Candidate
 
-NOISE = 0.5  # standard errors of the paired difference within which the one listed first is taken
+# Standard errors of the paired difference within which the one listed first is taken. What trains
+# needs less: it is measured on fewer images than it will learn from, and gains more by them.
+NOISE = 1.0
+NOISE_TRAINED = 0.5
 HOPELESS = 1.0  # standard errors behind, on the folds so far, that others will not make up
 FAR = 2.0  # standard errors behind that another augmentation is not expected to make up
 OUT_OF_TIME = "the budget ended first"
@@ -151,12 +154,12 @@ def choose(rows: Sequence[Evaluated]) -> Evaluated:
     able = [row for row in rows if row.images.any() and not row.dropped] or list(rows[:1])
     best = able[0]
     for row in able[1:]:
-        if behind(best, row):
+        if behind(best, row, NOISE_TRAINED if row.candidate.trains else NOISE):
             best = row
     return _unbeaten(best, able)
 
 
-def behind(one: Evaluated, other: Evaluated, noise: float = NOISE) -> bool:
+def behind(one: Evaluated, other: Evaluated, noise: float) -> bool:
     """Whether `other` is ahead on the images that both were evaluated on, by more than noise.
 
     Args:

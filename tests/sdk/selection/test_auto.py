@@ -20,7 +20,7 @@ from fewclip.heads import FoldOutputs, folds_from_arrays, folds_to_arrays
 from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate, named
 from fewclip.selection.cross_validation import CrossValidation, options_of, tower_of, with_candidate
-from fewclip.selection.evaluated import FAR, Evaluated, Run, Selection, behind, choose
+from fewclip.selection.evaluated import FAR, NOISE, Evaluated, Run, Selection, behind, choose
 from fewclip.selection.kept_folds import KeptFolds
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.training import AdaptConfig, Plan, checkpoint, make_plan
@@ -39,15 +39,15 @@ def plan_for(photos: Path, **more: Any) -> Plan:
 
 def test_one_is_behind_where_the_gap_is_more_than_noise() -> None:
     steady, better = evaluated([1.0, 1.1, 0.9, 1.0]), evaluated([0.5, 0.6, 0.4, 0.5])
-    assert behind(steady, better)
-    assert not behind(better, steady)
-    assert not behind(evaluated([1.0, 0.0, 1.0, 0.0]), evaluated([0.0, 1.0, 0.0, 0.9]))
-    assert not behind(steady, evaluated([np.nan] * 4))  # nothing in common
+    assert behind(steady, better, NOISE)
+    assert not behind(better, steady, NOISE)
+    assert not behind(evaluated([1.0, 0.0, 1.0, 0.0]), evaluated([0.0, 1.0, 0.0, 0.9]), NOISE)
+    assert not behind(steady, evaluated([np.nan] * 4), NOISE)  # nothing in common
 
 
 def test_what_is_behind_by_noise_is_not_far_behind() -> None:
     steady, better = evaluated([1.0, 1.1, 0.9, 1.0]), evaluated([0.5, 1.0, 0.9, 1.0])
-    assert behind(steady, better)
+    assert behind(steady, better, NOISE)
     assert not behind(steady, better, FAR)
 
 
@@ -60,6 +60,16 @@ def test_the_simpler_one_is_taken_within_noise() -> None:
     assert choose([evaluated([np.nan])]).candidate.name == "some"
     better.dropped = True
     assert choose([simple, alike, better]) is simple
+
+
+def test_what_trains_has_to_be_ahead_by_less() -> None:
+    simple = evaluated([0.50, 0.60, 0.40, 0.50], "simple")
+    head, trained = (
+        evaluated([0.40, 0.70, 0.20, 0.50], name, trains=name == "trained")
+        for name in ("head", "trained")
+    )
+    assert choose([simple, head]) is simple
+    assert choose([simple, trained]) is trained
 
 
 def test_only_what_trains_gets_a_backbone_of_its_own(photos: Path) -> None:
