@@ -153,16 +153,22 @@ class _Selector:
                 self._evaluate(group, 0)
 
     def _more_folds(self) -> None:
-        """Evaluate the best trained candidate of the first fold on more, while it could win."""
+        """Evaluate the best trained candidate of the first fold on more, while it could win.
+
+        A fold of a few images tells little, so one listed earlier goes on unless it is hopeless.
+        """
         tried = [row for row in self.rows[len(CHEAP) :] if row.images.any()]
         if not tried:
             return
-        first = min(tried, key=lambda row: float(np.nanmean(row.loss)))
+        first = tried[0]
+        for row in tried[1:]:
+            if behind(first, row, HOPELESS):
+                first = row
         going_on = next(group for group in self.groups if first in group)
         for row in tried:
             # A candidate with one fold only must not be chosen because it was lucky on it.
             if row not in going_on:
-                row.note, row.dropped = f"behind {first.candidate.name} on the first fold", True
+                row.note, row.dropped = f"after one fold {first.candidate.name} went on instead", True
         for k in range(1, self.cv.folds):
             leader = choose(self.rows)
             if all(behind(row, leader, HOPELESS) for row in going_on):
