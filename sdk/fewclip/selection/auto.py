@@ -168,7 +168,7 @@ class _Selector:
         for row in tried:
             # A candidate with one fold only must not be chosen because it was lucky on it.
             if row not in going_on:
-                row.note, row.dropped = f"after one fold {first.candidate.name} went on instead", True
+                row.note, row.dropped = f"{first.candidate.name} went on after one fold", True
         for k in range(1, self.cv.folds):
             leader = choose(self.rows)
             if all(behind(row, leader, HOPELESS) for row in going_on):
