@@ -15,8 +15,10 @@ from fewclip.methods.tuned_head import TunedHead
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SkipTuningGDAOptions(SkipTuningOptions, GDAOptions):
-    """Skip Tuning's in its few-shot setting, for what is learned here is the training classes, and
-    the head's; both train on the head's crops, which are gentle.
+    """Skip Tuning's and the head's; both train on the head's crops, which are gentle.
+
+    Attributes:
+        epochs: as in the paper's few-shot setting, since what is learned is the training classes.
     """
 
     epochs: int = 40
