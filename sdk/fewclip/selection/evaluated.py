@@ -16,7 +16,7 @@ from fewclip.selection.candidates import Candidate
 
 # Standard errors of the paired difference within which the one listed first is taken. What trains
 # needs less: it is measured on fewer images than it will learn from, and gains more by them.
-NOISE = 1.0
+NOISE = 2.0
 NOISE_TRAINED = 0.5
 HOPELESS = 1.0  # standard errors behind, on the folds so far, that others will not make up
 FAR = 2.0  # standard errors behind that another augmentation is not expected to make up

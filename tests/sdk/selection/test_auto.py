@@ -20,7 +20,16 @@ from fewclip.heads import FoldOutputs, folds_from_arrays, folds_to_arrays
 from fewclip.selection.auto import default_budget, select
 from fewclip.selection.candidates import CHEAP, TRAINED, ZERO_SHOT, Candidate, named
 from fewclip.selection.cross_validation import CrossValidation, options_of, tower_of, with_candidate
-from fewclip.selection.evaluated import FAR, NOISE, Evaluated, Run, Selection, behind, choose
+from fewclip.selection.evaluated import (
+    FAR,
+    HOPELESS,
+    NOISE,
+    Evaluated,
+    Run,
+    Selection,
+    behind,
+    choose,
+)
 from fewclip.selection.kept_folds import KeptFolds
 from fewclip.selection.kept_runs import KeptRuns
 from fewclip.training import AdaptConfig, Plan, checkpoint, make_plan
@@ -47,7 +56,7 @@ def test_one_is_behind_where_the_gap_is_more_than_noise() -> None:
 
 def test_what_is_behind_by_noise_is_not_far_behind() -> None:
     steady, better = evaluated([1.0, 1.1, 0.9, 1.0]), evaluated([0.5, 1.0, 0.9, 1.0])
-    assert behind(steady, better, NOISE)
+    assert behind(steady, better, HOPELESS)
     assert not behind(steady, better, FAR)
 
 
