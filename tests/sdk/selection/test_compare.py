@@ -198,7 +198,7 @@ def test_methods_that_chance_explains_are_as_good_and_the_quicker_is_named() -> 
     assert difference(far_off, best)[2] < 0
     alone = advice(far_off, best)
     assert "more than chance" in alone.advice
-    tie = advice(row("quick", [0] + [1] * 81 + [0] * 18, seconds=10.0), best)
+    tie = advice(best, row("quick", [0] + [1] * 81 + [0] * 18, seconds=10.0))
     assert "and quicker: quick" in tie.advice
 
 
